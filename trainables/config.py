@@ -1,0 +1,165 @@
+"""What an experiment may say about its data and about the training of one cell.
+
+Frozen pydantic models: they refuse unknown keys, carry units in their descriptions, and their JSON form is what the
+ledger hashes. This module knows neither Ray nor TensorFlow.
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+#: Raise when the same specification would give other numbers than before: old ledger entries are then recomputed.
+RESULT_VERSION = 1
+
+Scalar = bool | int | float | str | None
+
+
+class Frozen(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def digest(value: Any, length: int = 16) -> str:
+    """The first `length` hex digits of the SHA-256 of a JSON-able value in canonical form."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+class _Data(Frozen):
+    classes: tuple[str, ...] | None = Field(
+        None, description="The labels to compare, in the order of the probability columns; default: all found, sorted."
+    )
+    images_per_class: int | None = Field(
+        None, ge=1, description="Draw at most this many images of each class, whole groups, seeded; default: all."
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail", description="What an unusable image does: end the run before training, or become a skipped row."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the subset draw.")
+
+
+class FolderData(_Data):
+    """One folder per class."""
+
+    source: Literal["folder"]
+    path: str = Field(description="Folder that holds one sub-folder of images per class.")
+    group_from_name: str | None = Field(
+        None,
+        description="Regular expression with one group that reads the patient out of a file name, e.g. '^(\\d+)_'; "
+        "default: every image is its own group.",
+    )
+
+
+class TableData(_Data):
+    """A CSV or Parquet table of images."""
+
+    source: Literal["table"]
+    path: str = Field(
+        description="CSV or Parquet file with the columns path, label and optionally group, view, split, mask_<name>; "
+        "relative image paths start at the table's own folder."
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict, description="Where the table has other names, e.g. {path: file, group: patient}."
+    )
+
+
+class CovidQuExData(_Data):
+    """The COVID-QU-Ex tree as it unzips."""
+
+    source: Literal["covid_qu_ex"]
+    path: str = Field(description="Folder that holds 'Lung Segmentation Data' or 'Infection Segmentation Data'.")
+    part: Literal["lung", "infection"] = Field("lung", description="Which of the two segmentation trees to read.")
+
+
+class PhantomData(_Data):
+    """Procedural chest radiographs with planted opacities, so that answers are known."""
+
+    source: Literal["phantom"]
+    classes: tuple[str, ...] = Field(("Normal", "Opacity"), description="The first class is healthy.")
+    images_per_class: int = Field(60, ge=1, description="Images drawn per class.")
+    images_per_patient: int = Field(2, ge=1, description="Images that share one anatomy, and so one group.")
+    image_size: int = Field(96, ge=32, le=2048, description="Edge of the square images, in pixels.")
+    shortcut: float = Field(
+        0.0, ge=0, le=1, description="Probability that an image of a diseased class carries a bright corner marker."
+    )
+
+
+DataConfig = Annotated[FolderData | TableData | CovidQuExData | PhantomData, Field(discriminator="source")]
+
+
+# --- training of one cell ---------------------------------------------------------------------------------------------
+
+
+class Augmentation(Frozen):
+    """Random changes to training images; all off by default."""
+
+    flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
+    rotation: float = Field(0.0, ge=0, le=180, description="Rotate by up to this many degrees either way.")
+    zoom: float = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
+
+
+class Training(Frozen):
+    """How one cell is trained. Early stopping and the best weights look at the validation part only."""
+
+    epochs: int = Field(30, ge=1, description="Passes over the training part, at most.")
+    batch_size: int = Field(16, ge=1, description="Images per step.")
+    optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum 0.9.")
+    learning_rate: float = Field(2e-4, gt=0, description="Step size of the optimizer.")
+    monitor: Literal["loss", "accuracy", "auc"] = Field(
+        "loss", description="Validation metric that chooses the best epoch."
+    )
+    early_stopping: int | None = Field(
+        5, ge=1, description="Stop after this many epochs without a better validation metric; null: never."
+    )
+    weights: str = Field(
+        "none", description="Initial weights: none, imagenet, or the path of a .keras or .weights.h5 file."
+    )
+    frozen_epochs: int = Field(0, ge=0, description="First epochs, in which only the classifier head is trained.")
+    fine_tune_learning_rate: float | None = Field(
+        None, gt=0, description="Learning rate once the backbone is released; default: learning_rate."
+    )
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
+    class_weights: Literal["none", "balanced"] = Field(
+        "none", description="balanced: weight images by the inverse frequency of their class in the training part."
+    )
+    augmentation: Augmentation = Augmentation()
+
+
+class Candidate(Frozen):
+    """A model with one set of hyperparameters."""
+
+    id: str = Field(description="Stable, unique, safe as a file name.")
+    name: str = Field(description="What people read.")
+    model: str = Field(description="A name of the model zoo, or 'package.module:builder'.")
+    image_size: int = Field(ge=8, le=4096, description="Edge of the square input, in pixels.")
+    arguments: dict[str, Scalar] = Field(default_factory=dict, description="Keyword arguments of a builder.")
+    training: Training
+
+
+class CellSpec(Frozen):
+    """Everything that decides the result of one cell."""
+
+    candidate: Candidate
+    fold: int = Field(ge=0)
+    seed: int = Field(ge=0)
+    classes: tuple[str, ...]
+    channels: Literal[1, 3]
+    bit_depth: int
+    data_hash: str
+    roles_hash: str = Field(description="Digest of which image plays which role in this fold.")
+    weights_hash: str | None = Field(None, description="Digest of the weights file, where there is one.")
+    builder_hash: str | None = Field(None, description="Digest of the user's builder module, where there is one.")
+    version: int = RESULT_VERSION
+
+    @property
+    def key(self) -> str:
+        """Address in the ledger: what a candidate is called does not matter, what it is does."""
+        content = self.model_dump(mode="json")
+        del content["candidate"]["id"], content["candidate"]["name"]
+        return digest(content)

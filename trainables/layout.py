@@ -1,0 +1,81 @@
+"""Where everything of a run lies on disk: one object that knows all the paths.
+
+It builds names only; reading and writing belong to the modules that own the content.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """The paths inside one run folder."""
+
+    root: Path
+
+    @property
+    def experiment(self) -> Path:
+        """The resolved experiment."""
+        return self.root / "experiment.yaml"
+
+    @property
+    def provenance(self) -> Path:
+        return self.root / "provenance.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.parquet"
+
+    @property
+    def folds(self) -> Path:
+        return self.root / "folds.parquet"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "run.lock"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "run.log"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "ledger"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own bookkeeping; nothing of it is ever read back."""
+        return self.root / "tune"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def report_text(self) -> Path:
+        return self.root / "final_report.txt"
+
+    @property
+    def report_html(self) -> Path:
+        return self.root / "report.html"
+
+    def candidate_figures(self, candidate: str) -> Path:
+        return self.figures / candidate
+
+
+def cache_folder() -> Path:
+    """Where image stores and phantoms of all runs lie: $RAYFOLD_CACHE, else the user's cache folder."""
+    chosen = os.environ.get("RAYFOLD_CACHE")
+    if chosen:
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "rayfold"
