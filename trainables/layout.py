@@ -32,6 +32,11 @@ class RunLayout:
         return self.root / "folds.parquet"
 
     @property
+    def cells(self) -> Path:
+        """The ledger keys of all cells that the experiment asks for, in order."""
+        return self.root / "cells.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "run.lock"
 

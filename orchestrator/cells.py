@@ -1,0 +1,77 @@
+"""From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold × seed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.experiment import Experiment
+from orchestrator.folds import make_folds, roles_digest
+from orchestrator.leakage import leak_groups
+from trainables import zoo
+from trainables.config import Candidate, CellSpec, digest
+from trainables.files import replacing, write_json, write_text
+from trainables.layout import RunLayout
+from trainables.ledger import Entry
+from trainables.manifest import Manifest, build_manifest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment with its data looked at and divided: all that is known before anything trains."""
+
+    experiment: Experiment
+    layout: RunLayout
+    manifest: Manifest
+    folds: pd.DataFrame
+    entries: list[Entry]
+
+    def save(self) -> None:
+        """Write experiment, manifest, folds and the specification of every cell into the run folder."""
+        write_text(self.layout.experiment, self.experiment.to_yaml())
+        self.manifest.save(self.layout.manifest)
+        with replacing(self.layout.folds) as temporary:
+            self.folds.to_parquet(temporary, index=False)
+        for entry in self.entries:
+            entry.create()
+        write_json(self.layout.cells, [entry.spec.key for entry in self.entries])
+
+
+def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
+    """Scan the images (again only where they changed), draw the folds, list the cells. Writes nothing."""
+    previous = Manifest.load(layout.manifest) if layout.manifest.exists() else None
+    manifest = build_manifest(experiment.data, experiment.folder, previous)
+    images = manifest.usable
+    images = images.assign(group=leak_groups(images))
+    f = experiment.folds
+    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
+    return Prepared(experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds))
+
+
+def cell_entries(experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame) -> list[Entry]:
+    """The ledger entries of all cells, candidate by candidate, then seed, then fold."""
+    roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+    entries = []
+    for candidate in experiment.candidates:
+        common = _common(candidate, experiment, manifest)
+        for seed in experiment.seeds:
+            for fold, roles_hash in roles.items():
+                spec = CellSpec(candidate=candidate, fold=fold, seed=seed, roles_hash=roles_hash, **common)
+                entries.append(Entry(layout.ledger, spec))
+    return entries
+
+
+def _common(candidate: Candidate, experiment: Experiment, manifest: Manifest) -> dict[str, Any]:
+    return {
+        "classes": manifest.classes,
+        "channels": manifest.channels,
+        "bit_depth": manifest.bit_depth,
+        "data_hash": manifest.data_hash,
+        "weights_hash": zoo.weights_digest(candidate.model, candidate.training.weights),
+        "builder_hash": zoo.builder_digest(candidate.model, experiment.folder),
+    }
+
+
+def folds_hash(folds: pd.DataFrame) -> str:
+    """Digest of the whole division, for the provenance."""
+    return digest([roles_digest(folds, fold) for fold in sorted(folds["fold"].unique())])

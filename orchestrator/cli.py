@@ -1,0 +1,162 @@
+"""The command line: `rayfold`, or `python -m orchestrator`.
+
+Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what), 130 stopped by a signal. Heavy modules
+are imported inside the commands, so that help and mistakes answer at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from trainables.errors import RayfoldError
+
+app = typer.Typer(
+    help="Compare image classifiers honestly and fast: one YAML file in, tables, figures and a report out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", metavar="EXPERIMENT")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/<name of the experiment>.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
+]
+
+
+@app.command()
+def demo(run: RunOption = None, address: Address = None) -> None:
+    """Compare two small models on procedural chest radiographs, from nothing to the report."""
+    from orchestrator.templates import text
+
+    _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
+
+
+@app.command()
+def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("experiment.yaml")) -> None:
+    """Write a commented experiment file, and a JSON Schema beside it for editors."""
+    import json
+
+    from orchestrator.experiment import json_schema
+    from orchestrator.templates import text
+    from trainables.errors import ExperimentError
+    from trainables.files import write_text
+
+    if path.exists():
+        raise ExperimentError(f"{str(path)!r} exists already: choose another name, it is not overwritten")
+    schema = path.with_name("rayfold.schema.json")
+    try:
+        write_text(path, f"# yaml-language-server: $schema={schema.name}\n{text('experiment.yaml')}")
+        write_text(schema, json.dumps(json_schema(), indent=1) + "\n")
+    except OSError as error:
+        raise ExperimentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    typer.echo(f"wrote {path} and {schema}; edit it, then: rayfold plan {path}")
+
+
+@app.command()
+def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
+    """Show data, folds, cells and resources without running anything."""
+    from orchestrator.experiment import read_experiment
+
+    resolved = read_experiment(experiment)
+    from orchestrator.cells import prepare
+    from orchestrator.plan import plan_lines
+    from trainables.layout import RunLayout
+
+    for line in plan_lines(prepare(resolved, RunLayout(_folder(run, resolved.name)))):
+        typer.echo(line)
+
+
+@app.command(name="run")
+def run_command(experiment: ExperimentFile, run: RunOption = None, address: Address = None) -> None:
+    """Train every cell that the run folder lacks, then write tables, figures and report."""
+    try:
+        text = experiment.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        text = None
+    if text is None:
+        from orchestrator.experiment import read_experiment
+
+        read_experiment(experiment)  # raises with the reason
+    else:
+        _run(text, experiment.name, experiment.absolute().parent, run, address)
+
+
+def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> None:
+    from orchestrator.experiment import parse_experiment
+
+    resolved = parse_experiment(text, source, folder)
+    from rich.console import Console
+
+    from orchestrator.environment import prepare_ray
+
+    prepare_ray(address)
+    from orchestrator.run import run_experiment
+
+    sys.path.insert(0, str(resolved.folder))  # where the user's own model builders lie
+    raise typer.Exit(run_experiment(resolved, _folder(run, resolved.name), address, Console()))
+
+
+@app.command()
+def status(run: RunFolder) -> None:
+    """Show how every cell of a run stands."""
+    from orchestrator.results import is_running, load_run
+
+    opened = load_run(run)
+    cells = opened.cells
+    counts = ", ".join(f"{count} {state}" for state, count in cells["state"].value_counts().items())
+    typer.echo(
+        f"{opened.name}: {len(cells)} cells: {counts}; {'running' if is_running(opened.layout) else 'nobody is at work'}"
+    )
+    for row in cells.itertuples():
+        best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
+        typer.echo(
+            f"{row.state:8} {row.candidate} fold {row.fold} seed {row.seed}: epoch {row.epochs}{best} {row.reason}".rstrip()
+        )
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write tables, figures and report again from the ledger."""
+    from orchestrator.results import load_run
+    from orchestrator.run import write_reports
+
+    layout = load_run(run).layout
+    write_reports(layout)
+    typer.echo(layout.report_html)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", metavar="IMAGES")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
+    candidate: Annotated[str | None, typer.Option(help="Id or name of one candidate; default: all.")] = None,
+) -> None:
+    """Score new images with the fold ensemble."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from orchestrator.predict import predict as score
+    from orchestrator.predict import write_predictions
+    from orchestrator.results import load_run
+
+    table = score(load_run(run), images, candidate)
+    write_predictions(table, out)
+    typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+
+
+def _folder(run: Path | None, name: str) -> Path:
+    return run if run is not None else Path("runs") / name
+
+
+def main() -> Any:
+    """Entry point: turns a RayfoldError into one line and exit code 2."""
+    try:
+        app()
+    except RayfoldError as error:
+        sys.stderr.write(f"rayfold: {error}\n")
+        sys.exit(2)

@@ -1,0 +1,303 @@
+"""What a run showed, in sentences and tables of text, before anybody lays it out.
+
+A number that does not exist is "–"; a candidate that is not complete has no averages and says so.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import yaml
+
+from orchestrator.data_summary import Table, counts_by_class, describe_data
+from orchestrator.figures import METRIC_LABELS
+from trainables.metrics import PER_CLASS
+
+if TYPE_CHECKING:
+    from orchestrator.results import Run
+
+_FEW = 10  # images of a class below which a part's metrics are called coarse
+_NONE = "–"
+_IDENTITY = ("Index", "id", "name", "model", "image_size", "parameters")
+
+
+@dataclass(frozen=True)
+class CandidatePart:
+    id: str
+    name: str
+    progress: str
+    complete: bool
+    settings: str
+    metrics: Table
+    folds: Table
+    per_class: Table
+
+
+@dataclass(frozen=True)
+class Report:
+    name: str
+    started: str
+    verdict: tuple[str, ...]
+    numbers: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    comparison: Table
+    candidates: tuple[CandidatePart, ...]
+    best: str | None
+    data: tuple[Table, ...]
+    method: tuple[str, ...]
+    unfinished: Table
+    tracebacks: tuple[tuple[str, str], ...]
+    provenance: Table
+    experiment: str
+
+
+def gather(run: "Run") -> Report:
+    """Everything a report says about `run`, ready to be laid out."""
+    best = _best(run)
+    names = _names(run)
+    unfinished = tuple(
+        (names[str(c.candidate)], str(c.fold), str(c.seed), str(c.state), str(c.attempts), str(c.reason or _NONE))
+        for c in run.cells[run.cells["state"] != "done"].itertuples()
+    )
+    tracebacks = tuple(
+        (f"{names[f['candidate']]}, fold {f['fold']}, seed {f['seed']}", str(f["traceback"] or f["reason"]))
+        for f in run.failures()
+    )
+    columns = ("Candidate", "Fold", "Seed", "State", "Attempts", "Reason")
+    return Report(
+        name=run.name,
+        started=str(next((invocation["started"] for invocation in _invocations(run)), _NONE)),
+        verdict=tuple(_verdict(run, best)),
+        numbers=tuple(_key_numbers(run, best)),
+        warnings=tuple(_warnings(run)),
+        comparison=_comparison(run, best),
+        candidates=tuple(_candidate(run, candidate) for candidate in run.candidates.itertuples()),
+        best=None if best is None else str(best["candidate"]),
+        data=tuple(describe_data(run)),
+        method=tuple(_method(run)),
+        unfinished=Table("Cells that are not done", columns, unfinished, left=6),
+        tracebacks=tracebacks,
+        provenance=Table("Provenance", ("What", "Value"), tuple(_flat(run.provenance)), left=2),
+        experiment=yaml.safe_dump(run.experiment, sort_keys=False, allow_unicode=True, width=100),
+    )
+
+
+def _names(run: "Run") -> dict[str, str]:
+    return {str(key): str(name) for key, name in zip(run.candidates["id"], run.candidates["name"], strict=True)}
+
+
+def _invocations(run: "Run") -> list[dict[str, Any]]:
+    """The commands that worked on this run, the first one first."""
+    return list(run.provenance.get("invocations", []))
+
+
+def _complete(run: "Run") -> pd.DataFrame:
+    models = run.models_summary
+    return models[(models["folds_missing"] == 0) & models["auc_oof"].notna()]
+
+
+def _best(run: "Run") -> "pd.Series[Any] | None":
+    """The row of the complete candidate with the highest pooled out-of-fold AUC; the first of equals."""
+    complete = _complete(run)
+    return complete.iloc[int(complete["auc_oof"].to_numpy().argmax())] if len(complete) else None
+
+
+def _verdict(run: "Run", best: "pd.Series[Any] | None") -> Iterator[str]:
+    if best is None:
+        yield "No candidate is complete, so none is called the best."
+        return
+    names, complete = _names(run), _complete(run)
+    others = complete[complete["candidate"] != best["candidate"]].sort_values("auc_oof", ascending=False, kind="stable")
+    name, score = names[best["candidate"]], _three(best["auc_oof"])
+    spread = f"fold mean {_spread(best, 'auc')}"
+    if len(others):
+        compared = f"Of {len(complete)} complete candidates, {name}"
+        yield f"{compared} has the highest pooled out-of-fold AUC: {score} ({spread})."
+        second, gap = others.iloc[0], best["auc_oof"] - others.iloc[0]["auc_oof"]
+        if gap < best["auc_std"]:
+            yield (
+                f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard deviation over the "
+                "folds: do not read a ranking into this difference."
+            )
+        yield (
+            "Choosing the best by a score makes that very score optimistic. On the test set, which had no part in "
+            f"the choice, the ensemble of its models reaches an AUC of {_three(best['auc_test_ensemble'])}."
+        )
+    else:
+        test = _three(best["auc_test_ensemble"])
+        yield f"{name} reaches a pooled out-of-fold AUC of {score} ({spread}) and {test} on the test set."
+    if left := len(run.candidates) - len(complete):
+        yield f"{left} of {len(run.candidates)} candidates are incomplete and were not compared."
+
+
+def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[str, str]]:
+    images = run.folds.drop_duplicates("image")
+    done = int((run.cells["state"] == "done").sum())
+    if best is not None:
+        yield "AUC, pooled out-of-fold", _three(best["auc_oof"])
+        yield "AUC, test ensemble", _three(best["auc_test_ensemble"])
+    yield "cells done", f"{done} of {len(run.cells)}"
+    yield "candidates", str(len(run.candidates))
+    yield "folds", str(run.folds["fold"].nunique())
+    yield "images", f"{len(images):,}"
+    yield "groups", f"{images['group'].nunique():,}"
+
+
+def _warnings(run: "Run") -> Iterator[str]:
+    states = run.cells["state"].value_counts()
+    for state, meaning in (("failed", "failed"), ("missing", "have not run yet"), ("running", "are not finished")):
+        if count := int(states.get(state, 0)):
+            yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
+    if skipped := int((run.manifest.table["state"] == "skipped").sum()):
+        yield f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and skipped; see Data."
+    for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
+        counts = counts_by_class(run, role)
+        if len(counts) and counts["least"].min() < _FEW:
+            label, least = counts["least"].idxmin(), int(counts["least"].min())
+            which = "The test set" if role == "test" else f"The smallest {part}"
+            yield f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its metrics are coarse."
+    for package, versions in _differing_versions(run):
+        yield f"The run was continued with another version of {package}: {', '.join(versions)}."
+    devices = sorted({str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]})
+    if len(devices) > 1:
+        yield f"The cells ran on different devices, whose last digits may differ: {', '.join(devices)}."
+
+
+def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:
+    """Packages of which this run's commands had different versions, with these versions in the order of use."""
+    used: dict[str, dict[str, None]] = {}
+    for invocation in _invocations(run):
+        for package, version in {"python": invocation.get("python"), **invocation.get("packages", {})}.items():
+            used.setdefault(package, {})[str(version)] = None
+    yield from ((package, list(versions)) for package, versions in used.items() if len(versions) > 1)
+
+
+def _comparison(run: "Run", best: "pd.Series[Any] | None") -> Table:
+    rows = []
+    for identity, name in _names(run).items():
+        model = _model(run, identity)
+        means = [_spread(model, metric) for metric in ("auc", "accuracy", "balanced_accuracy", "f1", "mcc")]
+        scores = [_three(model["auc_oof"]), _three(model["auc_test_ensemble"])]
+        rows.append((name, _progress(run, identity), *scores, *means))
+    metrics = ("AUC", "Accuracy", "Balanced accuracy", "F1", "MCC")
+    columns = ("Candidate", "Done", "AUC, pooled OOF", "AUC, test ensemble", *metrics)
+    marked = None if best is None else list(run.candidates["id"]).index(best["candidate"])
+    return Table("Candidates (mean ± standard deviation over the folds)", columns, tuple(rows), best=marked)
+
+
+def _model(run: "Run", candidate: str) -> "pd.Series[Any]":
+    return run.models_summary[run.models_summary["candidate"] == candidate].iloc[0]
+
+
+def _progress(run: "Run", candidate: str) -> str:
+    states = run.cells.loc[run.cells["candidate"] == candidate, "state"]
+    unit = "folds" if run.cells["seed"].nunique() == 1 else "cells"
+    return f"{int((states == 'done').sum())} of {len(states)} {unit}"
+
+
+def _candidate(run: "Run", candidate: Any) -> CandidatePart:
+    model = _model(run, candidate.id)
+    kinds = ("oof", "test_mean", "test_ensemble")
+    rows = [
+        (label, _spread(model, metric), *(_three(model[f"{metric}_{kind}"]) for kind in kinds))
+        for metric, label in METRIC_LABELS.items()
+    ]
+    columns = ("Metric", "Mean ± std over folds", "Pooled out-of-fold", "Test, mean", "Test, ensemble")
+    fields = candidate._asdict()
+    parameters = "" if pd.isna(candidate.parameters) else f", {int(candidate.parameters):,} parameters"
+    settings = [f"{key} {_setting(value)}" for key, value in fields.items() if key not in _IDENTITY and pd.notna(value)]
+    return CandidatePart(
+        id=str(candidate.id),
+        name=str(candidate.name),
+        progress=_progress(run, candidate.id),
+        complete=bool(model["folds_missing"] == 0),
+        settings="; ".join([f"{candidate.model}, {candidate.image_size} px{parameters}", *settings]),
+        metrics=Table("All metrics", columns, tuple(rows)),
+        folds=_folds(run, candidate.id),
+        per_class=_per_class(run, candidate.id, complete=bool(model["folds_missing"] == 0)),
+    )
+
+
+def _setting(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _folds(run: "Run", candidate: str) -> Table:
+    keys = ["candidate", "fold", "seed"]
+    table = run.folds_summary[run.folds_summary["candidate"] == candidate]
+    table = table.merge(run.cells[[*keys, "epochs", "best_epoch", "seconds_total"]], on=keys, how="left")
+    rows = []
+    for _, row in table.iterrows():
+        done = row["state"] == "done"
+        epoch = f"{row['best_epoch']:.0f} of {row['epochs']:.0f}" if done and pd.notna(row["best_epoch"]) else _NONE
+        minutes = f"{row['seconds_total'] / 60:.1f}" if done else _NONE
+        scores = [_three(row[metric]) for metric in METRIC_LABELS]
+        rows.append((str(row["fold"]), str(row["seed"]), row["state"], f"{row['n_fold']:.0f}", *scores, epoch, minutes))
+    columns = ("Fold", "Seed", "State", "Images", *METRIC_LABELS.values(), "Best epoch", "Minutes")
+    return Table("Each fold", columns, tuple(rows), left=3)
+
+
+def _per_class(run: "Run", candidate: str, complete: bool) -> Table:
+    """Mean ± standard deviation over the folds; nothing where a fold is missing."""
+    table = run.folds_summary[run.folds_summary["candidate"] == candidate]
+    rows = []
+    for label in run.classes:
+        columns = [table[f"{metric}_{label}"] for metric in PER_CLASS]
+        means = [_pair(c.mean(skipna=False), c.std(skipna=False)) if complete else _NONE for c in columns]
+        rows.append((label, *means))
+    return Table("Each class", ("Class", *(METRIC_LABELS[metric] for metric in PER_CLASS)), tuple(rows))
+
+
+# --- words and numbers ------------------------------------------------------------------------------------------------
+
+
+def _method(run: "Run") -> Iterator[str]:
+    seeds = sorted(run.cells["seed"].unique())
+    yield (
+        f"The test set was held out first. The rest was divided into {run.folds['fold'].nunique()} folds, "
+        "stratified by class, with no group in two parts, once and for all candidates."
+    )
+    yield (
+        "Each fold's training part gave up a validation part. Early stopping and the choice of the best epoch looked "
+        "at it alone, so neither the fold nor the test set had a say in the training that they score."
+    )
+    yield (
+        f"Every candidate was trained once per fold and seed ({'seed' if len(seeds) == 1 else 'seeds'} "
+        f"{', '.join(map(str, seeds))}). Mean and sample standard deviation are over these trainings."
+    )
+    yield (
+        "Pooled out-of-fold: all fold predictions scored as one set. Test, mean: the average score of the folds' "
+        "models on the test set. Test, ensemble: the score of their averaged probabilities."
+    )
+    yield (
+        "Precision, recall, F1, specificity, AUC and average precision are macro averages: every class counts the "
+        "same. A candidate with a cell that is not done has no averages."
+    )
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Rows of a nested mapping: dotted key, value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            yield from _flat({f"{key}[{index}]": item for index, item in enumerate(value)}, prefix)
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", ", ".join(map(str, value)) or _NONE
+        else:
+            yield f"{prefix}{key}", _NONE if value is None else str(value)
+
+
+def _three(value: float) -> str:
+    return f"{value:.3f}" if math.isfinite(value) else _NONE
+
+
+def _pair(mean: float, std: float) -> str:
+    """Mean ± standard deviation; a single fold has no deviation."""
+    return f"{_three(mean)} ± {_three(std)}" if math.isfinite(mean) and math.isfinite(std) else _three(mean)
+
+
+def _spread(model: "pd.Series[Any]", metric: str) -> str:
+    return _pair(model[f"{metric}_mean"], model[f"{metric}_std"])

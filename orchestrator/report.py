@@ -1,0 +1,134 @@
+"""The report of a run: `final_report.txt` for the terminal and a self-contained `report.html`; both say the same."""
+
+import base64
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import jinja2
+
+from orchestrator.data_summary import Table
+from orchestrator.findings import Report, gather
+from trainables.files import write_text
+from trainables.layout import RunLayout
+
+if TYPE_CHECKING:
+    from orchestrator.results import Run
+
+_WIDTH = 100  # columns of the text report
+_NARROWEST = 8  # columns to which a table's column may be squeezed
+_ONLY_IN_HTML = ("Precision", "Brier score (lower is better)", "Log loss (lower is better)", "Best epoch", "Minutes")
+
+
+def write_report(run: "Run", figures: list[Path]) -> None:
+    """Write `final_report.txt` and `report.html`; `figures` are the PNG files of `draw_figures`, to be embedded."""
+    report = gather(run)
+    write_text(run.layout.report_text, "\n".join(_text_lines(report)) + "\n")
+    write_text(run.layout.report_html, _html(report, run.layout, figures))
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _text_lines(report: Report) -> Iterator[str]:
+    yield from ("=" * _WIDTH, f"Model comparison: {_one_line(report.name)}", f"Started: {_one_line(report.started)}")
+    yield from ("=" * _WIDTH, "", *_paragraphs(report.verdict))
+    if report.warnings:
+        yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
+    yield from (*_heading("Comparison"), *_text_table(report.comparison))
+    for candidate in report.candidates:
+        yield from _heading(f"{candidate.name} ({candidate.progress})")
+        yield from (*_paragraphs((candidate.settings,)), "")
+        for table in (candidate.metrics, candidate.folds.without(*_ONLY_IN_HTML), candidate.per_class):
+            yield from _text_table(table)
+    yield from _heading("Data")
+    for table in report.data:
+        yield from _text_table(table)
+    yield from (*_heading("How it was done"), *_paragraphs(report.method, bullet="- "))
+    if report.unfinished.rows:
+        yield from (*_heading("Failures and missing cells"), *_text_table(report.unfinished))
+    yield from (*_heading("Provenance"), *_text_table(report.provenance))
+
+
+def _heading(text: str) -> tuple[str, ...]:
+    return ("", *textwrap.wrap(_one_line(text), _WIDTH), "-" * _WIDTH)
+
+
+def _paragraphs(texts: tuple[str, ...], bullet: str = "") -> Iterator[str]:
+    for text in texts:
+        yield from textwrap.wrap(bullet + _one_line(text), _WIDTH, subsequent_indent=" " * len(bullet))
+
+
+def _one_line(text: str) -> str:
+    """Line breaks and other control characters as their escapes, so that no value can forge a line of the report."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _text_table(table: Table) -> Iterator[str]:
+    """Fixed-width lines: the widest columns are wrapped until the table fits."""
+    columns = [[_one_line(cell) for cell in column] for column in zip(*table.rows, strict=True)]
+    columns = columns or [[] for _ in table.columns]
+    widths = [
+        max([len(cell) for cell in cells] + [len(word) for word in name.split()])
+        for name, cells in zip(table.columns, columns, strict=True)
+    ]
+    while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    yield table.title
+    for row in (table.columns, tuple("-" * width for width in widths), *zip(*columns, strict=True)):
+        yield from _text_row(row, widths, table.left)
+    yield ""
+
+
+def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[str]:
+    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    for line in range(max(map(len, cells))):
+        parts = [cell[line] if line < len(cell) else "" for cell in cells]
+        aligned = [
+            part.ljust(width) if index < left else part.rjust(width)
+            for index, (part, width) in enumerate(zip(parts, widths, strict=True))
+        ]
+        yield "  ".join(aligned).rstrip()
+
+
+# --- HTML -------------------------------------------------------------------------------------------------------------
+
+
+def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        chart=[_figure(path) for path in figures if path.parent == layout.figures],
+        pictures={
+            candidate.id: [_figure(path) for path in figures if path.parent == layout.candidate_figures(candidate.id)]
+            for candidate in report.candidates
+        },
+        files=list(_files(layout)),
+    )
+
+
+def _figure(path: Path) -> dict[str, str]:
+    caption = path.stem.replace("acc_loss", "accuracy and loss").replace("cm", "confusion matrix").replace("_", " ")
+    caption = {"roc": "ROC curves", "pr": "Precision-recall curves", "comparison": "All candidates"}.get(
+        caption, caption
+    )
+    caption = caption.replace("oof", "of the pooled out-of-fold predictions")
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {"caption": caption[0].upper() + caption[1:], "source": f"data:image/png;base64,{data}"}
+
+
+def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
+    """Names and relative links of the run's tables and records, as far as they exist."""
+    records = (layout.experiment, layout.manifest, layout.folds, layout.provenance, layout.report_text, layout.log)
+    for path in (*sorted(layout.results.glob("*")), *records):
+        if path.is_file():
+            name = path.relative_to(layout.root).as_posix()
+            yield name, quote(name)

@@ -1,0 +1,137 @@
+"""The main job: data, folds, cells, results. Running it again continues where the ledger stands."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from orchestrator import tuning
+from orchestrator.cells import Prepared, prepare
+from orchestrator.experiment import Experiment
+from orchestrator.figures import draw_figures
+from orchestrator.progress import RunProgress, log_to, logger
+from orchestrator.provenance import write_provenance
+from orchestrator.report import write_report
+from orchestrator.results import load_run
+from trainables.config import Candidate
+from trainables.errors import ModelError, RunFolderError
+from trainables.layout import RunLayout, cache_folder
+from trainables.ledger import Entry
+from trainables.store import build_store, open_store
+
+
+def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
+    """Do what the run folder still lacks, then write tables, figures and report.
+
+    Returns the exit code: 0 when every cell is done, 1 when some failed, 130 when a signal ended the work early.
+    """
+    layout = RunLayout(folder.absolute())
+    with _locked(layout):
+        handler = log_to(layout.log)
+        try:
+            prepared = prepare(experiment, layout)
+            prepared.save()
+            missing = [entry for entry in prepared.entries if entry.state().state != "done"]
+            progress = RunProgress(len(prepared.entries), len(prepared.entries) - len(missing), console)
+            progress.say(
+                f"run     {experiment.name}: {len(prepared.entries)} cells, {progress.done} already done, in {layout.root}"
+            )
+            complete = _train(prepared, missing, address, progress) if missing else True
+            write_reports(layout)
+            failed = sum(entry.state().state == "failed" for entry in prepared.entries)
+            progress.say(_verdict(complete, failed, layout))
+        finally:
+            logger.removeHandler(handler)
+            handler.close()
+    return 130 if not complete else 1 if failed else 0
+
+
+def write_reports(layout: RunLayout) -> None:
+    """Tables, figures and report of everything that is done so far."""
+    run = load_run(layout.root)
+    run.save_tables()
+    write_report(run, draw_figures(run))
+
+
+def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
+    with tuning.cluster(address) as nodes:
+        tuning.cell_share(prepared.experiment.resources, nodes)
+        write_provenance(prepared, nodes)
+        _check_models(prepared, missing)
+        _build_stores(prepared, missing, progress)
+        with progress:
+            return tuning.train_cells(
+                missing, prepared.experiment.resources, prepared.layout, prepared.experiment.folder, progress
+            )
+
+
+def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:
+    root = cache_folder() / "stores"
+    for size in sorted({entry.spec.candidate.image_size for entry in missing}):
+        if open_store(prepared.manifest, size, root) is None:
+            progress.say(f"store   decoding {len(prepared.manifest.usable)} images at {size} px into {root}")
+            build_store(prepared.manifest, size, root, tuning.decode_on_cluster)
+
+
+def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
+    """Build what may be impossible to build, downloaded weights and users' models, once before all cells start."""
+    doubtful: dict[str, Candidate] = {}
+    for entry in missing:
+        candidate = entry.spec.candidate
+        if candidate.training.weights != "none" or ":" in candidate.model:
+            doubtful[candidate.id] = candidate
+    classes, channels = len(prepared.manifest.classes), prepared.manifest.channels
+    arguments = [
+        (c.model_dump(mode="json"), channels, classes, str(prepared.experiment.folder)) for c in doubtful.values()
+    ]
+    for candidate, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
+        if problem:
+            raise ModelError(f"{problem} (candidate {candidate.name!r})")
+
+
+def _try_model(candidate: dict[str, object], channels: int, n_classes: int, import_path: str) -> str | None:
+    """Runs in a Ray worker: the user's error of building this candidate, or None."""
+    sys.path.insert(0, import_path)
+    from trainables import zoo
+
+    c = Candidate.model_validate(candidate)
+    try:
+        zoo.build(c.model, c.image_size, channels, n_classes, c.training.weights, c.training.dropout, c.arguments)
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+@contextmanager
+def _locked(layout: RunLayout) -> Iterator[None]:
+    """Only one driver may work in a run folder; the kernel releases the lock when the driver dies."""
+    try:
+        layout.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(layout.lock, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunFolderError(
+            f"another run is at work in {str(layout.root)!r}: wait for it, stop it, or choose another folder with --run"
+        ) from None
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; choose another with --run"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _verdict(complete: bool, failed: int, layout: RunLayout) -> str:
+    if not complete:
+        return "stopped before the end; run the same command again to continue"
+    report = f"report  {layout.report_html}"
+    return (
+        f"{failed} cells failed, their tracebacks are in the report; run again to retry them\n{report}"
+        if failed
+        else report
+    )

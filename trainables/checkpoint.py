@@ -1,0 +1,54 @@
+"""The resume state of a cell: all that is needed to go on after an interruption as if there had been none."""
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.files import replacing
+
+Arrays = list[NDArray[Any]]
+
+
+@dataclass
+class TrainingState:
+    """Where training stands at the end of an epoch. `state` and `best_weights` are in the session's order."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_value: float = float("-inf")
+    seconds: dict[str, float] = field(default_factory=dict)
+    state: Arrays = field(default_factory=list)
+    best_weights: Arrays = field(default_factory=list)
+
+
+def save(path: Path, training: TrainingState) -> None:
+    """Write one uncompressed .npz, whole or not at all."""
+    facts = {
+        "epochs": training.epochs,
+        "best_epoch": training.best_epoch,
+        "best_value": training.best_value,
+        "seconds": training.seconds,
+    }
+    arrays = {f"state_{i:05}": a for i, a in enumerate(training.state)}
+    arrays |= {f"best_{i:05}": a for i, a in enumerate(training.best_weights)}
+    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+    with replacing(path) as temporary:
+        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+
+
+def load(path: Path) -> TrainingState | None:
+    """Read a resume state; None where there is none or it is damaged, so that the cell starts over."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            facts = json.loads(bytes(file["facts"]))
+            names = sorted(file.files)
+            state = [file[name] for name in names if name.startswith("state_")]
+            best_weights = [file[name] for name in names if name.startswith("best_")]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    return TrainingState(**facts, state=state, best_weights=best_weights)

@@ -1,0 +1,164 @@
+"""The ledger: the finished and running cells of a run on disk, addressed by what decides their result.
+
+One folder per cell, `ledger/<key>/`:
+
+    spec.json            what the cell is (CellSpec)
+    state.json           how it stands (CellState); a cell is done only by this file, written last
+    epochs.parquet       one row per finished epoch
+    predictions.parquet  one row per image of the fold and of the test set
+    model.keras          best weights, a Keras model that returns probabilities
+    resume.npz           where to go on after an interruption; gone once the cell is done
+
+Files are moved into place whole, and `state.json` records the digests of the tables, so an entry that a crash or a
+full disk tore is told from a finished one and computed again. Nothing is pickled.
+"""
+
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+from pydantic import Field, ValidationError
+
+from trainables.config import CellSpec, Frozen
+from trainables.files import file_digest, replacing, write_json, write_text
+
+State = Literal["missing", "running", "failed", "done"]
+_TABLES = ("epochs.parquet", "predictions.parquet")
+
+
+class Seconds(Frozen):
+    """Where a cell's wall time went; sums over all attempts that led to the result."""
+
+    start: float = 0.0
+    build: float = 0.0
+    train: float = 0.0
+    score: float = 0.0
+    checkpoint: float = 0.0
+
+    def plus(self, **more: float) -> "Seconds":
+        return Seconds(**{phase: value + more.get(phase, 0.0) for phase, value in self.model_dump().items()})
+
+    @property
+    def total(self) -> float:
+        return self.start + self.build + self.train + self.score + self.checkpoint
+
+
+class CellState(Frozen):
+    """How one cell stands."""
+
+    state: State = "missing"
+    reason: str = Field("", description="Why it failed: one line.")
+    traceback: str = ""
+    attempts: int = 0
+    epochs: int = 0
+    best_epoch: int | None = Field(None, description="Counted from 1.")
+    seconds: Seconds = Seconds()
+    peak_memory_mb: float | None = Field(None, description="Largest resident memory of the worker during the cell.")
+    parameters: int | None = Field(None, description="Weights of the model.")
+    host: str = ""
+    device: str = ""
+    versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
+    updated: str = ""
+    digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the tables, size of the model.")
+
+
+class Entry:
+    """One cell's folder in the ledger."""
+
+    def __init__(self, ledger: Path, spec: CellSpec) -> None:
+        self.spec = spec
+        self.folder = ledger / spec.key
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / "model.keras"
+
+    @property
+    def resume_path(self) -> Path:
+        return self.folder / "resume.npz"
+
+    def create(self) -> None:
+        """Write down what the cell is, once."""
+        path = self.folder / "spec.json"
+        if not path.exists():
+            write_text(path, self.spec.model_dump_json(indent=1))
+
+    def state(self) -> CellState:
+        """How the cell stands; a torn entry reads as missing, with the reason."""
+        try:
+            state = CellState.model_validate_json((self.folder / "state.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return CellState()
+        except (ValidationError, UnicodeDecodeError) as error:
+            return CellState(reason=f"state.json is damaged ({type(error).__name__}); the cell is computed again")
+        if state.state == "done" and (damaged := self._damaged(state)):
+            return CellState(reason=f"{damaged} is damaged; the cell is computed again", attempts=state.attempts)
+        return state
+
+    def _damaged(self, state: CellState) -> str | None:
+        """The name of a file of a done cell that is not what it was when the cell finished."""
+        for name, expected in state.digests.items():
+            path = self.folder / name
+            if not path.exists():
+                return name
+            actual = file_digest(path) if name in _TABLES else str(path.stat().st_size)
+            if actual != expected:
+                return name
+        return None
+
+    def write_state(self, state: CellState) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(self.folder / "state.json", state.model_copy(update={"updated": now}).model_dump(mode="json"))
+
+    def update(self, **changes: object) -> CellState:
+        """Change some fields of the state on disk and return the new state."""
+        state = CellState.model_validate(self.state().model_dump() | changes)
+        self.write_state(state)
+        return state
+
+    def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
+        """Write the tables, then declare the cell done. The model must be in place already."""
+        for name, table in zip(_TABLES, (epochs, predictions), strict=True):
+            with replacing(self.folder / name) as temporary:
+                table.to_parquet(temporary, index=False)
+        digests = {name: file_digest(self.folder / name) for name in _TABLES}
+        digests[self.model_path.name] = str(self.model_path.stat().st_size)
+        self.write_state(state.model_copy(update={"state": "done", "reason": "", "traceback": "", "digests": digests}))
+        self.resume_path.unlink(missing_ok=True)
+
+    def epochs(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "epochs.parquet")
+
+    def predictions(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "predictions.parquet")
+
+
+def read_entry(folder: Path) -> Entry:
+    """The entry that lies in `ledger/<key>`; raises FileNotFoundError or ValueError when there is none."""
+    return Entry(folder.parent, CellSpec.model_validate(json.loads((folder / "spec.json").read_text("utf-8"))))
+
+
+class Stopwatch:
+    """Adds up wall seconds by phase: `with watch("train"): …`."""
+
+    def __init__(self, seconds: Seconds | None = None) -> None:
+        self._seconds = (seconds or Seconds()).model_dump()
+        self._phase = ""
+        self._began = 0.0
+
+    def __call__(self, phase: str) -> "Stopwatch":
+        self._phase = phase
+        return self
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._phase] += time.perf_counter() - self._began
+
+    @property
+    def seconds(self) -> Seconds:
+        return Seconds(**self._seconds)

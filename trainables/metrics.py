@@ -1,0 +1,83 @@
+"""Scores of class probabilities, each by its standard definition.
+
+Averages over classes are macro averages (every class counts the same), for two classes too; what a part cannot
+define, such as the AUC of a class that it does not hold, is NaN and makes the macro average NaN.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import metrics as sk
+
+#: The metrics in the order of the tables; higher is better except for `brier` and `log_loss`.
+HEADLINE = (
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc",
+    "specificity",
+    "balanced_accuracy",
+    "mcc",
+    "average_precision",
+    "brier",
+    "log_loss",
+)
+#: The metrics that are also given per class, as `<metric>_<class>`.
+PER_CLASS = ("precision", "recall", "f1", "specificity", "auc", "average_precision")
+
+
+def metric_names(classes: tuple[str, ...]) -> list[str]:
+    """All metric columns for these classes: the headline ones, then the per-class ones."""
+    return [*HEADLINE, *(f"{metric}_{name}" for metric in PER_CLASS for name in classes)]
+
+
+def score(labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]) -> dict[str, float]:
+    """Every metric of `metric_names(classes)` for one set of images.
+
+    `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. The prediction is the most
+    probable class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area under the
+    precision-recall curve, `mcc` the multi-class correlation of Gorodkin (2004), `brier` the mean squared distance of
+    the probability vector to the truth, halved, so that it lies in [0, 1] and equals Brier's score for two classes.
+    Precision of a class that is never predicted is 0.
+    """
+    n_classes = len(classes)
+    if len(labels) == 0:
+        return dict.fromkeys(metric_names(classes), float("nan"))
+    predicted = probabilities.argmax(axis=1)
+    truth = np.eye(n_classes)[labels]
+    confusion = sk.confusion_matrix(labels, predicted, labels=range(n_classes)).astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        per_class = _per_class(confusion)
+    per_class["auc"] = [_ranked(sk.roc_auc_score, truth[:, c], probabilities[:, c]) for c in range(n_classes)]
+    per_class["average_precision"] = [
+        _ranked(sk.average_precision_score, truth[:, c], probabilities[:, c]) for c in range(n_classes)
+    ]
+    true_class = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1.0)
+    scores: dict[str, float] = {
+        "accuracy": float(np.mean(predicted == labels)),
+        **{metric: float(np.mean(per_class[metric])) for metric in PER_CLASS},
+        "balanced_accuracy": float(np.mean(per_class["recall"])),
+        "mcc": float(sk.matthews_corrcoef(labels, predicted)),
+        "brier": float(np.mean(np.sum((probabilities - truth) ** 2, axis=1)) / 2),
+        "log_loss": float(-np.mean(np.log(true_class))),
+    }
+    ordered = {metric: scores[metric] for metric in HEADLINE}
+    for metric in PER_CLASS:
+        ordered |= {f"{metric}_{name}": float(value) for name, value in zip(classes, per_class[metric], strict=True)}
+    return ordered
+
+
+def _per_class(confusion: NDArray[np.float64]) -> dict[str, list[float]]:
+    """Precision, recall, F1 and specificity of each class; rows of `confusion` are the truth, columns the prediction."""
+    hits = np.diag(confusion)
+    of_class, as_class, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
+    recall = hits / of_class
+    precision = np.where(as_class > 0, hits / as_class, 0.0)
+    f1 = np.where(of_class > 0, 2 * hits / (of_class + as_class), np.nan)
+    specificity = (total - of_class - as_class + hits) / (total - of_class)
+    return {name: list(value) for name, value in zip(PER_CLASS, (precision, recall, f1, specificity), strict=False)}
+
+
+def _ranked(measure, truth: NDArray[np.float64], probability: NDArray[np.float64]) -> float:  # type: ignore[no-untyped-def]
+    """A ranking metric of one class against the rest; NaN where only one of the two is present."""
+    return float(measure(truth, probability)) if 0 < truth.sum() < len(truth) else float("nan")

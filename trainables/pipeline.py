@@ -1,0 +1,56 @@
+"""From the image store to the model: batches of raw uint8 pixels, read straight from the memory-mapped file."""
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+
+class Batches:
+    """The batches of one part of a cell, as a tf.data pipeline that can be iterated once per epoch.
+
+    `pixels`: the store, (n, size, size, channels) uint8. `rows`: which of its rows belong to the part. `labels`: class
+    index of each of those rows, (m,) int32. `weights`: weight of each, (m,) float32, default 1. Iterating yields
+    (pixels uint8 (b, size, size, channels), labels int32 (b,), weights float32 (b,)); the last batch may be smaller.
+    """
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        labels: NDArray[np.int32],
+        batch_size: int,
+        weights: NDArray[np.float32] | None = None,
+    ) -> None:
+        self._pixels = pixels
+        self._rows = rows
+        self.labels = labels
+        self._weights = np.ones(len(rows), np.float32) if weights is None else weights
+        self._batch_size = batch_size
+        self._order = np.arange(len(rows))
+        steps = -(-len(rows) // batch_size)
+        # One pipeline serves all epochs: only the order, which lives outside the graph, changes.
+        self._dataset = tf.data.Dataset.range(steps).map(self._read, deterministic=True).prefetch(2)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._rows)
+
+    def shuffle(self, seed: int, epoch: int) -> None:
+        """Choose the order of an epoch; it depends on seed and epoch alone, so that a resumed cell sees the same."""
+        self._order = np.random.default_rng([seed, epoch]).permutation(len(self._rows))
+
+    def __iter__(self) -> Any:
+        return iter(self._dataset)
+
+    def _read(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        pixels, labels, weights = tf.numpy_function(self._take, [step], (tf.uint8, tf.int32, tf.float32))
+        pixels.set_shape((None, *self._pixels.shape[1:]))
+        labels.set_shape((None,))
+        weights.set_shape((None,))
+        return pixels, labels, weights
+
+    def _take(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
+        chosen = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        return self._pixels[self._rows[chosen]], self.labels[chosen], self._weights[chosen]

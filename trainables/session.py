@@ -1,0 +1,210 @@
+"""A model with its training step, built once and reset in place for every cell that has the same architecture.
+
+Starting over in place costs milliseconds where building and tracing cost tens of seconds. A reset session gives
+bit-identical results to a new one: weights, optimizer variables and random generator states are all set anew, and
+`tf.random.set_seed`, which would throw the traced graphs away, is never called.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainables import zoo
+from trainables.config import Augmentation, CellSpec, Frozen, Scalar
+
+Arrays = list[NDArray[Any]]
+
+
+class Architecture(Frozen):
+    """Everything that shapes the graphs of a session; scalars such as the learning rate do not."""
+
+    model: str
+    image_size: int
+    channels: int
+    n_classes: int
+    arguments: dict[str, Scalar]
+    weights: str
+    weights_hash: str | None
+    builder_hash: str | None
+    dropout: float
+    optimizer: str
+    augmentation: Augmentation
+
+    @classmethod
+    def of(cls, spec: CellSpec) -> "Architecture":
+        candidate, training = spec.candidate, spec.candidate.training
+        return cls(
+            model=candidate.model,
+            image_size=candidate.image_size,
+            channels=spec.channels,
+            n_classes=len(spec.classes),
+            arguments=candidate.arguments,
+            weights=training.weights,
+            weights_hash=spec.weights_hash,
+            builder_hash=spec.builder_hash,
+            dropout=training.dropout,
+            optimizer=training.optimizer,
+            augmentation=training.augmentation,
+        )
+
+
+class Session:
+    """One architecture, ready to train: `reset(seed)`, then `train_step` and `logits` on batches."""
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        self._architecture = architecture
+        self.model = self._build(seed)
+        self._initial = {seed: self.model.get_weights()}
+        self._augment = _augmentation_layers(architecture.augmentation)
+        self._variables = list(self.model.trainable_variables)
+        self.optimizer = _optimizer(architecture.optimizer)
+        # The optimizer's variables must exist before the step is traced, or it is traced twice.
+        self.optimizer.build(self._variables)
+        self._steps: dict[bool, Any] = {}
+        shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
+        self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
+        self._logits = tf.function(self._forward, input_signature=[self._pixels_spec])
+
+    def reset(self, seed: int) -> None:
+        """Back to the first moment of a cell with this seed."""
+        if seed not in self._initial:
+            self._initial = {seed: self._build(seed).get_weights()}
+        self.model.set_weights(self._initial[seed])
+        self.reset_optimizer()
+        for index, state in enumerate(self._random_states()):
+            (value,) = np.random.SeedSequence([seed, index]).generate_state(1)
+            state.assign(np.array([value, 0], dtype=np.uint32))
+
+    def reset_optimizer(self) -> None:
+        """Forget momenta and step count, as the release of a frozen backbone demands."""
+        for variable in self.optimizer.variables:
+            if variable is not self.optimizer.learning_rate:
+                variable.assign(np.zeros(variable.shape, variable.dtype))
+
+    def set_learning_rate(self, value: float) -> None:
+        self.optimizer.learning_rate.assign(value)
+
+    def prepare(self, head_only: bool) -> None:
+        """Trace the training step unless that has been done."""
+        if head_only not in self._steps:
+            self._steps[head_only] = self._trace_step(head_only)
+
+    def train_step(self, pixels: Any, labels: Any, weights: Any, head_only: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """One optimizer step; returns the sum of the images' losses and the number of right predictions."""
+        self.prepare(head_only)
+        loss, hits = self._steps[head_only](pixels, labels, weights)
+        return loss, hits
+
+    def logits(self, pixels: Any) -> tf.Tensor:
+        """Inference: (b, size, size, channels) uint8 → (b, classes) float32."""
+        return self._logits(pixels)
+
+    def weights(self) -> Arrays:
+        return self.model.get_weights()  # type: ignore[no-any-return]
+
+    def set_weights(self, weights: Arrays) -> None:
+        self.model.set_weights(weights)
+
+    def state(self) -> Arrays:
+        """All that training changes: weights, optimizer variables, random generator states."""
+        return [np.asarray(variable) for variable in self._state_variables()]
+
+    def set_state(self, arrays: Sequence[NDArray[Any]]) -> None:
+        for variable, array in zip(self._state_variables(), arrays, strict=True):
+            variable.assign(array)
+
+    def probability_model(self) -> keras.Model:
+        """The model with a softmax on top, sharing this session's weights: what users save and load."""
+        probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(self.model.outputs[0])
+        return keras.Model(self.model.inputs, probabilities)
+
+    @property
+    def parameters(self) -> int:
+        return int(self.model.count_params())
+
+    def _build(self, seed: int) -> keras.Model:
+        a = self._architecture
+        with _python_seed(seed):
+            return zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+
+    def _state_variables(self) -> list[Any]:
+        return [*self.model.weights, *self.optimizer.variables, *self._random_states()]
+
+    def _random_states(self) -> list[Any]:
+        """The states of Keras's seed generators: variables of the model that are not weights."""
+        weights = {id(variable) for variable in self.model.weights}
+        layers = [self.model, *self._augment]
+        return [v for layer in layers for v in layer.variables if id(v) not in weights]
+
+    def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
+        return self.model(tf.cast(pixels, tf.float32), training=False)
+
+    def _trace_step(self, head_only: bool) -> Any:
+        """The training step as a graph; with `head_only` the backbone also keeps its normalisation statistics."""
+        head = _head_layers(self.model)
+        frozen = [layer for layer in self.model.layers if layer not in head and layer.trainable] if head_only else []
+        head_ids = {id(variable) for layer in head for variable in layer.trainable_variables}
+        variables = [v for v in self._variables if id(v) in head_ids] if head_only else self._variables
+
+        def step(pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images = tf.cast(pixels, tf.float32)
+            for layer in self._augment:
+                images = layer(images, training=True)
+            with tf.GradientTape() as tape:
+                logits = self.model(images, training=True)
+                truth = tf.one_hot(labels, self._architecture.n_classes)
+                losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
+                objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)
+            self.optimizer.apply(tape.gradient(objective, variables), variables)
+            hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
+            return tf.reduce_sum(losses), hits
+
+        signature = [self._pixels_spec, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)]
+        for layer in frozen:
+            layer.trainable = False
+        try:
+            return tf.function(step).get_concrete_function(*signature)
+        finally:
+            for layer in frozen:
+                layer.trainable = True
+
+
+@contextmanager
+def _python_seed(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of initializers and dropout from Python's generator: fix it for the time of a build."""
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+
+
+def _optimizer(name: str) -> keras.optimizers.Optimizer:
+    if name == "adam":
+        return keras.optimizers.Adam(learning_rate=1e-3)
+    return keras.optimizers.SGD(learning_rate=1e-3, momentum=0.9)
+
+
+def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
+    """What lies outside the turned or shrunken image is black, as it is outside a radiograph."""
+    layers: list[keras.layers.Layer] = []
+    if augmentation.flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=0))
+    if augmentation.rotation:
+        layers.append(keras.layers.RandomRotation(augmentation.rotation / 360, fill_mode="constant", seed=0))
+    if augmentation.zoom:
+        layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="constant", seed=0))
+    return layers
+
+
+def _head_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The classifier head: by its name in the zoo, else the last layer that learns."""
+    named = [layer for layer in model.layers if layer.name in ("logits", "head_norm")]
+    return named or [layer for layer in model.layers if layer.trainable_variables][-1:]

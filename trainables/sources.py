@@ -1,0 +1,324 @@
+"""Where images and labels come from: each source becomes one listing, a table of images that nobody has opened yet.
+
+A listing has the columns image, path, label, group, view, split, mask_<name> and reason, one row per image, sorted by
+image. `reason` says what is already wrong with a row (no label, no image format, ...), and is missing otherwise.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
+from trainables.errors import DataError
+from trainables.layout import cache_folder
+from trainables.readers import IMAGE_SUFFIXES
+
+Source = FolderData | TableData | CovidQuExData | PhantomData
+
+#: What lies about in image folders without being one; hidden files (.DS_Store) are ignored as well.
+_CLUTTER_SUFFIXES = frozenset({".txt", ".csv", ".json", ".md"})
+_CLUTTER_NAMES = frozenset({"thumbs.db", "desktop.ini"})
+
+_TABLE_COLUMNS = ("path", "label", "group", "view", "split")
+_SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+_QU_EX_TREES = {"lung": "Lung Segmentation Data", "infection": "Infection Segmentation Data"}
+_QU_EX_SPLITS = ("Train", "Val", "Test")
+_QU_EX_MASKS = {
+    "lung": {"mask_lungs": "lung masks"},
+    "infection": {"mask_lungs": "lung masks", "mask_infection": "infection masks"},
+}
+
+
+def list_images(data: Source, base: Path) -> pd.DataFrame:
+    """The listing of a source; a relative `data.path` starts at `base`. Raises `DataError` when there is none."""
+    if isinstance(data, PhantomData):
+        from trainables.phantom import write_phantoms
+
+        table = write_phantoms(data, cache_folder() / "phantoms")
+        return _list_table(TableData(source="table", path=str(table)), table)
+    path = _existing(data.path, base)
+    if isinstance(data, FolderData):
+        return _list_folder(data, path)
+    if isinstance(data, CovidQuExData):
+        return _list_covid_qu_ex(data, path)
+    return _list_table(data, path)
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """A remedy that names the option most like `name`, or all of them where none is alike."""
+    choices = sorted(options)
+    alike = difflib.get_close_matches(name.casefold(), [choice.casefold() for choice in choices], n=1)
+    if alike:
+        return f"did you mean {next(choice for choice in choices if choice.casefold() == alike[0])!r}?"
+    return f"there are {', '.join(map(repr, choices))}" if choices else "there are none"
+
+
+def _existing(text: str, base: Path) -> Path:
+    path = Path(os.path.normpath(base.absolute() / Path(text).expanduser()))
+    if not path.exists():
+        siblings = os.listdir(path.parent) if path.parent.is_dir() else []  # noqa: PTH208
+        alike = difflib.get_close_matches(path.name, siblings, n=1)
+        remedy = f"did you mean {alike[0]!r}?" if alike else f"relative paths start at {str(base.absolute())!r}"
+        raise DataError(f"data.path must exist, got {str(path)!r} ({remedy})")
+    return path
+
+
+# --- one folder per class ---------------------------------------------------------------------------------------------
+
+
+def _list_folder(data: FolderData, root: Path) -> pd.DataFrame:
+    if not root.is_dir():
+        raise DataError(
+            f"data.path must be a folder for source 'folder', got the file {str(root)!r} (for a CSV or Parquet table "
+            "use source: table)"
+        )
+    group_of = _group_reader(data.group_from_name)
+    rows = []
+    for path in _files_below(root):
+        relative = path.relative_to(root)
+        label, reason = relative.parts[0], _suffix_reason(path)
+        if len(relative.parts) == 1:
+            if reason is not None:
+                continue
+            label, reason = "", "no label: it lies outside every class folder"
+        group, mismatch = group_of(path.name)
+        rows.append({"path": path, "image": relative.as_posix(), "label": label, "group": group})
+        rows[-1]["reason"] = reason or mismatch
+    if all(row["label"] == "" for row in rows):
+        raise DataError(
+            f"data.path must hold one sub-folder of images per class, found none in {str(root)!r} (images must be "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))} files below <class>/)"
+        )
+    return _listing(pd.DataFrame(rows, dtype=object))
+
+
+def _group_reader(pattern: str | None) -> Callable[[str], tuple[str | None, str | None]]:
+    """A function from a file name to (group or None, reason why there is none or None)."""
+    if pattern is None:
+        return lambda _name: (None, None)
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"data.group_from_name must be a regular expression, got {pattern!r}: {error}") from None
+    if expression.groups != 1:
+        raise DataError(
+            f"data.group_from_name must have exactly one (group), got {expression.groups} in {pattern!r} "
+            "(write the others as (?:...))"
+        )
+
+    def read(name: str) -> tuple[str | None, str | None]:
+        match = expression.search(name)
+        group = match.group(1) if match else None
+        return (group, None) if group else (None, f"no group: its name does not match data.group_from_name {pattern!r}")
+
+    return read
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Every file that is meant as an image or may be mistaken for one: no clutter, nothing hidden, no masks.
+
+    Symbolic links are followed, except back to a folder that contains them.
+    """
+    waiting = [(folder, frozenset({_identity(folder)}))]
+    while waiting:
+        current, above = waiting.pop()
+        for entry in _entries(current):
+            if entry.name.startswith("."):
+                continue
+            path = current / entry.name
+            if not (path.is_dir() if entry.is_symlink() else entry.is_dir()):
+                if entry.name.lower() not in _CLUTTER_NAMES and path.suffix.lower() not in _CLUTTER_SUFFIXES:
+                    yield path
+            elif "mask" not in entry.name.lower():
+                identity = _identity(path)
+                if identity not in above:
+                    waiting.append((path, above | {identity}))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise DataError(
+            f"data.path must be readable, got {error.strerror} for {str(folder)!r} (check its permissions)"
+        ) from None
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _suffix_reason(path: Path) -> str | None:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return f"not an image format: {' '.join(path.suffix.split()) or 'no suffix'}"
+
+
+# --- COVID-QU-Ex ------------------------------------------------------------------------------------------------------
+
+
+def _list_covid_qu_ex(data: CovidQuExData, path: Path) -> pd.DataFrame:
+    """Images of {Train,Val,Test}/<class>/images with the masks of the same file name; the tree has no patients."""
+    root = _qu_ex_root(data, path)
+    rows = []
+    for split in _QU_EX_SPLITS:
+        for class_folder in sorted(folder for folder in (root / split).glob("*") if folder.is_dir()):
+            masks = {
+                column: {mask.name: mask for mask in (class_folder / name).glob("*")}
+                for column, name in _QU_EX_MASKS[data.part].items()
+            }
+            images = class_folder / "images"
+            for image in _files_below(images) if images.is_dir() else ():
+                row = {"path": image, "image": image.relative_to(root).as_posix(), "label": class_folder.name}
+                row |= {"split": _SPLITS[split.lower()], "reason": _suffix_reason(image)}
+                rows.append(row | {column: files.get(image.name) for column, files in masks.items()})
+    if not rows:
+        raise DataError(f"data.path must hold {{Train,Val,Test}}/<class>/images, found no image in {str(root)!r}")
+    return _listing(pd.DataFrame(rows, dtype=object))
+
+
+def _qu_ex_root(data: CovidQuExData, path: Path) -> Path:
+    name = _QU_EX_TREES[data.part]
+    candidates = [path / name / name, path / name]
+    if not any(tree in path.name for part, tree in _QU_EX_TREES.items() if part != data.part):
+        candidates.append(path)
+    for candidate in candidates:
+        if any((candidate / split).is_dir() for split in _QU_EX_SPLITS):
+            return candidate
+    raise DataError(
+        f"data.path must hold {name + '/{Train,Val,Test}'!r} for data.part {data.part}, found none in {str(path)!r} "
+        "(give the folder into which COVID-QU-Ex was unzipped)"
+    )
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def _list_table(data: TableData, path: Path) -> pd.DataFrame:
+    source = _read_table(path)
+    table = _rename(data, source, path)
+    folder = path.parent
+    paths = table["path"].map(lambda text: Path(os.path.normpath(folder / text)), na_action="ignore")
+    unnamed = paths.isna()
+    if unnamed.any():
+        raise DataError(f"every row must have a path, got none in row {_row_number(unnamed)} of {str(path)!r}")
+    repeated = paths.duplicated()
+    if repeated.any():
+        raise DataError(
+            f"every image must be listed once, got {str(paths[repeated].iloc[0])!r} again in row "
+            f"{_row_number(repeated)} of {str(path)!r} (remove the repeated rows)"
+        )
+    table["image"] = [_image_id(text, image, folder) for text, image in zip(table["path"], paths, strict=True)]
+    table["path"] = paths
+    table["split"] = _splits(table["split"], path)
+    reasons = pd.Series(None, index=table.index, dtype=object)
+    for column in [name for name in table.columns if name.startswith("mask_")]:
+        table[column] = table[column].map(lambda text: Path(os.path.normpath(folder / text)), na_action="ignore")
+        lacking = [isinstance(mask, Path) and not mask.is_file() for mask in table[column]]
+        reasons[lacking] = f"{column}: missing file"
+    table["reason"] = reasons
+    return _listing(table)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Every cell as text, as it is written ('007' stays '007'); empty cells are missing."""
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix not in (".csv", ".parquet"):
+        raise DataError(f"data.path must be a .csv or .parquet file for source 'table', got {str(path)!r}")
+    try:
+        if suffix == ".csv":
+            # "NA" or "None" may well be a label, so only empty cells count as missing.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+        else:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            columns = pq.read_table(path)
+            is_text = {
+                field.name: not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
+                for field in columns.schema
+            }
+            table = pd.DataFrame(
+                {name: columns[name].cast(pa.string()).to_pylist() for name, fits in is_text.items() if fits},
+                dtype=object,
+            )
+    except (ValueError, OSError) as error:  # pandas' and pyarrow's own parse errors are ValueErrors
+        text = " ".join(str(error).split())
+        raise DataError(f"data.path must be a readable {suffix} table, got {str(path)!r}: {text}") from None
+    table = table.astype(object)
+    return table.mask(table == "", None)
+
+
+def _rename(data: TableData, source: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Our columns of the table; raises where a name is unknown on either side."""
+    for ours, theirs in data.columns.items():
+        if ours not in _TABLE_COLUMNS and not ours.startswith("mask_"):
+            options = (*_TABLE_COLUMNS, "mask_<name>")
+            raise DataError(f"data.columns must name columns of rayfold, got {ours!r} ({nearest(ours, options)})")
+        if theirs not in source.columns:
+            raise DataError(
+                f"data.columns.{ours} must name a column of {str(path)!r}, got {theirs!r} "
+                f"({nearest(theirs, source.columns)})"
+            )
+    for required in ("path", "label"):
+        if required not in data.columns and required not in source.columns:
+            raise DataError(
+                f"the table {str(path)!r} must have a column {required!r} ({nearest(required, source.columns)} "
+                f"data.columns.{required} can name it)"
+            )
+    masks = {name: name for name in source.columns if name.startswith("mask_")}
+    names = {name: name for name in _TABLE_COLUMNS} | masks | data.columns
+    return pd.DataFrame({ours: source.get(theirs) for ours, theirs in names.items()}, index=source.index, dtype=object)
+
+
+def _splits(values: pd.Series, path: Path) -> pd.Series:
+    splits = values.map(lambda value: _SPLITS.get(value.strip().lower(), ""), na_action="ignore")
+    unknown = splits == ""
+    if unknown.any():
+        raise DataError(
+            f"split must be train, validation or test, got {values[unknown].iloc[0]!r} in row {_row_number(unknown)} "
+            f"of {str(path)!r}"
+        )
+    return splits
+
+
+def _row_number(rows: pd.Series) -> int:
+    """Number of the first marked row, counted from 1 without the header."""
+    return int(rows.to_numpy().argmax()) + 1
+
+
+def _image_id(text: str, path: Path, folder: Path) -> str:
+    if path.is_relative_to(folder):
+        return path.relative_to(folder).as_posix()
+    return path.as_posix() if Path(text).is_absolute() else os.path.normpath(text)
+
+
+# --- what all sources share -------------------------------------------------------------------------------------------
+
+
+def _listing(listing: pd.DataFrame) -> pd.DataFrame:
+    """Collected rows in the order of their image ids, as strings, with every column that a listing must have."""
+    for column in ("group", "view", "split", "reason"):
+        if column not in listing:
+            listing[column] = None
+    for column in listing.columns:
+        listing[column] = _storable(listing, column)
+    unlabelled = listing["label"].isna() | (listing["label"].str.strip() == "")
+    listing.loc[unlabelled, "label"] = ""
+    listing.loc[unlabelled & listing["reason"].isna(), "reason"] = "empty label"
+    listing["group"] = listing["group"].where(listing["group"].notna(), listing["image"])
+    return listing.sort_values("image", ignore_index=True)
+
+
+def _storable(listing: pd.DataFrame, column: str) -> pd.Series:
+    """A column as strings that can be written as UTF-8; images whose names cannot are marked and kept."""
+    texts = [None if pd.isna(value) else str(value) for value in listing[column]]
+    escaped = [text and text.encode(errors="surrogateescape").decode(errors="backslashreplace") for text in texts]
+    listing.loc[[text != safe for text, safe in zip(texts, escaped, strict=True)], "reason"] = "its name is not UTF-8"
+    return pd.Series(escaped, listing.index, dtype="str")

@@ -1,0 +1,207 @@
+"""The image store: the pixels of a manifest at one size, decoded once and memory-mapped by every process of a node.
+
+A store is a folder that holds `pixels.npy`, then `complete.json` with its shape and SHA-256, written last. Its name is
+the address of its content, so that runs share it; one that does not match what it says is rebuilt, never trusted.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+
+from trainables.config import digest
+from trainables.errors import DataError
+from trainables.files import file_digest, replacing, write_json
+from trainables.manifest import Manifest
+from trainables.readers import UnreadableImage, content_hash, read_image, resize, to_uint8
+
+#: Raise when the same manifest would give other pixels than before.
+STORE_VERSION = 1
+
+_IMAGES_PER_CHUNK = 32
+_BYTES_PER_CHUNK = 64 * 2**20
+
+Uint8 = npt.NDArray[np.uint8]
+
+#: Pixel files whose SHA-256 this process has seen to be right: (path, inode, size in bytes, mtime in ns).
+_verified: set[tuple[str, int, int, int]] = set()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """`pixels`: read-only uint8 (n, size, size, channels), rows as in `Manifest.usable`; `folder`: where they lie."""
+
+    pixels: np.memmap[Any, np.dtype[np.uint8]]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some consecutive images of a store, and all that it takes to decode them anywhere."""
+
+    paths: tuple[str, ...]
+    content_hashes: tuple[str, ...]
+    size: int
+    channels: int
+    bit_depth: int
+
+
+def store_folder(manifest: Manifest, size: int, root: Path) -> Path:
+    """Where the store of a manifest at one size lies below `root`."""
+    order = digest([STORE_VERSION, manifest.bit_depth, manifest.usable["image"].tolist()])
+    return root / f"{manifest.data_hash}-{size}x{size}x{manifest.channels}-{order}"
+
+
+def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
+    """The store, or None where it is absent, torn or stale.
+
+    The size is checked every time, the SHA-256 of the pixels once per process and file.
+    """
+    folder = store_folder(manifest, size, root)
+    shape = (len(manifest.usable), size, size, manifest.channels)
+    try:
+        complete = json.loads((folder / "complete.json").read_text(encoding="utf-8"))
+        pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        said = tuple(complete["shape"]), complete["sha256"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+        return None
+    if said[0] != shape or pixels.shape != shape or pixels.dtype != np.uint8:
+        return None
+    if not _is_verified(folder / "pixels.npy", said[1]):
+        return None
+    return ImageStore(pixels, folder)
+
+
+def decode_chunk(chunk: Chunk) -> Uint8:
+    """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not what it was."""
+    pixels = np.empty((len(chunk.paths), chunk.size, chunk.size, chunk.channels), np.uint8)
+    for row, (path, expected) in enumerate(zip(chunk.paths, chunk.content_hashes, strict=True)):
+        try:
+            image = read_image(Path(path))
+            reason = None if content_hash(image) == expected else "other pixels"
+        except UnreadableImage as error:
+            reason = error.reason
+        if reason is not None:
+            raise DataError(
+                f"images must not change while they are used, got {reason} in {path!r} (run again to scan them anew)"
+            )
+        pixels[row] = resize(to_uint8(image, chunk.bit_depth), chunk.size, chunk.channels)
+    return pixels
+
+
+def decode_in_threads(chunks: Sequence[Chunk]) -> Iterator[Uint8]:
+    """Decode chunks on every core, in order, with no more than two per core in memory."""
+    cores = os.cpu_count() or 1
+    waiting: deque[Future[Uint8]] = deque()
+    with ThreadPoolExecutor(cores) as threads:
+        try:
+            for chunk in chunks:
+                waiting.append(threads.submit(decode_chunk, chunk))
+                if len(waiting) >= 2 * cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def build_store(
+    manifest: Manifest,
+    size: int,
+    root: Path,
+    decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]] = decode_in_threads,
+) -> ImageStore:
+    """Open the store, and build it first where there is none to trust.
+
+    `decode_all` turns chunks into their arrays (n, size, size, channels) uint8, in order, each as `decode_chunk` does.
+    Of several processes that ask at once, one builds and the others wait. A process that has mapped a replaced file
+    keeps what it has. Raises `DataError` where an image is no longer the one of the manifest or the disk is too small.
+    """
+    folder = store_folder(manifest, size, root)
+    try:
+        store = open_store(manifest, size, root)
+        if store is not None:
+            return store
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{folder.name}.lock"):
+            store = open_store(manifest, size, root)
+            if store is None:
+                _write(manifest, size, folder, decode_all)
+                store = open_store(manifest, size, root)
+    except OSError as error:
+        raise DataError(
+            f"image stores need a folder that can be written, got {error.strerror} for {str(folder)!r} "
+            "(free some space, or set RAYFOLD_CACHE to another folder)"
+        ) from error
+    if store is None:
+        raise RuntimeError(f"the image store that was just written cannot be opened: {folder}")
+    return store
+
+
+def _chunks(manifest: Manifest, size: int) -> list[Chunk]:
+    usable, channels = manifest.usable, manifest.channels
+    step = max(1, min(_IMAGES_PER_CHUNK, _BYTES_PER_CHUNK // (size * size * channels)))
+    paths, hashes = usable["path"].tolist(), usable["content_hash"].tolist()
+    return [
+        Chunk(tuple(paths[i : i + step]), tuple(hashes[i : i + step]), size, channels, manifest.bit_depth)
+        for i in range(0, len(paths), step)
+    ]
+
+
+def _write(
+    manifest: Manifest, size: int, folder: Path, decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]]
+) -> None:
+    shape = (len(manifest.usable), size, size, manifest.channels)
+    # Whoever holds the lock is the only writer: other temporary files are what killed writers left behind.
+    for leftover in folder.glob(".pixels.*"):
+        leftover.unlink()
+    needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"an image store needs room on its disk, got {free / 1e9:.1f} GB free of {needed / 1e9:.1f} GB needed in "
+            f"{str(folder)!r} (free some space, or set RAYFOLD_CACHE to another folder)"
+        )
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    hasher, rows = hashlib.sha256(header.getvalue()), 0
+    with replacing(folder / "pixels.npy") as temporary, temporary.open("wb") as file:
+        file.write(header.getvalue())
+        for pixels in decode_all(_chunks(manifest, size)):
+            if pixels.shape[1:] != shape[1:] or pixels.dtype != np.uint8:
+                raise ValueError(f"decoded chunks must be uint8 (n, {shape[1:]}), got {pixels.dtype} {pixels.shape}")
+            content = np.ascontiguousarray(pixels).data
+            hasher.update(content)
+            file.write(content)
+            rows += len(pixels)
+        if rows != shape[0]:
+            raise ValueError(f"decoded chunks must hold {shape[0]} images, got {rows}")
+    write_json(folder / "complete.json", {"shape": shape, "sha256": hasher.hexdigest()})
+    # What was hashed on its way to the disk is not read back.
+    _verified.add(_identity(folder / "pixels.npy"))
+
+
+def _is_verified(path: Path, sha256: str) -> bool:
+    identity = _identity(path)
+    if identity in _verified:
+        return True
+    if file_digest(path) != sha256:
+        return False
+    _verified.add(identity)
+    return True
+
+
+def _identity(path: Path) -> tuple[str, int, int, int]:
+    status = path.stat()
+    return str(path), status.st_ino, status.st_size, status.st_mtime_ns

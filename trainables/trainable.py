@@ -1,0 +1,53 @@
+"""The adapter between Ray Tune and a worker: one trial is one cell."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+_REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
+
+
+class CellTrainable(tune.Trainable):
+    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `cpus` (threads), `import_path` (where
+    the user's own model builders lie).
+
+    The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        began = _process_start()
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        sys.path.insert(0, config["import_path"])
+        from trainables import worker  # imports TensorFlow
+
+        worker.configure_tensorflow(int(config["cpus"]))
+        self._worker = worker.Worker()
+        self._open(config, time.time() - began)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._open(new_config, 0.0)
+        return True
+
+    def _open(self, config: dict[str, Any], start_seconds: float) -> None:
+        self._cell = self._worker.open(Path(config["run"]), config["key"], start_seconds)
+
+    def step(self) -> dict[str, Any]:
+        began = time.monotonic()
+        row = self._cell.advance()
+        while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
+            row = self._cell.advance()
+        return {**row, "done": self._cell.done}
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be unpickled."""
+
+
+def _process_start() -> float:
+    """When this process began, in seconds since the epoch."""
+    import psutil
+
+    return float(psutil.Process().create_time())
