@@ -22,7 +22,7 @@ from trainables.files import replacing
 if TYPE_CHECKING:
     from orchestrator.results import Run
 
-#: How people read the metrics; higher is better except for the last two.
+#: How people call the metrics; higher is better except for the last two.
 METRIC_LABELS = {
     "auc": "AUC",
     "accuracy": "Accuracy",
@@ -33,8 +33,8 @@ METRIC_LABELS = {
     "precision": "Precision",
     "recall": "Recall",
     "specificity": "Specificity",
-    "brier": "Brier score (lower is better)",
-    "log_loss": "Log loss (lower is better)",
+    "brier": "Brier score",
+    "log_loss": "Log loss",
 }
 COMPARED = ("auc", "accuracy", "balanced_accuracy", "f1", "mcc", "average_precision")
 

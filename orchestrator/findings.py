@@ -68,7 +68,7 @@ def gather(run: "Run") -> Report:
     columns = ("Candidate", "Fold", "Seed", "State", "Attempts", "Reason")
     return Report(
         name=run.name,
-        started=str(next((invocation["started"] for invocation in _invocations(run)), _NONE)),
+        started=next((str(i["started"]) for i in _invocations(run)), _NONE).replace("T", " ").replace("+00:00", " UTC"),
         verdict=tuple(_verdict(run, best)),
         numbers=tuple(_key_numbers(run, best)),
         warnings=tuple(_warnings(run)),
@@ -129,7 +129,7 @@ def _verdict(run: "Run", best: "pd.Series[Any] | None") -> Iterator[str]:
         test = _three(best["auc_test_ensemble"])
         yield f"{name} reaches a pooled out-of-fold AUC of {score} ({spread}) and {test} on the test set."
     if left := len(run.candidates) - len(complete):
-        yield f"{left} of {len(run.candidates)} candidates are incomplete and were not compared."
+        yield f"{left} of {len(run.candidates)} candidates {'is' if left == 1 else 'are'} incomplete and not ranked."
 
 
 def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[str, str]]:
@@ -147,7 +147,7 @@ def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[st
 
 def _warnings(run: "Run") -> Iterator[str]:
     states = run.cells["state"].value_counts()
-    for state, meaning in (("failed", "failed"), ("missing", "have not run yet"), ("running", "are not finished")):
+    for state, meaning in (("failed", "failed"), ("missing", "did not run yet"), ("running", "did not finish yet")):
         if count := int(states.get(state, 0)):
             yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
     if skipped := int((run.manifest.table["state"] == "skipped").sum()):
@@ -184,7 +184,7 @@ def _comparison(run: "Run", best: "pd.Series[Any] | None") -> Table:
     metrics = ("AUC", "Accuracy", "Balanced accuracy", "F1", "MCC")
     columns = ("Candidate", "Done", "AUC, pooled OOF", "AUC, test ensemble", *metrics)
     marked = None if best is None else list(run.candidates["id"]).index(best["candidate"])
-    return Table("Candidates (mean ± standard deviation over the folds)", columns, tuple(rows), best=marked)
+    return Table("Candidates (mean ± standard deviation over the folds)", columns, tuple(rows), left=2, best=marked)
 
 
 def _model(run: "Run", candidate: str) -> "pd.Series[Any]":
@@ -273,8 +273,9 @@ def _method(run: "Run") -> Iterator[str]:
     )
     yield (
         "Precision, recall, F1, specificity, AUC and average precision are macro averages: every class counts the "
-        "same. A candidate with a cell that is not done has no averages."
+        "same. For the Brier score and the log loss lower is better, for all others higher."
     )
+    yield ("A candidate with a cell that is not done has no averages: what is missing might have been its worst fold.")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

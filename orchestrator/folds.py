@@ -122,7 +122,7 @@ def _split(images: pd.DataFrame, parts: int, seed: int, purpose: str) -> NDArray
     splitter = (StratifiedGroupKFold if grouped else StratifiedKFold)(n_splits=parts, shuffle=True, random_state=seed)
     part_of = np.empty(len(images), dtype=np.int64)
     try:
-        for part, (_, members) in enumerate(splitter.split(labels, labels, groups)):
+        for part, (_, members) in enumerate(splitter.split(labels, labels, groups if grouped else None)):
             part_of[members] = part
     except ValueError as error:
         raise FoldError(f"{purpose} cannot be drawn: {_remedy(images)}") from error

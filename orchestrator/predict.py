@@ -28,7 +28,7 @@ def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFram
         cells = run.cells[(run.cells["candidate"] == identity) & (run.cells["state"] == "done")]
         if cells.empty:
             raise RunFolderError(f"candidate {identity!r} has no finished cell in this run: finish the run first")
-        size = int(run.candidates.set_index("id").loc[identity, "image_size"])
+        size = dict(zip(run.candidates["id"], run.candidates["image_size"], strict=True))[identity]
         batch = np.stack([resize(image, size, manifest.channels) for image in pixels]) if pixels else None
         models = [run.model(identity, fold, seed) for fold, seed in zip(cells["fold"], cells["seed"], strict=True)]
         tables.append(_table(identity, paths, reasons, batch, models, run.classes))

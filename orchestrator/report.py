@@ -3,8 +3,9 @@
 import base64
 import textwrap
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from orchestrator.results import Run
 
 _WIDTH = 100  # columns of the text report
+_SCALE = 0.58  # CSS pixels per pixel of a figure
 _NARROWEST = 8  # columns to which a table's column may be squeezed
-_ONLY_IN_HTML = ("Precision", "Brier score (lower is better)", "Log loss (lower is better)", "Best epoch", "Minutes")
+# What the text report leaves to the HTML one for want of room; macro recall is the balanced accuracy.
+_LESS_COMPARED = ("Balanced accuracy", "F1")
+_LESS_OF_A_FOLD = ("Precision", "Recall", "Brier score", "Log loss", "Best epoch", "Minutes")
 
 
 def write_report(run: "Run", figures: list[Path]) -> None:
@@ -37,19 +41,19 @@ def _text_lines(report: Report) -> Iterator[str]:
     yield from ("=" * _WIDTH, "", *_paragraphs(report.verdict))
     if report.warnings:
         yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
-    yield from (*_heading("Comparison"), *_text_table(report.comparison))
+    yield from (*_heading("Comparison"), *_text_table(report.comparison.without(*_LESS_COMPARED)))
     for candidate in report.candidates:
         yield from _heading(f"{candidate.name} ({candidate.progress})")
         yield from (*_paragraphs((candidate.settings,)), "")
-        for table in (candidate.metrics, candidate.folds.without(*_ONLY_IN_HTML), candidate.per_class):
+        for table in (candidate.metrics, candidate.folds.without(*_LESS_OF_A_FOLD), candidate.per_class):
             yield from _text_table(table)
     yield from _heading("Data")
     for table in report.data:
         yield from _text_table(table)
     yield from (*_heading("How it was done"), *_paragraphs(report.method, bullet="- "))
     if report.unfinished.rows:
-        yield from (*_heading("Failures and missing cells"), *_text_table(report.unfinished))
-    yield from (*_heading("Provenance"), *_text_table(report.provenance))
+        yield from (*_heading("Failures and missing cells"), *_text_table(report.unfinished, titled=False))
+    yield from (*_heading("Provenance"), *_text_table(report.provenance, titled=False))
 
 
 def _heading(text: str) -> tuple[str, ...]:
@@ -66,17 +70,18 @@ def _one_line(text: str) -> str:
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def _text_table(table: Table) -> Iterator[str]:
-    """Fixed-width lines: the widest columns are wrapped until the table fits."""
+def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
+    """Fixed-width lines; the widest columns, those of text first, are wrapped until the table fits."""
     columns = [[_one_line(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     columns = columns or [[] for _ in table.columns]
     widths = [
-        max([len(cell) for cell in cells] + [len(word) for word in name.split()])
-        for name, cells in zip(table.columns, columns, strict=True)
+        max([0, *map(len, name.split()), *map(len, cells)]) for name, cells in zip(table.columns, columns, strict=True)
     ]
     while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
-        widths[widths.index(max(widths))] -= 1
-    yield table.title
+        text = max(widths[: table.left])
+        widths[widths.index(text if text > _NARROWEST else max(widths))] -= 1
+    if titled:
+        yield table.title
     for row in (table.columns, tuple("-" * width for width in widths), *zip(*columns, strict=True)):
         yield from _text_row(row, widths, table.left)
     yield ""
@@ -106,23 +111,36 @@ def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
     )
     return environment.get_template("report.html").render(
         report=report,
-        chart=[_figure(path) for path in figures if path.parent == layout.figures],
+        chart=_rows(figures, layout.figures),
         pictures={
-            candidate.id: [_figure(path) for path in figures if path.parent == layout.candidate_figures(candidate.id)]
-            for candidate in report.candidates
+            candidate.id: _rows(figures, layout.candidate_figures(candidate.id)) for candidate in report.candidates
         },
         files=list(_files(layout)),
     )
 
 
-def _figure(path: Path) -> dict[str, str]:
+def _rows(figures: list[Path], folder: Path) -> list[list[dict[str, Any]]]:
+    """The figures of one folder, those that belong beside each other in one row."""
+    here = [path for path in figures if path.parent == folder]
+    return [[_figure(path) for path in row] for _, row in groupby(here, key=_row)]
+
+
+def _row(path: Path) -> str:
+    """The two ranking curves stand together, and the two figures of a cell."""
+    return "curves" if path.stem in ("roc", "pr") else path.stem.removesuffix("_acc_loss").removesuffix("_cm")
+
+
+def _figure(path: Path) -> dict[str, Any]:
+    """What an <img> needs; all figures are shown at one scale, so that their letters are equally large."""
     caption = path.stem.replace("acc_loss", "accuracy and loss").replace("cm", "confusion matrix").replace("_", " ")
     caption = {"roc": "ROC curves", "pr": "Precision-recall curves", "comparison": "All candidates"}.get(
         caption, caption
     )
     caption = caption.replace("oof", "of the pooled out-of-fold predictions")
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"caption": caption[0].upper() + caption[1:], "source": f"data:image/png;base64,{data}"}
+    png = path.read_bytes()
+    width, height = (round(int.from_bytes(png[start : start + 4]) * _SCALE) for start in (16, 20))  # of the PNG header
+    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return {"caption": caption[0].upper() + caption[1:], "source": source, "width": width, "height": height}
 
 
 def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:

@@ -166,7 +166,7 @@ class Run:
         scores = self._scores("fold")
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            size = sizes.loc[entry.spec.fold]
+            size = sizes.loc[entry.spec.fold].to_dict()
             counts = {f"n_{role}": int(size.get(role, 0)) for role in ("train", "validation", "fold")}
             rows.append({**_identity(entry), "state": state.state, **counts, **scores.get(entry.spec.key, {})})
         table = pd.DataFrame(rows)
@@ -185,7 +185,8 @@ class Run:
         return scores
 
     def _score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        labels = predictions["label"].map({name: i for i, name in enumerate(self.classes)}).to_numpy(dtype=np.int64)
+        index = {name: number for number, name in enumerate(self.classes)}
+        labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
         return score(labels, predictions[[f"prob_{name}" for name in self.classes]].to_numpy(), self.classes)
 
     @cached_property

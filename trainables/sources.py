@@ -58,7 +58,8 @@ def nearest(name: str, options: Iterable[str]) -> str:
 
 
 def _existing(text: str, base: Path) -> Path:
-    path = Path(os.path.normpath(base.absolute() / Path(text).expanduser()))
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
+    path = Path(os.path.normpath(base.absolute() / os.path.expanduser(text)))  # noqa: PTH111
     if not path.exists():
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []  # noqa: PTH208
         alike = difflib.get_close_matches(path.name, siblings, n=1)

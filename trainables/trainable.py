@@ -11,7 +11,7 @@ from ray import tune
 _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
 
 
-class CellTrainable(tune.Trainable):
+class CellTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains the cell that `config` names: `run` (folder), `key` (ledger), `cpus` (threads), `import_path` (where
     the user's own model builders lie).
 
@@ -41,6 +41,9 @@ class CellTrainable(tune.Trainable):
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
             row = self._cell.advance()
         return {**row, "done": self._cell.done}
+
+    def cleanup(self) -> None:
+        self._cell.suspend()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be unpickled."""

@@ -27,7 +27,7 @@ from trainables.files import replacing
 from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
 from trainables.manifest import Manifest
-from trainables.metrics import score
+from trainables.metrics import metric_names, score
 from trainables.pipeline import Batches
 from trainables.session import Architecture, Session
 from trainables.store import ImageStore, build_store, open_store
@@ -80,6 +80,7 @@ class Cell:
     def __init__(self, layout: RunLayout, entry: Entry, worker: Worker, start_seconds: float) -> None:
         self.entry = entry
         self.done = False
+        self._failed = False
         self._layout = layout
         self._spec = entry.spec
         self._training = entry.spec.candidate.training
@@ -111,6 +112,7 @@ class Cell:
         if not saved:
             shutil.rmtree(board, ignore_errors=True)
         self._board = tf.summary.create_file_writer(str(board))
+        self.entry.write_state(self._current_facts())
 
     def advance(self) -> dict[str, Any]:
         """Train one epoch, or score and finish; returns the newest row of the epochs table."""
@@ -142,11 +144,10 @@ class Cell:
             self._session.prepare(head_only)
         with self._watch("train"):
             # Collect tensors and read them at the end, so that a GPU never waits for Python.
-            sums = [self._session.train_step(*batch, head_only=head_only) for batch in train]
+            sums = [self._session.train_step(pixels, labels, weights, head_only) for pixels, labels, weights in train]
             loss = float(np.sum([float(part) for part, _ in sums])) / len(train)
             accuracy = sum(int(hits) for _, hits in sums) / len(train)
-            logits = self._logits(validation)
-            measured = score(validation.labels.astype(np.int64), softmax(logits), self._spec.classes)
+            measured = self._measure(validation)
         row = {
             "epoch": epoch,
             "train_loss": loss,
@@ -158,6 +159,12 @@ class Cell:
             "seconds": time.perf_counter() - began,
         }
         self._note_epoch(row)
+
+    def _measure(self, batches: Batches) -> dict[str, float]:
+        logits = self._logits(batches)
+        if not np.isfinite(logits).all():  # diverged: no metric is defined, and none may look like one
+            return dict.fromkeys(metric_names(self._spec.classes), math.nan)
+        return score(batches.labels.astype(np.int64), softmax(logits), self._spec.classes)
 
     def _learning_rate(self, head_only: bool) -> float:
         fine = self._training.fine_tune_learning_rate
@@ -178,14 +185,24 @@ class Cell:
                     tf.summary.scalar(name, number)
         now = time.monotonic()
         if not self._stopping() and now - self._last_checkpoint >= self._checkpoint_cost / _CHECKPOINT_SHARE:
-            with self._watch("checkpoint"):
-                state.state = self._session.state()
-                state.seconds = self._watch.seconds.model_dump()
-                checkpoint.save(self.entry.resume_path, state)
-            self._last_checkpoint = time.monotonic()
-            self._checkpoint_cost = self._last_checkpoint - now
+            self._save_resume_state()
         if now - self._last_note >= _STATE_PERIOD:
             self._last_note = now
+            self.entry.write_state(self._current_facts())
+
+    def _save_resume_state(self) -> None:
+        state, began = self._training_state, time.monotonic()
+        with self._watch("checkpoint"):
+            state.state = self._session.state()
+            state.seconds = self._watch.seconds.model_dump()
+            checkpoint.save(self.entry.resume_path, state)
+        self._last_checkpoint = time.monotonic()
+        self._checkpoint_cost = self._last_checkpoint - began
+
+    def suspend(self) -> None:
+        """Save what training has reached, because the worker is told to stop."""
+        if not self.done and not self._failed and self._training_state.epochs:
+            self._save_resume_state()
             self.entry.write_state(self._current_facts())
 
     def _current_facts(self) -> CellState:
@@ -204,7 +221,7 @@ class Cell:
         state = self._training_state
         if state.best_epoch is None:
             raise DivergedError(
-                f"no epoch gave a finite validation {self._training.monitor}: training diverged, lower the learning rate"
+                f"training diverged, no epoch gave a finite validation {self._training.monitor}: lower learning_rate"
             )
         self._session.set_weights(state.best_weights)
         with self._watch("score"):
@@ -216,13 +233,15 @@ class Cell:
         self.done = True
 
     def _logits(self, batches: Batches) -> NDArray[np.float32]:
-        return np.concatenate([self._session.logits(pixels).numpy() for pixels, _, _ in batches])
+        logits: NDArray[np.float32] = np.concatenate([self._session.logits(pixels).numpy() for pixels, _, _ in batches])
+        return logits
 
     def _guarded(self) -> "_Guard":
         return _Guard(self)
 
     def fail(self, error: BaseException) -> None:
         """Mark the entry as failed; what training had reached stays for the next attempt."""
+        self._failed = True
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if not isinstance(error, RayfoldError | DivergedError):
             reason = f"{type(error).__name__}: {reason}"

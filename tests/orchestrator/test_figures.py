@@ -91,7 +91,7 @@ def make_run(
                 "name": names,
                 "model": "tiny",
                 "image_size": 64,
-                "parameters": [4_049_571.0, np.nan, 9.0][: len(ids)] if len(ids) < 4 else 1.0,
+                "parameters": [4_049_571, *[None] * (len(ids) - 1)],
                 "learning_rate": 2e-4,
                 "batch_size": 16,
                 "epochs": 30,
@@ -235,23 +235,31 @@ def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> No
 
 
 def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
-    first = {path.name: path.read_bytes() for path in draw_figures(make_run(tmp_path / "a", n_folds=2))}
+    first = {
+        path.name: path.read_bytes()
+        for path in draw_figures(make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2))
+    }
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 10}):
-        second = {path.name: path.read_bytes() for path in draw_figures(make_run(tmp_path / "b", n_folds=2))}
+        second = {
+            path.name: path.read_bytes()
+            for path in draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
+        }
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
 
 
 def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
-    better = draw_figures(make_run(tmp_path / "a", skill=(2.0, 0.0), n_folds=2))
-    worse = draw_figures(make_run(tmp_path / "b", skill=(1.0, 0.0), n_folds=2))
+    better = draw_figures(make_run(tmp_path / "a", names=("model",), skill=(2.0,), n_folds=2))
+    worse = draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
     changed = {a.name for a, b in zip(better, worse, strict=True) if a.read_bytes() != b.read_bytes()}
     assert changed >= {"comparison.png", "roc.png", "pr.png", "cm_oof.png", "fold_0_cm.png"}
     assert "fold_0_acc_loss.png" not in changed
 
 
 def test_several_seeds_are_in_the_names(tmp_path: Path) -> None:
-    names = {path.name for path in draw_figures(make_run(tmp_path, n_folds=2, seeds=(3, 11)))}
+    names = {
+        path.name for path in draw_figures(make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2, seeds=(3, 11)))
+    }
     cells = {
         f"fold_{fold}_seed_{seed}_{kind}.png" for fold in (0, 1) for seed in (3, 11) for kind in ("acc_loss", "cm")
     }
@@ -260,13 +268,13 @@ def test_several_seeds_are_in_the_names(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
-    classes = ("_hidden", "$x^{", "<b>bold</b>\n肺炎 and a very long name that has to be wrapped somewhere " * 3)
-    run = make_run(tmp_path, classes=classes, names=("_$x^{",), skill=(1.0,), n_folds=2, broken={(0, 0): "missing"})
+    classes = ("_hidden", "$x^{$", "<b>bold</b>\n肺炎 and a very long name that has to be wrapped somewhere " * 3)
+    run = make_run(tmp_path, classes=classes, names=("_$x^{$",), skill=(1.0,), n_folds=2, broken={(0, 0): "missing"})
     assert all(max(size(path)) < 2000 for path in draw_figures(run))
 
 
 def test_a_fold_of_one_class_and_diverged_scores_are_still_drawn(tmp_path: Path) -> None:
-    run = make_run(tmp_path)
+    run = make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=3)
     fold = run.predictions["split"] == "fold"
     run.predictions = run.predictions[
         ~(fold & (run.predictions["fold"] == 0) & (run.predictions["label"] == "Opacity"))

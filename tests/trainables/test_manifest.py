@@ -135,6 +135,7 @@ def test_relative_paths_start_at_base_and_home_is_expanded(folder: Path, monkeyp
 def test_folder_refusals(folder: Path, tmp_path: Path) -> None:
     assert "data.path must exist" in refusal(lambda: from_folder(tmp_path / "dota"))
     assert "did you mean 'data'?" in refusal(lambda: from_folder(tmp_path / "dota"))
+    assert "data.path must exist" in refusal(lambda: from_folder(Path("~nobody-of-that-name/data")))
     assert "use source: table" in refusal(lambda: from_folder(folder / "Normal" / "p0_0.png"))
     assert "one sub-folder of images per class" in refusal(lambda: from_folder(folder / "Normal"))
     (tmp_path / "empty").mkdir()

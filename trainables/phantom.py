@@ -1,0 +1,449 @@
+"""Phantoms: procedural chest radiographs with planted opacities, seeded, so that answers are known.
+
+All shapes live in chest coordinates: the origin is the centre of the image, x runs to the right of the image (the
+patient's left), y downwards, and 1 is the edge of the image. Brightness is in grey levels of 8 bits. A patient's
+anatomy depends on (seed, patient) alone, everything else on (seed, patient, image): two images that differ only in
+their label or marker are equal everywhere but there.
+"""
+
+import csv
+import io
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.config import PhantomData, digest
+from trainables.errors import DataError
+from trainables.files import replacing, write_text
+
+#: Raise when the same configuration would give other pixels than before.
+VERSION = 1
+
+COLUMNS = ("path", "label", "group", "view", "mask_lungs", "mask_opacity")
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """One image and its exact masks; all arrays are (size, size) uint8, and masks hold 0 or 255."""
+
+    pixels: Bytes
+    opacity: Bytes
+    lungs: Bytes
+    marker: Bytes
+
+
+# --- anatomy of a patient ---------------------------------------------------------------------------------------------
+
+SIDES = (-1, 1)
+APEX_X = 0.13
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What all images of one patient share: lengths in image edges, levels in grey levels."""
+
+    half_width: float
+    apex: float
+    bases: tuple[float, float]
+    dome: float
+    gap: float
+    heart_top: float
+    heart_bulges: tuple[float, float]
+    shoulder: float
+    rib_spacing: float
+    rib_drop: float
+    rib_width: float
+    body_level: float
+    lung_depth: float
+    texture: int
+
+    def outer(self, y: Points) -> Points:
+        """Distance of the lateral lung border from the midline at height `y`."""
+        down = np.clip((y - self.apex) / (0.8 * (max(self.bases) - self.apex)), 0, 1)
+        return np.asarray(APEX_X + (self.half_width - APEX_X) * (1 - (1 - down) ** 2) ** 0.55)
+
+    def heart(self, side: int, y: Points) -> Points:
+        """Distance of the border of great vessels and heart from the midline at height `y`; the left has a knob."""
+        low = np.clip((y - self.heart_top) / (max(self.bases) - self.heart_top), 0, 1)
+        if side < 0:
+            return np.asarray(self.gap + self.heart_bulges[0] * np.sin(np.pi * low) ** 0.8)
+        knob = 0.025 * np.exp(-(((y - self.heart_top + 0.03) / 0.035) ** 2))
+        return np.asarray(self.gap + self.heart_bulges[1] * np.sin(np.pi / 2 * low**1.2) ** 1.3 + knob)
+
+    def inner(self, side: int, y: Points) -> Points:
+        """Distance of the medial lung border from the midline at height `y`."""
+        down = np.clip((y - self.apex) / 0.14, 0, 1)
+        narrow = APEX_X - (APEX_X - self.gap) * np.sqrt(1 - (1 - down) ** 2)
+        return np.where(down < 1, narrow, self.heart(side, y))
+
+    def lung(self, side: int) -> Points:
+        """Outline of one lung: down its lateral border, along the diaphragm's dome, up its medial border."""
+        base = self.bases[side > 0]
+        y = self.apex + (base - self.apex) * np.linspace(0, 1, 60) ** 1.5
+        lateral = np.stack([self.outer(y), y], axis=1)
+        medial = np.stack([self.inner(side, y), y], axis=1)
+        start, end, t = lateral[-1], medial[-1], np.linspace(0, 1, 30)
+        floor = start + t[:, None] * (end - start)
+        floor[:, 1] -= self.dome * np.sin(np.pi * t**0.75) ** 0.7 + 0.03 * t
+        medial = medial[medial[:, 1] < floor[-1, 1]]
+        return np.concatenate([lateral, floor, medial[::-1]]) * (side, 1)
+
+    def place(self, side: int, across: float, down: float) -> Points:
+        """The point of a lung that lies `across` of the way to the chest wall and `down` of the way to the dome."""
+        y = np.asarray(self.apex + down * (self.bases[side > 0] - self.dome - self.apex))
+        inner = self.inner(side, y)
+        return np.array([side * (inner + across * (self.outer(y) - inner)), y])
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw the chest of one patient."""
+    base = rng.uniform(0.24, 0.33)
+    return Anatomy(
+        half_width=rng.uniform(0.33, 0.40),
+        apex=rng.uniform(-0.39, -0.33),
+        bases=(base - rng.uniform(0.0, 0.03), base),
+        dome=rng.uniform(0.06, 0.10),
+        gap=rng.uniform(0.055, 0.075),
+        heart_top=rng.uniform(-0.11, -0.05),
+        heart_bulges=(rng.uniform(0.015, 0.045), rng.uniform(0.09, 0.15)),
+        shoulder=rng.uniform(-0.03, 0.03),
+        rib_spacing=rng.uniform(0.062, 0.074),
+        rib_drop=rng.uniform(0.05, 0.11),
+        rib_width=rng.uniform(0.017, 0.023),
+        body_level=rng.uniform(140, 165),
+        lung_depth=rng.uniform(70, 90),
+        texture=int(rng.integers(2**32)),
+    )
+
+
+# --- drawing ----------------------------------------------------------------------------------------------------------
+
+
+class Canvas:
+    """Draws shapes given in chest coordinates onto square float fields, through the pose of one image."""
+
+    def __init__(self, size: int, pose: np.random.Generator):
+        # Thin ribs need a fine grid: small images are drawn larger and averaged down at the end.
+        self.size = size
+        self.edge = size * -(-192 // size)
+        angle, scale = np.radians(pose.uniform(-4, 4)), pose.uniform(0.95, 1.04)
+        self.turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        self.shift = pose.uniform(-0.025, 0.025, size=2)
+
+    def fill(self, *shapes: Points, softness: float = 0.0) -> Floats:
+        """The union of polygons as 0 to 1, its border blurred by a Gaussian of `softness` image edges."""
+        field = np.zeros((self.edge, self.edge), np.uint8)
+        for shape in shapes:
+            corners = (shape @ self.turn.T + self.shift + 0.5) * self.edge - 0.5
+            cv2.fillPoly(field, [np.rint(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+        return self.blur(np.asarray(field / np.float32(255)), softness)
+
+    def blur(self, field: Floats, softness: float) -> Floats:
+        """Smooth a field with a Gaussian of `softness` image edges."""
+        sigma = softness * self.edge
+        if sigma < 0.3:
+            return field
+        return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+
+    def clouds(self, rng: np.random.Generator, cells: int) -> Floats:
+        """Smooth random field of about unit variance with `cells` bumps along the edge."""
+        coarse = rng.standard_normal((cells, cells), dtype=np.float32)
+        return np.asarray(cv2.resize(coarse, (self.edge, self.edge), interpolation=cv2.INTER_CUBIC), np.float32)
+
+    def finish(self, field: Floats) -> Floats:
+        """Average down to the size of the image."""
+        return np.asarray(cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_AREA), np.float32)
+
+    def mask(self, field: Floats) -> Bytes:
+        """Where at least half of a pixel is covered, as 0 or 255 at the size of the image."""
+        return np.where(self.finish(field) >= 0.5, 255, 0).astype(np.uint8)
+
+
+def band(path: Points, width: float, taper: float = 1.0) -> Points:
+    """Outline of a band around a curve, `width` wide at its start and `taper` times that at its end."""
+    along = np.gradient(path, axis=0)
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(along[:, 0], along[:, 1])[:, None]
+    half = across * (width / 2 * np.linspace(1, taper, len(path)))[:, None]
+    return np.concatenate([path + half, (path - half)[::-1]])
+
+
+def body(anatomy: Anatomy) -> Points:
+    """Outline of neck, shoulders and trunk."""
+    drop, wall = anatomy.shoulder, anatomy.half_width
+    x = [0.10, 0.11, 0.17, 0.34, 0.47, 0.56, wall + 0.15, wall + 0.11, wall + 0.14]
+    y = [-0.9, -0.45, drop - 0.41, drop - 0.37, drop - 0.29, -0.12, 0.05, 0.30, 0.9]
+    right = np.stack([x, y], axis=1)
+    return np.concatenate([right, right[::-1] * (-1, 1)])
+
+
+def ribs(anatomy: Anatomy) -> tuple[list[Points], list[Points]]:
+    """Centre lines of the posterior and of the anterior ribs."""
+    posterior, anterior = [], []
+    t = np.linspace(0, 1, 24)
+    for number in range(10):
+        start = anatomy.apex - 0.01 + number * anatomy.rib_spacing
+        drop = anatomy.rib_drop * (0.5 + 0.09 * number)
+        wall = float(anatomy.outer(np.asarray(start + drop))) + 0.008
+        x = 0.03 + (wall - 0.03) * np.sin(np.pi / 2 * t)
+        curve = np.stack([x, start - 0.025 * np.sin(np.pi * t**0.7) + drop * t**3], axis=1)
+        posterior += [curve * (side, 1) for side in SIDES]
+        if 1 <= number <= 6:
+            curve = np.stack([wall - (wall - 0.17) * np.sin(np.pi / 2 * t), start + drop + 0.11 * t**1.3], axis=1)
+            anterior += [curve * (side, 1) for side in SIDES]
+    return posterior, anterior
+
+
+def clavicle(anatomy: Anatomy, side: int) -> Points:
+    """Centre line of a clavicle, from the sternum to the shoulder."""
+    t = np.linspace(0, 1, 24)
+    y = anatomy.apex + 0.085 - (0.07 - anatomy.shoulder) * t + 0.018 * np.sin(2 * np.pi * t)
+    return np.stack([side * (0.04 + 0.38 * t), y], axis=1)
+
+
+def vessels(anatomy: Anatomy) -> list[Points]:
+    """Outlines of the vessels that fan out from each hilum and thin towards the chest wall."""
+    rng, t, shapes = np.random.default_rng(anatomy.texture), np.linspace(0, 1, 16)[:, None], []
+    for side in SIDES:
+        hilum = np.array([side * (anatomy.gap + 0.02), anatomy.heart_top + 0.06])
+        for _ in range(14):
+            end = anatomy.place(side, rng.uniform(0.3, 0.9), rng.uniform(0.1, 1.0))
+            bend = rng.normal(0, 0.03, 2)
+            path = hilum + t * (end - hilum) + np.sin(np.pi * t) * bend
+            shapes.append(band(path, rng.uniform(0.008, 0.014), 0.2))
+    return shapes
+
+
+def draw_chest(canvas: Canvas, anatomy: Anatomy) -> tuple[Floats, Floats]:
+    """The healthy chest in grey levels, and its lungs as 0 to 1, both on the canvas' fine grid."""
+    lungs = canvas.fill(*(anatomy.lung(side) for side in SIDES))
+    air = canvas.blur(lungs, 0.006)
+    tissue = canvas.fill(body(anatomy), softness=0.008)
+    dome_top = min(anatomy.bases) - anatomy.dome
+    belly = canvas.fill(box(-0.9, dome_top, 0.9, 0.9), softness=0.03) * (1 - air)
+    y = np.linspace(anatomy.apex - 0.1, max(anatomy.bases), 60)
+    borders = [np.stack([side * anatomy.heart(side, y), y], axis=1) for side in SIDES]
+    heart = canvas.fill(np.concatenate([borders[0], borders[1][::-1]]), softness=0.012)
+    spine = canvas.fill(box(-0.037, -0.9, 0.037, 0.9), softness=0.012)
+    discs = canvas.fill(*(box(-0.04, v, 0.04, v + 0.008) for v in np.arange(-0.6, 0.6, 0.05)), softness=0.003)
+    trachea = canvas.fill(box(-0.018, -0.6, 0.016, anatomy.heart_top), softness=0.006)
+    hila = [anatomy.place(side, 0.05, 0.5) + 0.04 * circle(20) * (0.8, 1.4) for side in SIDES]
+    posterior, anterior = ribs(anatomy)
+    # A rib is a tube: its walls absorb more than its middle.
+    bones = 25 * canvas.fill(*(band(path, anatomy.rib_width) for path in posterior), softness=0.002)
+    bones -= 10 * canvas.fill(*(band(path, 0.55 * anatomy.rib_width) for path in posterior), softness=0.002)
+    bones += 10 * canvas.fill(*(band(path, 0.9 * anatomy.rib_width) for path in anterior), softness=0.003)
+    bones += 24 * canvas.fill(*(band(clavicle(anatomy, side), 0.026) for side in SIDES), softness=0.003)
+
+    chest = 12 + tissue * anatomy.body_level * (0.75 + 0.25 * canvas.blur(tissue, 0.06))
+    chest += 38 * tissue * belly - anatomy.lung_depth * air
+    chest += (1 - air) * (26 * heart * (1 - 0.9 * belly) - 22 * trachea)
+    chest += 24 * spine - 8 * discs
+    chest += air * (14 * canvas.fill(*vessels(anatomy), softness=0.002) + 22 * canvas.fill(*hila, softness=0.02))
+    chest += bones * tissue * (1 - 0.8 * belly)
+    return chest.astype(np.float32), lungs
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Points:
+    """Corners of an upright rectangle."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def circle(corners: int) -> Points:
+    """Corners of a regular polygon with radius 1."""
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+# --- what is planted --------------------------------------------------------------------------------------------------
+
+
+class Opacity(NamedTuple):
+    """A kind of opacity; pairs are the ends of uniform draws, lengths in image edges, contrast in grey levels."""
+
+    both_lungs: bool
+    blobs: tuple[int, int]
+    radius: tuple[float, float]
+    contrast: tuple[float, float]
+    across: tuple[float, float]
+    down: tuple[float, float]
+    patchiness: float
+
+
+def opacity_of(label_index: int) -> Opacity:
+    """The kind of opacity of a diseased class: consolidation, then peripheral ground-glass, then nodules.
+
+    Further classes move their nodules through the upper, middle and lower zone, then from both lungs to one, and then
+    grow more and smaller ones.
+    """
+    if label_index == 1:
+        return Opacity(False, (1, 1), (0.09, 0.15), (34, 58), (0.35, 0.7), (0.25, 0.8), 0.1)
+    if label_index == 2:
+        return Opacity(True, (3, 4), (0.06, 0.085), (28, 46), (0.65, 0.95), (0.25, 0.95), 0.35)
+    crowd, rest = divmod(label_index - 3, 6)
+    zone = ((0.12, 0.35), (0.42, 0.65), (0.72, 0.95))[rest % 3]
+    radius = 0.055 / (1 + crowd) ** 0.5
+    return Opacity(rest < 3, (2 + 2 * crowd, 3 + 2 * crowd), (0.8 * radius, radius), (38, 58), (0.2, 0.85), zone, 0.0)
+
+
+def draw_opacity(
+    canvas: Canvas, anatomy: Anatomy, kind: Opacity, lungs: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """The brightening in grey levels, and its exact extent as 0 to 1: half its peak or more, inside the lungs."""
+    contrast = rng.uniform(*kind.contrast)
+    sides = SIDES if kind.both_lungs else (int(rng.choice(SIDES)),)
+    shine = np.zeros_like(lungs)
+    for side in sides:
+        for _ in range(rng.integers(kind.blobs[0], kind.blobs[1], endpoint=True)):
+            radius = rng.uniform(*kind.radius)
+            centre = anatomy.place(side, rng.uniform(*kind.across), rng.uniform(*kind.down))
+            outline = centre + radius * wobble(rng, 48)[:, None] * circle(48)
+            shine = np.maximum(shine, canvas.fill(outline, softness=0.3 * radius))
+    shine *= canvas.blur(lungs, 0.006) * (1 - kind.patchiness * np.abs(np.tanh(canvas.clouds(rng, 24))))
+    shine /= shine.max()
+    return contrast * shine, np.where(shine >= 0.5, lungs, 0).astype(np.float32)
+
+
+def wobble(rng: np.random.Generator, corners: int) -> Points:
+    """Radius around an irregular blob, about 1."""
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    waves = [rng.normal(0, 0.09) * np.cos(n * angle + rng.uniform(0, 2 * np.pi)) for n in (2, 3, 5)]
+    return np.asarray(1 + np.sum(waves, axis=0))
+
+
+def draw_marker(size: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
+    """A bright plate with a dark L in the upper right corner of the image: its mask, and the letter's."""
+    left, top = 0.86 - rng.uniform(0, 0.03), 0.03 + rng.uniform(0, 0.03)
+    plate, letter = np.zeros((2, size, size), np.uint8)
+
+    for field, (x, y, width, height) in (
+        (plate, (0, 0, 0.10, 0.12)),
+        (letter, (0.03, 0.02, 0.02, 0.08)),
+        (letter, (0.03, 0.08, 0.05, 0.02)),
+    ):
+        x0, x1, y0, y1 = (round(size * v) for v in (left + x, left + x + width, top + y, top + y + height))
+        field[y0:y1, x0:x1] = 255
+    return plate, letter
+
+
+# --- one image --------------------------------------------------------------------------------------------------------
+
+
+def draw_phantom(label_index: int, patient: int, image: int, size: int, seed: int, shortcut: bool) -> Phantom:
+    """Draw one chest radiograph; the same arguments give the same bytes.
+
+    `label_index` 0 is healthy, every other one has its own kind of opacity. `size` is the edge in pixels. `shortcut`
+    plants the corner marker, whatever the label.
+    """
+
+    def stream(purpose: int, *key: int) -> np.random.Generator:
+        return np.random.default_rng([purpose, seed, *key])
+
+    anatomy = draw_anatomy(stream(1, patient))
+    canvas = Canvas(size, stream(2, patient, image))
+    film = stream(3, patient, image)
+    chest, lungs = draw_chest(canvas, anatomy)
+    extent = np.zeros_like(lungs)
+    if label_index > 0:
+        shine, extent = draw_opacity(canvas, anatomy, opacity_of(label_index), lungs, stream(4, patient, image))
+        chest += shine
+    chest += 4 * canvas.clouds(film, 7)
+    grey = expose(canvas.finish(canvas.blur(chest, 0.002)), film)
+    marker = np.zeros((size, size), np.uint8)
+    if shortcut:
+        marker, letter = draw_marker(size, stream(5, patient, image))
+        grey = np.where(marker > 0, np.where(letter > 0, 60, 245), grey)
+    # Quantum noise grows with the square root of the signal.
+    noise = film.standard_normal(grey.shape, dtype=np.float32) * np.sqrt(np.maximum(grey, 0)) * film.uniform(0.15, 0.4)
+    pixels = np.clip(np.rint(grey + noise), 0, 255).astype(np.uint8)
+    return Phantom(pixels, canvas.mask(extent), canvas.mask(lungs), marker)
+
+
+def expose(grey: Floats, rng: np.random.Generator) -> Floats:
+    """Vary the film: contrast, brightness, and a vignette that darkens the corners."""
+    axis = np.linspace(-1, 1, len(grey), dtype=np.float32)
+    vignette = 1 - rng.uniform(0.03, 0.12) * (axis[:, None] ** 2 + axis**2)
+    return np.asarray(vignette * (rng.uniform(0.88, 1.10) * grey + rng.uniform(-10, 12)), np.float32)
+
+
+# --- a dataset --------------------------------------------------------------------------------------------------------
+
+
+def write_phantoms(data: PhantomData, folder: Path) -> Path:
+    """Write the phantoms that `data` asks for below `folder`, once, and return the path of their table.csv.
+
+    The table has the columns of `COLUMNS`, UTF-8, every field quoted, paths relative to the table's own folder. The
+    dataset appears under its final name complete or not at all; a process that comes second uses what it finds. Raises
+    DataError where the folder cannot be written.
+    """
+    asked = data.model_dump(mode="json", exclude={"on_error"})
+    target = folder / f"phantom-{digest([VERSION, asked])}"
+    table = target / "table.csv"
+    if table.is_file():
+        return table
+    draft = folder / f".{target.name}.{uuid.uuid4().hex}"
+    try:
+        _write_dataset(data, draft)
+        _settle(draft, target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"phantoms need a writable folder, got {str(folder)!r} ({reason}); set RAYFOLD_CACHE to one that is"
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return table
+
+
+def _settle(draft: Path, target: Path) -> None:
+    """Give a finished dataset its final name, unless another process was first."""
+    try:
+        draft.rename(target)
+    except OSError:
+        if (target / "table.csv").is_file():
+            return
+        # A folder without its table is what an interrupted deletion leaves behind.
+        with suppress(FileNotFoundError):
+            shutil.rmtree(target)
+        draft.rename(target)
+
+
+def _images(data: PhantomData) -> Iterator[tuple[int, int, int]]:
+    """Label index, patient and image number of every phantom; a patient belongs to one class."""
+    for label_index in range(len(data.classes)):
+        for drawn in range(data.images_per_class):
+            number, image = divmod(drawn, data.images_per_patient)
+            yield label_index, number * len(data.classes) + label_index, image
+
+
+def _write_dataset(data: PhantomData, folder: Path) -> None:
+    rows = io.StringIO()
+    table = csv.writer(rows, quoting=csv.QUOTE_ALL, lineterminator="\n")
+    table.writerow(COLUMNS)
+    for label_index, patient, image in _images(data):
+        chance = np.random.default_rng([6, data.seed, patient, image]).random()
+        marked = label_index > 0 and chance < data.shortcut
+        phantom = draw_phantom(label_index, patient, image, data.image_size, data.seed, marked)
+        name = f"class_{label_index}/p{patient:04d}_i{image}.png"
+        paths = [f"images/{name}", f"masks/lungs/{name}", f"masks/opacity/{name}"]
+        for path, pixels in zip(paths, (phantom.pixels, phantom.lungs, phantom.opacity), strict=True):
+            _write_png(folder / path, pixels)
+        table.writerow([paths[0], data.classes[label_index], f"p{patient:04d}", "PA", *paths[1:]])
+    write_text(folder / "table.csv", rows.getvalue())
+
+
+def _write_png(path: Path, pixels: Bytes) -> None:
+    encoded = cv2.imencode(".png", pixels)[1]
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
