@@ -3,6 +3,7 @@
 from collections import Counter
 
 from orchestrator.cells import Prepared
+from orchestrator.explain import printable
 
 
 def plan_lines(prepared: Prepared) -> list[str]:
@@ -14,7 +15,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
         f"data        {len(images)} images, {prepared.manifest.channels} channel(s), {images['group'].nunique()} groups"
     )
     for name in prepared.manifest.classes:
-        lines.append(f"            {int((images['label'] == name).sum()):6} {name}")
+        lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")
     skipped = table[table["state"] == "skipped"]
     lines += [f"            skipped {row.image!r}: {row.reason}" for row in skipped.itertuples()]
     counts = prepared.folds.groupby(["fold", "role"]).size().unstack(fill_value=0)

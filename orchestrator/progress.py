@@ -9,6 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 logger = logging.getLogger("rayfold")
 
@@ -45,11 +46,12 @@ class RunProgress:
         self.total, self.done, self.failed = total, already_done, 0
         self._finished_here = 0
         self._running: dict[str, CellView] = {}
-        self._began = time.monotonic()
+        self._began = 0.0
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
 
     def __enter__(self) -> "RunProgress":
+        self._began = time.monotonic()
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -61,7 +63,7 @@ class RunProgress:
     def say(self, line: str) -> None:
         """One plain line: to the log file, and above the live table or to plain output."""
         logger.info(line)
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def started(self, key: str, label: str, epochs: int, monitor: str) -> None:
         self._running[key] = CellView(label, epochs, monitor=monitor)
@@ -91,7 +93,7 @@ class RunProgress:
     def eta_seconds(self) -> float | None:
         """Wall time to go, from the pace of this run so far; None until something is known."""
         worked = self._finished_here + self.failed
-        part = sum(cell.epoch / cell.epochs for cell in self._running.values())
+        part = sum(cell.epoch / cell.epochs for cell in list(self._running.values()))  # drawn by another thread
         if worked + part < 0.2:
             return None
         left = self.total - self.done - self.failed - part
@@ -108,7 +110,7 @@ class RunProgress:
         table = Table("running cell", "epoch", "best validation", box=None, pad_edge=False)
         for cell in list(self._running.values()):
             best = "–" if cell.best is None else f"{cell.monitor} {cell.best:.4f}"
-            table.add_row(cell.label, f"{cell.epoch} / {cell.epochs}", best)
+            table.add_row(Text(cell.label), f"{cell.epoch} / {cell.epochs}", best)
         return Group(bar, table)
 
 

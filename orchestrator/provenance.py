@@ -26,7 +26,7 @@ def write_provenance(prepared: Prepared, cluster: list[dict[str, Any]]) -> None:
     """Add this invocation to the run's `provenance.json`; `cluster`: the nodes with their resources."""
     path = prepared.layout.provenance
     earlier = []
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         earlier = json.loads(path.read_text("utf-8"))["invocations"]
     experiment = prepared.experiment
     write_json(

@@ -1,7 +1,6 @@
 """The resume state of a cell: all that is needed to go on after an interruption as if there had been none."""
 
 import json
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,17 @@ class TrainingState:
 
 def save(path: Path, training: TrainingState) -> None:
     """Write one uncompressed .npz, whole or not at all."""
+    arrays = {f"state_{i:05}": a for i, a in enumerate(training.state)}
+    arrays |= {f"best_{i:05}": a for i, a in enumerate(training.best_weights)}
     facts = {
         "epochs": training.epochs,
         "best_epoch": training.best_epoch,
         "best_value": training.best_value,
         "seconds": training.seconds,
+        "arrays": sorted(arrays),
     }
-    arrays = {f"state_{i:05}": a for i, a in enumerate(training.state)}
-    arrays |= {f"best_{i:05}": a for i, a in enumerate(training.best_weights)}
-    arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     with replacing(path) as temporary:
-        np.savez(temporary, **arrays)  # type: ignore[arg-type]
+        np.savez(temporary, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> TrainingState | None:
@@ -46,9 +45,12 @@ def load(path: Path) -> TrainingState | None:
     try:
         with np.load(path, allow_pickle=False) as file:
             facts = json.loads(bytes(file["facts"]))
-            names = sorted(file.files)
+            names = facts.pop("arrays")
+            # Checksums cover the arrays; a damaged directory may still hide some or list them under other names.
+            if sorted(file.files) != sorted(["facts", *names]):
+                return None
             state = [file[name] for name in names if name.startswith("state_")]
             best_weights = [file[name] for name in names if name.startswith("best_")]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return TrainingState(**facts, state=state, best_weights=best_weights)
+    except Exception:  # damaged bytes make zipfile and numpy raise almost anything
         return None
-    return TrainingState(**facts, state=state, best_weights=best_weights)

@@ -13,13 +13,20 @@ from pydantic import BaseModel, ConfigDict, Field
 #: Raise when the same specification would give other numbers than before: old ledger entries are then recomputed.
 RESULT_VERSION = 1
 
+#: Numbers as they are written: neither true nor '3' is one.
+Whole = Annotated[int, Field(strict=True)]
+Real = Annotated[float, Field(strict=True)]
+#: What numpy accepts as a seed everywhere.
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+#: What people read on one line of a terminal.
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 Scalar = bool | int | float | str | None
 
 
 class Frozen(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys and numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def digest(value: Any, length: int = 16) -> str:
@@ -35,13 +42,13 @@ class _Data(Frozen):
     classes: tuple[str, ...] | None = Field(
         None, description="The labels to compare, in the order of the probability columns; default: all found, sorted."
     )
-    images_per_class: int | None = Field(
+    images_per_class: Whole | None = Field(
         None, ge=1, description="Draw at most this many images of each class, whole groups, seeded; default: all."
     )
     on_error: Literal["fail", "skip"] = Field(
         "fail", description="What an unusable image does: end the run before training, or become a skipped row."
     )
-    seed: int = Field(0, ge=0, description="Seed of the subset draw.")
+    seed: Seed = Field(0, description="Seed of the subset draw.")
 
 
 class FolderData(_Data):
@@ -82,10 +89,10 @@ class PhantomData(_Data):
 
     source: Literal["phantom"]
     classes: tuple[str, ...] = Field(("Normal", "Opacity"), description="The first class is healthy.")
-    images_per_class: int = Field(60, ge=1, description="Images drawn per class.")
-    images_per_patient: int = Field(2, ge=1, description="Images that share one anatomy, and so one group.")
-    image_size: int = Field(96, ge=32, le=2048, description="Edge of the square images, in pixels.")
-    shortcut: float = Field(
+    images_per_class: Whole = Field(60, ge=1, description="Images drawn per class.")
+    images_per_patient: Whole = Field(2, ge=1, description="Images that share one anatomy, and so one group.")
+    image_size: Whole = Field(96, ge=32, le=2048, description="Edge of the square images, in pixels.")
+    shortcut: Real = Field(
         0.0, ge=0, le=1, description="Probability that an image of a diseased class carries a bright corner marker."
     )
 
@@ -100,31 +107,38 @@ class Augmentation(Frozen):
     """Random changes to training images; all off by default."""
 
     flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
-    rotation: float = Field(0.0, ge=0, le=180, description="Rotate by up to this many degrees either way.")
-    zoom: float = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
+    rotation: Real = Field(0.0, ge=0, le=180, description="Rotate by up to this many degrees either way.")
+    zoom: Real = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
 
 
 class Training(Frozen):
     """How one cell is trained. Early stopping and the best weights look at the validation part only."""
 
-    epochs: int = Field(30, ge=1, description="Passes over the training part, at most.")
-    batch_size: int = Field(16, ge=1, description="Images per step.")
+    epochs: Whole = Field(30, ge=1, description="Passes over the training part, at most.")
+    batch_size: Whole = Field(16, ge=1, description="Images per step.")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum 0.9.")
-    learning_rate: float = Field(2e-4, gt=0, description="Step size of the optimizer.")
+    learning_rate: Real = Field(2e-4, gt=0, description="Step size of the optimizer.")
     monitor: Literal["loss", "accuracy", "auc"] = Field(
         "loss", description="Validation metric that chooses the best epoch."
     )
-    early_stopping: int | None = Field(
+    early_stopping: Whole | None = Field(
         5, ge=1, description="Stop after this many epochs without a better validation metric; null: never."
     )
     weights: str = Field(
         "none", description="Initial weights: none, imagenet, or the path of a .keras or .weights.h5 file."
     )
-    frozen_epochs: int = Field(0, ge=0, description="First epochs, in which only the classifier head is trained.")
-    fine_tune_learning_rate: float | None = Field(
+    frozen_epochs: Whole = Field(0, ge=0, description="First epochs, in which only the classifier head is trained.")
+    fine_tune_learning_rate: Real | None = Field(
         None, gt=0, description="Learning rate once the backbone is released; default: learning_rate."
     )
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
+    dropout: Real = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
+    batch_norm_momentum: Real | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Momentum of batch normalisation's moving statistics; default: the model's own, 0.99 in Keras, "
+        "which needs hundreds of steps to settle. With few steps per epoch 0.9 makes early validation metrics meaningful.",
+    )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: weight images by the inverse frequency of their class in the training part."
     )
@@ -137,7 +151,7 @@ class Candidate(Frozen):
     id: str = Field(description="Stable, unique, safe as a file name.")
     name: str = Field(description="What people read.")
     model: str = Field(description="A name of the model zoo, or 'package.module:builder'.")
-    image_size: int = Field(ge=8, le=4096, description="Edge of the square input, in pixels.")
+    image_size: Whole = Field(ge=8, le=4096, description="Edge of the square input, in pixels.")
     arguments: dict[str, Scalar] = Field(default_factory=dict, description="Keyword arguments of a builder.")
     training: Training
 
@@ -146,8 +160,8 @@ class CellSpec(Frozen):
     """Everything that decides the result of one cell."""
 
     candidate: Candidate
-    fold: int = Field(ge=0)
-    seed: int = Field(ge=0)
+    fold: Whole = Field(ge=0)
+    seed: Seed
     classes: tuple[str, ...]
     channels: Literal[1, 3]
     bit_depth: int

@@ -13,7 +13,6 @@ Files are moved into place whole, and `state.json` records the digests of the ta
 full disk tore is told from a finished one and computed again. Nothing is pickled.
 """
 
-import json
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +22,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from trainables.config import CellSpec, Frozen
+from trainables.errors import RunFolderError
 from trainables.files import file_digest, replacing, write_json, write_text
 
 State = Literal["missing", "running", "failed", "done"]
@@ -81,10 +81,14 @@ class Entry:
         return self.folder / "resume.npz"
 
     def create(self) -> None:
-        """Write down what the cell is, once."""
-        path = self.folder / "spec.json"
-        if not path.exists():
-            write_text(path, self.spec.model_dump_json(indent=1))
+        """Write down what the cell is; id and name of the candidate are no part of the key, so they may be new."""
+        path, text = self.folder / "spec.json", self.spec.model_dump_json(indent=1)
+        try:
+            known = path.read_text(encoding="utf-8")
+        except (FileNotFoundError, UnicodeDecodeError):
+            known = ""
+        if known != text:
+            write_text(path, text)
 
     def state(self) -> CellState:
         """How the cell stands; a torn entry reads as missing, with the reason."""
@@ -100,14 +104,15 @@ class Entry:
 
     def _damaged(self, state: CellState) -> str | None:
         """The name of a file of a done cell that is not what it was when the cell finished."""
-        for name, expected in state.digests.items():
+        for name in (*_TABLES, self.model_path.name):
             path = self.folder / name
-            if not path.exists():
-                return name
-            actual = file_digest(path) if name in _TABLES else str(path.stat().st_size)
-            if actual != expected:
+            if not path.exists() or state.digests.get(name) != self._digest(path):
                 return name
         return None
+
+    def _digest(self, path: Path) -> str:
+        """SHA-256 of a table; of a model its size, since models are large and results are not read from them."""
+        return file_digest(path) if path.name in _TABLES else str(path.stat().st_size)
 
     def write_state(self, state: CellState) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -124,8 +129,7 @@ class Entry:
         for name, table in zip(_TABLES, (epochs, predictions), strict=True):
             with replacing(self.folder / name) as temporary:
                 table.to_parquet(temporary, index=False)
-        digests = {name: file_digest(self.folder / name) for name in _TABLES}
-        digests[self.model_path.name] = str(self.model_path.stat().st_size)
+        digests = {name: self._digest(self.folder / name) for name in (*_TABLES, self.model_path.name)}
         self.write_state(state.model_copy(update={"state": "done", "reason": "", "traceback": "", "digests": digests}))
         self.resume_path.unlink(missing_ok=True)
 
@@ -137,8 +141,14 @@ class Entry:
 
 
 def read_entry(folder: Path) -> Entry:
-    """The entry that lies in `ledger/<key>`; raises FileNotFoundError or ValueError when there is none."""
-    return Entry(folder.parent, CellSpec.model_validate(json.loads((folder / "spec.json").read_text("utf-8"))))
+    """The entry that lies in `ledger/<key>`; raises RunFolderError when there is none or its spec.json is damaged."""
+    try:
+        spec = CellSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, UnicodeDecodeError, ValidationError) as error:
+        raise RunFolderError(
+            f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again to restore it"
+        ) from error
+    return Entry(folder.parent, spec)
 
 
 class Stopwatch:

@@ -4,6 +4,9 @@ Averages over classes are macro averages (every class counts the same), for two 
 define, such as the AUC of a class that it does not hold, is NaN and makes the macro average NaN.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn import metrics as sk
@@ -31,27 +34,27 @@ def metric_names(classes: tuple[str, ...]) -> list[str]:
     return [*HEADLINE, *(f"{metric}_{name}" for metric in PER_CLASS for name in classes)]
 
 
-def score(labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes: tuple[str, ...]) -> dict[str, float]:
+def score(
+    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], classes: tuple[str, ...]
+) -> dict[str, float]:
     """Every metric of `metric_names(classes)` for one set of images.
 
     `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. The prediction is the most
     probable class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area under the
     precision-recall curve, `mcc` the multi-class correlation of Gorodkin (2004), `brier` the mean squared distance of
     the probability vector to the truth, halved, so that it lies in [0, 1] and equals Brier's score for two classes.
-    Precision of a class that is never predicted is 0.
+    Precision of a class that is never predicted is 0, and so is `mcc` where all predictions are the same. Without
+    images, or with probabilities that are not finite, as a model that diverged gives them, everything is NaN.
     """
     n_classes = len(classes)
-    if len(labels) == 0:
+    if len(labels) == 0 or not np.isfinite(probabilities).all():
         return dict.fromkeys(metric_names(classes), float("nan"))
     predicted = probabilities.argmax(axis=1)
     truth = np.eye(n_classes)[labels]
     confusion = sk.confusion_matrix(labels, predicted, labels=range(n_classes)).astype(float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        per_class = _per_class(confusion)
-    per_class["auc"] = [_ranked(sk.roc_auc_score, truth[:, c], probabilities[:, c]) for c in range(n_classes)]
-    per_class["average_precision"] = [
-        _ranked(sk.average_precision_score, truth[:, c], probabilities[:, c]) for c in range(n_classes)
-    ]
+    per_class = _per_class(confusion)
+    for metric, measure in (("auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
+        per_class[metric] = np.array([_ranked(measure, truth[:, c], probabilities[:, c]) for c in range(n_classes)])
     true_class = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1.0)
     scores: dict[str, float] = {
         "accuracy": float(np.mean(predicted == labels)),
@@ -67,17 +70,19 @@ def score(labels: NDArray[np.int64], probabilities: NDArray[np.float64], classes
     return ordered
 
 
-def _per_class(confusion: NDArray[np.float64]) -> dict[str, list[float]]:
-    """Precision, recall, F1 and specificity of each class; rows of `confusion` are the truth, columns the prediction."""
+def _per_class(confusion: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Precision, recall, F1 and specificity of each class; rows of `confusion` are the truth, columns predictions."""
     hits = np.diag(confusion)
     of_class, as_class, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
-    recall = hits / of_class
-    precision = np.where(as_class > 0, hits / as_class, 0.0)
-    f1 = np.where(of_class > 0, 2 * hits / (of_class + as_class), np.nan)
-    specificity = (total - of_class - as_class + hits) / (total - of_class)
-    return {name: list(value) for name, value in zip(PER_CLASS, (precision, recall, f1, specificity), strict=False)}
+    with np.errstate(invalid="ignore"):  # 0/0, where a class is absent
+        return {
+            "precision": np.where((as_class == 0) & (of_class > 0), 0.0, hits / as_class),
+            "recall": hits / of_class,
+            "f1": np.where(of_class > 0, 2 * hits / (of_class + as_class), np.nan),
+            "specificity": (total - of_class - as_class + hits) / (total - of_class),
+        }
 
 
-def _ranked(measure, truth: NDArray[np.float64], probability: NDArray[np.float64]) -> float:  # type: ignore[no-untyped-def]
+def _ranked(measure: Callable[..., Any], truth: NDArray[np.float64], probability: NDArray[np.floating[Any]]) -> float:
     """A ranking metric of one class against the rest; NaN where only one of the two is present."""
     return float(measure(truth, probability)) if 0 < truth.sum() < len(truth) else float("nan")

@@ -100,11 +100,11 @@ class Anatomy:
         medial = medial[medial[:, 1] < floor[-1, 1]]
         return np.concatenate([lateral, floor, medial[::-1]]) * (side, 1)
 
-    def place(self, side: int, across: float, down: float) -> Points:
-        """The point of a lung that lies `across` of the way to the chest wall and `down` of the way to the dome."""
+    def place(self, side: int, across: Points | float, down: Points | float) -> Points:
+        """The points of a lung `across` of the way to its chest wall and `down` of the way to its dome: (..., 2)."""
         y = np.asarray(self.apex + down * (self.bases[side > 0] - self.dome - self.apex))
         inner = self.inner(side, y)
-        return np.array([side * (inner + across * (self.outer(y) - inner)), y])
+        return np.stack([side * (inner + across * (self.outer(y) - inner)), y], axis=-1)
 
 
 def draw_anatomy(rng: np.random.Generator) -> Anatomy:
@@ -123,7 +123,7 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         rib_drop=rng.uniform(0.05, 0.11),
         rib_width=rng.uniform(0.017, 0.023),
         body_level=rng.uniform(140, 165),
-        lung_depth=rng.uniform(70, 90),
+        lung_depth=rng.uniform(74, 86),
         texture=int(rng.integers(2**32)),
     )
 
@@ -143,11 +143,12 @@ class Canvas:
         self.shift = pose.uniform(-0.025, 0.025, size=2)
 
     def fill(self, *shapes: Points, softness: float = 0.0) -> Floats:
-        """The union of polygons as 0 to 1, its border blurred by a Gaussian of `softness` image edges."""
+        """The union of polygons, (corners, 2) or (n, corners, 2), as 0 to 1 and blurred by `softness` image edges."""
         field = np.zeros((self.edge, self.edge), np.uint8)
         for shape in shapes:
             corners = (shape @ self.turn.T + self.shift + 0.5) * self.edge - 0.5
-            cv2.fillPoly(field, [np.rint(corners * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
+            for polygon in np.rint(corners * 16).astype(np.int32).reshape(-1, *shape.shape[-2:]):
+                cv2.fillPoly(field, [polygon], 255, cv2.LINE_AA, shift=4)
         return self.blur(np.asarray(field / np.float32(255)), softness)
 
     def blur(self, field: Floats, softness: float) -> Floats:
@@ -155,7 +156,12 @@ class Canvas:
         sigma = softness * self.edge
         if sigma < 0.3:
             return field
-        return np.asarray(cv2.GaussianBlur(field, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE), np.float32)
+        # A wide Gaussian is as good on a coarse grid, and far cheaper.
+        grid = max(1, self.edge // max(1, int(sigma / 3)))
+        coarse = cv2.resize(field, (grid, grid), interpolation=cv2.INTER_AREA) if grid < self.edge else field
+        sigma *= grid / self.edge
+        soft = cv2.GaussianBlur(coarse, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+        return np.asarray(cv2.resize(soft, field.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
 
     def clouds(self, rng: np.random.Generator, cells: int) -> Floats:
         """Smooth random field of about unit variance with `cells` bumps along the edge."""
@@ -171,12 +177,28 @@ class Canvas:
         return np.where(self.finish(field) >= 0.5, 255, 0).astype(np.uint8)
 
 
-def band(path: Points, width: float, taper: float = 1.0) -> Points:
-    """Outline of a band around a curve, `width` wide at its start and `taper` times that at its end."""
-    along = np.gradient(path, axis=0)
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.hypot(along[:, 0], along[:, 1])[:, None]
-    half = across * (width / 2 * np.linspace(1, taper, len(path)))[:, None]
-    return np.concatenate([path + half, (path - half)[::-1]])
+def circle(corners: int) -> Points:
+    """Corners of a regular polygon with radius 1."""
+    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def box(left: float, top: float, right: float, bottom: float) -> Points:
+    """Corners of an upright rectangle."""
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
+def mirrored(curves: Points) -> Points:
+    """Curves, (n, points, 2), of one side, and the same on the other."""
+    return np.concatenate([curves, curves * (-1, 1)])
+
+
+def bands(paths: Points, width: Points | float, taper: float = 1.0) -> Points:
+    """Outlines of bands around curves, (n, points, 2), `width` wide at the start and `taper` times that at the end."""
+    x, y = np.moveaxis(np.gradient(paths, axis=1), 2, 0)
+    across = np.stack([-y, x], axis=2) / np.hypot(x, y)[:, :, None]
+    half = across * (np.reshape(width, (-1, 1)) / 2 * np.linspace(1, taper, paths.shape[1]))[:, :, None]
+    return np.concatenate([paths + half, (paths - half)[:, ::-1]], axis=1)
 
 
 def body(anatomy: Anatomy) -> Points:
@@ -188,41 +210,32 @@ def body(anatomy: Anatomy) -> Points:
     return np.concatenate([right, right[::-1] * (-1, 1)])
 
 
-def ribs(anatomy: Anatomy) -> tuple[list[Points], list[Points]]:
-    """Centre lines of the posterior and of the anterior ribs."""
-    posterior, anterior = [], []
-    t = np.linspace(0, 1, 24)
-    for number in range(10):
-        start = anatomy.apex - 0.01 + number * anatomy.rib_spacing
-        drop = anatomy.rib_drop * (0.5 + 0.09 * number)
-        wall = float(anatomy.outer(np.asarray(start + drop))) + 0.008
-        x = 0.03 + (wall - 0.03) * np.sin(np.pi / 2 * t)
-        curve = np.stack([x, start - 0.025 * np.sin(np.pi * t**0.7) + drop * t**3], axis=1)
-        posterior += [curve * (side, 1) for side in SIDES]
-        if 1 <= number <= 6:
-            curve = np.stack([wall - (wall - 0.17) * np.sin(np.pi / 2 * t), start + drop + 0.11 * t**1.3], axis=1)
-            anterior += [curve * (side, 1) for side in SIDES]
-    return posterior, anterior
+def ribs(anatomy: Anatomy) -> tuple[Points, Points]:
+    """Centre lines of the posterior ribs, from the spine to the wall, and of the anterior ones, from there inwards."""
+    number, t = np.arange(10.0)[:, None], np.linspace(0, 1, 24)
+    start = anatomy.apex - 0.01 + number * anatomy.rib_spacing
+    drop = anatomy.rib_drop * (0.5 + 0.09 * number)
+    wall = anatomy.outer(start + drop) + 0.008
+    turn = np.sin(np.pi / 2 * t)
+    posterior = [0.03 + (wall - 0.03) * turn, start - 0.025 * np.sin(np.pi * t**0.7) + drop * t**3]
+    anterior = [wall - (wall - 0.17) * turn, start + drop + 0.11 * t**1.3]
+    return mirrored(np.stack(posterior, axis=2)), mirrored(np.stack(anterior, axis=2)[1:7])
 
 
-def clavicle(anatomy: Anatomy, side: int) -> Points:
-    """Centre line of a clavicle, from the sternum to the shoulder."""
+def clavicles(anatomy: Anatomy) -> Points:
+    """Centre lines of the clavicles, from the sternum to the shoulders."""
     t = np.linspace(0, 1, 24)
     y = anatomy.apex + 0.085 - (0.07 - anatomy.shoulder) * t + 0.018 * np.sin(2 * np.pi * t)
-    return np.stack([side * (0.04 + 0.38 * t), y], axis=1)
+    return mirrored(np.stack([0.04 + 0.38 * t, y], axis=1)[None])
 
 
-def vessels(anatomy: Anatomy) -> list[Points]:
-    """Outlines of the vessels that fan out from each hilum and thin towards the chest wall."""
-    rng, t, shapes = np.random.default_rng(anatomy.texture), np.linspace(0, 1, 16)[:, None], []
-    for side in SIDES:
-        hilum = np.array([side * (anatomy.gap + 0.02), anatomy.heart_top + 0.06])
-        for _ in range(14):
-            end = anatomy.place(side, rng.uniform(0.3, 0.9), rng.uniform(0.1, 1.0))
-            bend = rng.normal(0, 0.03, 2)
-            path = hilum + t * (end - hilum) + np.sin(np.pi * t) * bend
-            shapes.append(band(path, rng.uniform(0.008, 0.014), 0.2))
-    return shapes
+def vessels(anatomy: Anatomy, side: int, count: int = 14) -> Points:
+    """Outlines of the vessels that fan out from one hilum and thin towards the chest wall."""
+    rng, t = np.random.default_rng([anatomy.texture, side > 0]), np.linspace(0, 1, 16)[:, None]
+    hilum = np.array([side * (anatomy.gap + 0.02), anatomy.heart_top + 0.06])
+    ends = anatomy.place(side, rng.uniform(0.3, 0.9, count), rng.uniform(0.1, 1.0, count))[:, None]
+    bends = rng.normal(0, 0.03, (count, 1, 2))
+    return bands(hilum + t * (ends - hilum) + np.sin(np.pi * t) * bends, rng.uniform(0.008, 0.014, count), 0.2)
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy) -> tuple[Floats, Floats]:
@@ -241,29 +254,19 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy) -> tuple[Floats, Floats]:
     hila = [anatomy.place(side, 0.05, 0.5) + 0.04 * circle(20) * (0.8, 1.4) for side in SIDES]
     posterior, anterior = ribs(anatomy)
     # A rib is a tube: its walls absorb more than its middle.
-    bones = 25 * canvas.fill(*(band(path, anatomy.rib_width) for path in posterior), softness=0.002)
-    bones -= 10 * canvas.fill(*(band(path, 0.55 * anatomy.rib_width) for path in posterior), softness=0.002)
-    bones += 10 * canvas.fill(*(band(path, 0.9 * anatomy.rib_width) for path in anterior), softness=0.003)
-    bones += 24 * canvas.fill(*(band(clavicle(anatomy, side), 0.026) for side in SIDES), softness=0.003)
+    bones = 21 * canvas.fill(bands(posterior, anatomy.rib_width), softness=0.002)
+    bones -= 8 * canvas.fill(bands(posterior, 0.55 * anatomy.rib_width), softness=0.002)
+    bones += 10 * canvas.fill(bands(anterior, 0.9 * anatomy.rib_width), softness=0.003)
+    bones += 24 * canvas.fill(bands(clavicles(anatomy), 0.026), softness=0.003)
+    branches = canvas.fill(*(vessels(anatomy, side) for side in SIDES), softness=0.002)
 
     chest = 12 + tissue * anatomy.body_level * (0.75 + 0.25 * canvas.blur(tissue, 0.06))
     chest += 38 * tissue * belly - anatomy.lung_depth * air
     chest += (1 - air) * (26 * heart * (1 - 0.9 * belly) - 22 * trachea)
     chest += 24 * spine - 8 * discs
-    chest += air * (14 * canvas.fill(*vessels(anatomy), softness=0.002) + 22 * canvas.fill(*hila, softness=0.02))
+    chest += air * (11 * branches + 22 * canvas.fill(*hila, softness=0.02))
     chest += bones * tissue * (1 - 0.8 * belly)
     return chest.astype(np.float32), lungs
-
-
-def box(left: float, top: float, right: float, bottom: float) -> Points:
-    """Corners of an upright rectangle."""
-    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-
-
-def circle(corners: int) -> Points:
-    """Corners of a regular polygon with radius 1."""
-    angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
 # --- what is planted --------------------------------------------------------------------------------------------------
@@ -288,13 +291,13 @@ def opacity_of(label_index: int) -> Opacity:
     grow more and smaller ones.
     """
     if label_index == 1:
-        return Opacity(False, (1, 1), (0.09, 0.15), (34, 58), (0.35, 0.7), (0.25, 0.8), 0.1)
+        return Opacity(False, (1, 1), (0.10, 0.15), (46, 60), (0.35, 0.7), (0.25, 0.8), 0.45)
     if label_index == 2:
-        return Opacity(True, (3, 4), (0.06, 0.085), (28, 46), (0.65, 0.95), (0.25, 0.95), 0.35)
+        return Opacity(True, (3, 4), (0.06, 0.085), (38, 52), (0.65, 0.95), (0.25, 0.95), 0.5)
     crowd, rest = divmod(label_index - 3, 6)
     zone = ((0.12, 0.35), (0.42, 0.65), (0.72, 0.95))[rest % 3]
     radius = 0.055 / (1 + crowd) ** 0.5
-    return Opacity(rest < 3, (2 + 2 * crowd, 3 + 2 * crowd), (0.8 * radius, radius), (38, 58), (0.2, 0.85), zone, 0.0)
+    return Opacity(rest < 3, (2 + 2 * crowd, 3 + 2 * crowd), (0.8 * radius, radius), (44, 60), (0.2, 0.85), zone, 0.3)
 
 
 def draw_opacity(
@@ -309,10 +312,11 @@ def draw_opacity(
             radius = rng.uniform(*kind.radius)
             centre = anatomy.place(side, rng.uniform(*kind.across), rng.uniform(*kind.down))
             outline = centre + radius * wobble(rng, 48)[:, None] * circle(48)
-            shine = np.maximum(shine, canvas.fill(outline, softness=0.3 * radius))
-    shine *= canvas.blur(lungs, 0.006) * (1 - kind.patchiness * np.abs(np.tanh(canvas.clouds(rng, 24))))
+            shine = np.maximum(shine, canvas.fill(outline, softness=0.2 * radius))
+    shine *= canvas.blur(lungs, 0.006)
     shine /= shine.max()
-    return contrast * shine, np.where(shine >= 0.5, lungs, 0).astype(np.float32)
+    patches = 1 - kind.patchiness * np.tanh(np.abs(canvas.clouds(rng, 32)))
+    return contrast * shine * patches, np.where(shine >= 0.5, lungs, 0).astype(np.float32)
 
 
 def wobble(rng: np.random.Generator, corners: int) -> Points:
@@ -326,7 +330,6 @@ def draw_marker(size: int, rng: np.random.Generator) -> tuple[Bytes, Bytes]:
     """A bright plate with a dark L in the upper right corner of the image: its mask, and the letter's."""
     left, top = 0.86 - rng.uniform(0, 0.03), 0.03 + rng.uniform(0, 0.03)
     plate, letter = np.zeros((2, size, size), np.uint8)
-
     for field, (x, y, width, height) in (
         (plate, (0, 0, 0.10, 0.12)),
         (letter, (0.03, 0.02, 0.02, 0.08)),
@@ -374,7 +377,7 @@ def expose(grey: Floats, rng: np.random.Generator) -> Floats:
     """Vary the film: contrast, brightness, and a vignette that darkens the corners."""
     axis = np.linspace(-1, 1, len(grey), dtype=np.float32)
     vignette = 1 - rng.uniform(0.03, 0.12) * (axis[:, None] ** 2 + axis**2)
-    return np.asarray(vignette * (rng.uniform(0.88, 1.10) * grey + rng.uniform(-10, 12)), np.float32)
+    return np.asarray(vignette * (rng.uniform(0.92, 1.08) * grey + rng.uniform(-8, 8)), np.float32)
 
 
 # --- a dataset --------------------------------------------------------------------------------------------------------
@@ -408,15 +411,21 @@ def write_phantoms(data: PhantomData, folder: Path) -> Path:
 
 def _settle(draft: Path, target: Path) -> None:
     """Give a finished dataset its final name, unless another process was first."""
-    try:
-        draft.rename(target)
-    except OSError:
-        if (target / "table.csv").is_file():
+    while True:
+        try:
+            draft.rename(target)
+        except OSError:
+            if (target / "table.csv").is_file():
+                return
+            if not target.exists():
+                raise
+            # A folder without its table is what an interrupted deletion leaves behind.
+            remains = draft.with_name(f"{draft.name}.remains")
+            with suppress(FileNotFoundError):
+                target.rename(remains)
+            shutil.rmtree(remains, ignore_errors=True)
+        else:
             return
-        # A folder without its table is what an interrupted deletion leaves behind.
-        with suppress(FileNotFoundError):
-            shutil.rmtree(target)
-        draft.rename(target)
 
 
 def _images(data: PhantomData) -> Iterator[tuple[int, int, int]]:

@@ -33,6 +33,7 @@ class Architecture(Frozen):
     weights_hash: str | None
     builder_hash: str | None
     dropout: float
+    batch_norm_momentum: float | None
     optimizer: str
     augmentation: Augmentation
 
@@ -49,6 +50,7 @@ class Architecture(Frozen):
             weights_hash=spec.weights_hash,
             builder_hash=spec.builder_hash,
             dropout=training.dropout,
+            batch_norm_momentum=training.batch_norm_momentum,
             optimizer=training.optimizer,
             augmentation=training.augmentation,
         )
@@ -131,7 +133,12 @@ class Session:
     def _build(self, seed: int) -> keras.Model:
         a = self._architecture
         with _python_seed(seed):
-            return zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+            model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+        if a.batch_norm_momentum is not None:
+            for layer in model.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.momentum = a.batch_norm_momentum
+        return model
 
     def _state_variables(self) -> list[Any]:
         return [*self.model.weights, *self.optimizer.variables, *self._random_states()]

@@ -26,24 +26,27 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
         worker.configure_tensorflow(int(config["cpus"]))
         self._worker = worker.Worker()
-        self._open(config, time.time() - began)
+        # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
+        self._cell: worker.Cell | None = None
+        self._start_seconds = time.time() - began
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._open(new_config, 0.0)
+        self._cell = None
         return True
-
-    def _open(self, config: dict[str, Any], start_seconds: float) -> None:
-        self._cell = self._worker.open(Path(config["run"]), config["key"], start_seconds)
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
+        if self._cell is None:
+            self._cell = self._worker.open(Path(self.config["run"]), self.config["key"], self._start_seconds)
+            self._start_seconds = 0.0
         row = self._cell.advance()
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
             row = self._cell.advance()
         return {**row, "done": self._cell.done}
 
     def cleanup(self) -> None:
-        self._cell.suspend()
+        if self._cell is not None:
+            self._cell.suspend()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be unpickled."""

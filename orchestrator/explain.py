@@ -1,0 +1,134 @@
+"""What is wrong with an experiment file, in one line: the rule, the value, where it stands, the remedy."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+
+from trainables.config import Frozen
+
+_RULES = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be above {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be below {lt}",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "string_type": "must be text",
+    "string_unicode": "must be text without broken characters",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must match {pattern}",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} entry",
+}
+_SHOWN = 80  # characters of a value
+
+
+def explain(error: ValidationError, model: type[Frozen], source: str, place: str = "") -> str:
+    """The first problem of a validation error; `source` names the file, `place` what `model` stands for in it.
+
+    A key that does not exist comes before one that is missing: it usually is the same one, misspelt.
+    """
+    problems: list[Any] = error.errors(include_url=False)
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    path, parent = _walk(model, problem["loc"])
+    where = _dotted(path, place)
+    if problem["type"].startswith("union_tag"):
+        path = [*path, "source"]
+        where = _dotted(path, place)
+    if problem["type"] == "extra_forbidden":
+        text = f"unknown key {where}, {nearest(str(path[-1]), parent.model_fields)}"
+    elif problem["type"] == "missing":
+        text = f"{where} is missing"
+    elif problem["type"] == "union_tag_not_found":
+        text = f"{where} is missing: it says where the images come from"
+    elif problem["type"] == "union_tag_invalid":
+        text = f"{where} must be one of {problem['ctx']['expected_tags']}, got {shown(problem['input']['source'])}"
+    else:
+        # A union reports one problem for each of its branches, all at the same place.
+        rules = [_rule(p) for p in problems if _walk(model, p["loc"])[0] == path]
+        text = f"{where} {_either(rules)}, got {shown(problem['input'])}"
+    return printable(f"{text} ({source}: {where})")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a misspelt name."""
+    options = list(known)
+    close = difflib.get_close_matches(name.casefold(), options, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(options)}"
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line: line breaks, control and broken characters as escapes such as \n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shown(value: Any) -> str:
+    """A value as it is quoted in an error."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _rule(problem: Any) -> str:
+    rule = _RULES.get(problem["type"])
+    if rule is None:
+        return str(problem["msg"]).removeprefix("Value error, ").lower()
+    return rule.format(**problem.get("ctx", {}))
+
+
+def _either(rules: list[str]) -> str:
+    first, *others = dict.fromkeys(rules)
+    return " or ".join([first, *(rule.removeprefix("must be ") for rule in others)])
+
+
+def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    """The keys and indices of a pydantic location without the names of union branches, and what holds the last."""
+    path: list[Any] = []
+    current: Any = model
+    parent: Any = model
+    for part in location:
+        if hasattr(current, "model_fields"):
+            path.append(part)
+            parent = current
+            current = current.model_fields[part].annotation if part in current.model_fields else None
+        elif isinstance(part, int) or _is_mapping(current):
+            if part != "[key]":
+                path.append(part)
+            current = (get_args(current) or (None,))[-1]
+        else:
+            current = _branch(current, part)
+    return path, parent
+
+
+def _is_mapping(annotation: Any) -> bool:
+    return get_origin(annotation) is dict
+
+
+def _branch(union: Any, tag: Any) -> Any:
+    """The model of a union whose `source` is `tag`."""
+    for choice in get_args(union):
+        fields = getattr(choice, "model_fields", {})
+        if "source" in fields and get_args(fields["source"].annotation) == (tag,):
+            return choice
+    return None
+
+
+def _dotted(path: list[Any], place: str) -> str:
+    parts = [place] if place else []
+    for part in path:
+        if isinstance(part, int) and parts:
+            parts[-1] += f"[{part}]"
+        else:
+            parts.append(str(part))
+    return printable(".".join(parts))

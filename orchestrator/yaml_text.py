@@ -1,0 +1,76 @@
+"""YAML as people expect it: the scalars of YAML 1.2, and no key twice.
+
+PyYAML follows YAML 1.1, in which 2e-4 is text, `no` is false, 010 is 8 and 1:30 is 90.
+"""
+
+import re
+from typing import Any
+
+import yaml
+
+# The core schema of YAML 1.2.2, section 10.3.2, and `<<`, which lets sections share settings.
+_SCALARS = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "merge": r"<<",
+}
+_RESOLVERS = {
+    None: [(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z")) for name, pattern in _SCALARS.items()]
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = _RESOLVERS
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            identity = (key.tag, str(key.value))
+            if isinstance(key, yaml.ScalarNode) and identity in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} stands twice", key.start_mark
+                )
+            seen.add(identity)
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        text = self.construct_scalar(node)
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
+
+    def construct_yaml_float(self, node: Any) -> float:
+        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would not read as text."""
+
+    yaml_implicit_resolvers = _RESOLVERS
+
+
+def load(text: str) -> Any:
+    """The content of one YAML document; raises ValueError with one line that says what is wrong and where."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        mark = error.problem_mark or error.context_mark
+        line = f" (line {mark.line + 1})" if mark else ""
+        raise ValueError(f"{problem}{line}") from error
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    except (ValueError, LookupError, AttributeError) as error:
+        raise ValueError("an explicit tag (!!) does not fit its value") from error
+
+
+def dump(content: Any) -> str:
+    """YAML that `load` reads back as it was."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
