@@ -4,6 +4,7 @@ Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what), 1
 are imported inside the commands, so that help and mistakes answer at once.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -110,14 +111,12 @@ def status(run: RunFolder) -> None:
     opened = load_run(run)
     cells = opened.cells
     counts = ", ".join(f"{count} {state}" for state, count in cells["state"].value_counts().items())
-    typer.echo(
-        f"{opened.name}: {len(cells)} cells: {counts}; {'running' if is_running(opened.layout) else 'nobody is at work'}"
-    )
+    at_work = "running" if is_running(opened.layout) else "nobody is at work"
+    typer.echo(f"{opened.name}: {len(cells)} cells: {counts}; {at_work}")
     for row in cells.itertuples():
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
-        typer.echo(
-            f"{row.state:8} {row.candidate} fold {row.fold} seed {row.seed}: epoch {row.epochs}{best} {row.reason}".rstrip()
-        )
+        cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
+        typer.echo(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
 
 
 @app.command()
@@ -153,10 +152,20 @@ def _folder(run: Path | None, name: str) -> Path:
     return run if run is not None else Path("runs") / name
 
 
+# What the user can mend about a file system; any other OSError is a bug and keeps its traceback.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+
+
 def main() -> Any:
-    """Entry point: turns a RayfoldError into one line and exit code 2."""
+    """Entry point: turns what the user can mend into one line and exit code 2."""
     try:
         app()
     except RayfoldError as error:
         sys.stderr.write(f"rayfold: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        remedy = "free or allow it, or choose another run folder with --run; nothing that was done is lost"
+        sys.stderr.write(f"rayfold: cannot use {str(error.filename)!r}: {error.strerror}; {remedy}\n")
         sys.exit(2)

@@ -37,7 +37,7 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             missing = [entry for entry in prepared.entries if entry.state().state != "done"]
             progress = RunProgress(len(prepared.entries), len(prepared.entries) - len(missing), console)
             progress.say(
-                f"run     {experiment.name}: {len(prepared.entries)} cells, {progress.done} already done, in {layout.root}"
+                f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
             complete = _train(prepared, missing, address, progress) if missing else True
             write_reports(layout)
@@ -118,7 +118,7 @@ def _locked(layout: RunLayout) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise RunFolderError(
-            f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; choose another with --run"
+            f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; choose one with --run"
         ) from error
     try:
         yield

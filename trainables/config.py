@@ -137,7 +137,7 @@ class Training(Frozen):
         gt=0,
         lt=1,
         description="Momentum of batch normalisation's moving statistics; default: the model's own, 0.99 in Keras, "
-        "which needs hundreds of steps to settle. With few steps per epoch 0.9 makes early validation metrics meaningful.",
+        "which needs hundreds of steps to settle; with few steps per epoch choose 0.9.",
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: weight images by the inverse frequency of their class in the training part."

@@ -122,8 +122,8 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
         rib_spacing=rng.uniform(0.062, 0.074),
         rib_drop=rng.uniform(0.05, 0.11),
         rib_width=rng.uniform(0.017, 0.023),
-        body_level=rng.uniform(140, 165),
-        lung_depth=rng.uniform(74, 86),
+        body_level=rng.uniform(145, 161),
+        lung_depth=rng.uniform(75, 85),
         texture=int(rng.integers(2**32)),
     )
 
@@ -291,7 +291,7 @@ def opacity_of(label_index: int) -> Opacity:
     grow more and smaller ones.
     """
     if label_index == 1:
-        return Opacity(False, (1, 1), (0.10, 0.15), (46, 60), (0.35, 0.7), (0.25, 0.8), 0.45)
+        return Opacity(False, (1, 1), (0.11, 0.16), (50, 64), (0.35, 0.65), (0.3, 0.75), 0.4)
     if label_index == 2:
         return Opacity(True, (3, 4), (0.06, 0.085), (38, 52), (0.65, 0.95), (0.25, 0.95), 0.5)
     crowd, rest = divmod(label_index - 3, 6)
@@ -377,7 +377,7 @@ def expose(grey: Floats, rng: np.random.Generator) -> Floats:
     """Vary the film: contrast, brightness, and a vignette that darkens the corners."""
     axis = np.linspace(-1, 1, len(grey), dtype=np.float32)
     vignette = 1 - rng.uniform(0.03, 0.12) * (axis[:, None] ** 2 + axis**2)
-    return np.asarray(vignette * (rng.uniform(0.92, 1.08) * grey + rng.uniform(-8, 8)), np.float32)
+    return np.asarray(vignette * (rng.uniform(0.94, 1.06) * grey + rng.uniform(-7, 7)), np.float32)
 
 
 # --- a dataset --------------------------------------------------------------------------------------------------------

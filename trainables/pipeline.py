@@ -11,7 +11,7 @@ class Batches:
     """The batches of one part of a cell, as a tf.data pipeline that can be iterated once per epoch.
 
     `pixels`: the store, (n, size, size, channels) uint8. `rows`: which of its rows belong to the part. `labels`: class
-    index of each of those rows, (m,) int32. `weights`: weight of each, (m,) float32, default 1. Iterating yields
+    index of each of those rows, (m,) int32. Iterating yields
     (pixels uint8 (b, size, size, channels), labels int32 (b,), weights float32 (b,)); the last batch may be smaller.
     """
 
@@ -21,12 +21,11 @@ class Batches:
         rows: NDArray[np.int64],
         labels: NDArray[np.int32],
         batch_size: int,
-        weights: NDArray[np.float32] | None = None,
     ) -> None:
         self._pixels = pixels
         self._rows = rows
         self.labels = labels
-        self._weights = np.ones(len(rows), np.float32) if weights is None else weights
+        self._weights = np.ones(len(rows), np.float32)
         self._batch_size = batch_size
         self._order = np.arange(len(rows))
         steps = -(-len(rows) // batch_size)
@@ -36,6 +35,10 @@ class Batches:
     def __len__(self) -> int:
         """Number of images."""
         return len(self._rows)
+
+    def weigh(self, weights: NDArray[np.float32]) -> None:
+        """Give each row a weight, (m,) float32; without, all are 1."""
+        self._weights = weights
 
     def shuffle(self, seed: int, epoch: int) -> None:
         """Choose the order of an epoch; it depends on seed and epoch alone, so that a resumed cell sees the same."""

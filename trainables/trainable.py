@@ -27,7 +27,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         worker.configure_tensorflow(int(config["cpus"]))
         self._worker = worker.Worker()
         # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
-        self._cell: worker.Cell | None = None
+        self._cell: Any = None
         self._start_seconds = time.time() - began
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -1,44 +1,19 @@
 """A worker: a long-lived process that trains one cell after another and keeps what the next one can use.
 
-Knows the ledger, the image store and TensorFlow, but not Ray: `trainable.py` is the thin adapter to Ray Tune.
+Knows the ledger and TensorFlow, but not Ray: `trainable.py` is the thin adapter to Ray Tune.
 """
 
-import math
-import shutil
-import socket
-import time
-import traceback
 from collections import OrderedDict
-from contextlib import suppress
-from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import tensorflow as tf
-from numpy.typing import NDArray
 
-from trainables import checkpoint
-from trainables.checkpoint import TrainingState
-from trainables.errors import RayfoldError
-from trainables.files import replacing
-from trainables.layout import RunLayout, cache_folder
-from trainables.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
-from trainables.manifest import Manifest
-from trainables.metrics import metric_names, score
-from trainables.pipeline import Batches
+from trainables.cell import Cell
+from trainables.layout import RunLayout
+from trainables.ledger import read_entry
 from trainables.session import Architecture, Session
-from trainables.store import ImageStore, build_store, open_store
 
 _SESSIONS = 2  # compiled models that a worker keeps; the least recently used goes first
-_CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume states
-_STATE_PERIOD = 2.0  # seconds between notes of progress in the ledger
-
-
-class DivergedError(RuntimeError):
-    """No epoch of a cell gave a finite validation metric."""
 
 
 def configure_tensorflow(cpus: int) -> None:
@@ -56,10 +31,11 @@ class Worker:
     def __init__(self) -> None:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
-    def open(self, run: Path, key: str, start_seconds: float) -> "Cell":
+    def open(self, run: Path, key: str, start_seconds: float) -> Cell:
         """Begin or continue the cell at `ledger/<key>`; `start_seconds`: what the process cost before this call."""
         layout = RunLayout(run)
-        return Cell(layout, read_entry(layout.ledger / key), self, start_seconds)
+        entry = read_entry(layout.ledger / key)
+        return Cell(layout, entry, lambda: self.session(Architecture.of(entry.spec), entry.spec.seed), start_seconds)
 
     def session(self, architecture: Architecture, seed: int) -> Session:
         key = architecture.model_dump_json()
@@ -69,287 +45,3 @@ class Worker:
             self._sessions[key] = Session(architecture, seed)
         self._sessions.move_to_end(key)
         return self._sessions[key]
-
-
-class Cell:
-    """One cell from its first step, or its last resume state, to its ledger entry.
-
-    Call `advance` until `done`. Any error marks the entry as failed and is raised on.
-    """
-
-    def __init__(self, layout: RunLayout, entry: Entry, worker: Worker, start_seconds: float) -> None:
-        self.entry = entry
-        self.done = False
-        self._failed = False
-        self._layout = layout
-        self._spec = entry.spec
-        self._training = entry.spec.candidate.training
-        previous = entry.state()
-        self._facts = CellState(
-            state="running",
-            attempts=previous.attempts + 1,
-            host=socket.gethostname(),
-            device=_device(),
-            versions={name: version(name) for name in ("rayfold", "tensorflow", "keras", "numpy")},
-        )
-        entry.write_state(self._facts)
-        _reset_peak_memory()
-        with self._guarded():
-            self._begin(worker, start_seconds)
-
-    def _begin(self, worker: Worker, start_seconds: float) -> None:
-        saved = checkpoint.load(self.entry.resume_path)
-        self._watch = Stopwatch(Seconds(**(saved.seconds if saved else {})).plus(start=start_seconds))
-        with self._watch("build"):
-            self._session = worker.session(Architecture.of(self._spec), self._spec.seed)
-            self._session.reset(self._spec.seed)
-            self._parts = _Parts(self._layout, self._spec, self._training)
-        if saved:
-            self._session.set_state(saved.state)
-        self._training_state = saved or TrainingState()
-        self._checkpoint_cost, self._last_checkpoint, self._last_note = 0.0, time.monotonic(), 0.0
-        board = self._layout.tensorboard / self._spec.candidate.id / f"fold_{self._spec.fold}_seed_{self._spec.seed}"
-        if not saved:
-            shutil.rmtree(board, ignore_errors=True)
-        self._board = tf.summary.create_file_writer(str(board))
-        self.entry.write_state(self._current_facts())
-
-    def advance(self) -> dict[str, Any]:
-        """Train one epoch, or score and finish; returns the newest row of the epochs table."""
-        with self._guarded():
-            if self._stopping():
-                self._finish()
-            else:
-                self._train_epoch()
-        return self._training_state.epochs[-1]
-
-    def _stopping(self) -> bool:
-        state, training = self._training_state, self._training
-        finished = len(state.epochs)
-        stalled = training.early_stopping is not None and finished - (state.best_epoch or 0) >= training.early_stopping
-        return finished >= training.epochs or (finished > 0 and stalled)
-
-    def _train_epoch(self) -> None:
-        began = time.perf_counter()
-        epoch = len(self._training_state.epochs) + 1
-        head_only = epoch <= self._training.frozen_epochs
-        learning_rate = self._learning_rate(head_only)
-        if epoch == self._training.frozen_epochs + 1 > 1:
-            self._session.reset_optimizer()
-        self._session.set_learning_rate(learning_rate)
-        train, validation = self._parts.train, self._parts.validation
-        train.shuffle(self._spec.seed, epoch)
-        # The very first step of a worker also traces its graph: that belongs to building, not to training.
-        with self._watch("build"):
-            self._session.prepare(head_only)
-        with self._watch("train"):
-            # Collect tensors and read them at the end, so that a GPU never waits for Python.
-            sums = [self._session.train_step(pixels, labels, weights, head_only) for pixels, labels, weights in train]
-            loss = float(np.sum([float(part) for part, _ in sums])) / len(train)
-            accuracy = sum(int(hits) for _, hits in sums) / len(train)
-            measured = self._measure(validation)
-        row = {
-            "epoch": epoch,
-            "train_loss": loss,
-            "train_accuracy": accuracy,
-            "validation_loss": measured["log_loss"],
-            "validation_accuracy": measured["accuracy"],
-            "validation_auc": measured["auc"],
-            "learning_rate": learning_rate,
-            "seconds": time.perf_counter() - began,
-        }
-        self._note_epoch(row)
-
-    def _measure(self, batches: Batches) -> dict[str, float]:
-        logits = self._logits(batches)
-        if not np.isfinite(logits).all():  # diverged: no metric is defined, and none may look like one
-            return dict.fromkeys(metric_names(self._spec.classes), math.nan)
-        return score(batches.labels.astype(np.int64), softmax(logits), self._spec.classes)
-
-    def _learning_rate(self, head_only: bool) -> float:
-        fine = self._training.fine_tune_learning_rate
-        released = self._training.frozen_epochs > 0 and not head_only
-        return fine if released and fine is not None else self._training.learning_rate
-
-    def _note_epoch(self, row: dict[str, Any]) -> None:
-        state = self._training_state
-        state.epochs.append(row)
-        value = row[f"validation_{self._training.monitor}"]
-        value = -value if self._training.monitor == "loss" else value
-        if math.isfinite(value) and value > state.best_value:
-            state.best_value, state.best_epoch = value, row["epoch"]
-            state.best_weights = self._session.weights()
-        with self._board.as_default(step=row["epoch"]):
-            for name, number in row.items():
-                if name != "epoch":
-                    tf.summary.scalar(name, number)
-        now = time.monotonic()
-        if not self._stopping() and now - self._last_checkpoint >= self._checkpoint_cost / _CHECKPOINT_SHARE:
-            self._save_resume_state()
-        if now - self._last_note >= _STATE_PERIOD:
-            self._last_note = now
-            self.entry.write_state(self._current_facts())
-
-    def _save_resume_state(self) -> None:
-        state, began = self._training_state, time.monotonic()
-        with self._watch("checkpoint"):
-            state.state = self._session.state()
-            state.seconds = self._watch.seconds.model_dump()
-            checkpoint.save(self.entry.resume_path, state)
-        self._last_checkpoint = time.monotonic()
-        self._checkpoint_cost = self._last_checkpoint - began
-
-    def suspend(self) -> None:
-        """Save what training has reached, because the worker is told to stop."""
-        if not self.done and not self._failed and self._training_state.epochs:
-            self._save_resume_state()
-            self.entry.write_state(self._current_facts())
-
-    def _current_facts(self) -> CellState:
-        state = self._training_state
-        return self._facts.model_copy(
-            update={
-                "epochs": len(state.epochs),
-                "best_epoch": state.best_epoch,
-                "seconds": self._watch.seconds,
-                "peak_memory_mb": _peak_memory_mb(),
-                "parameters": self._session.parameters,
-            }
-        )
-
-    def _finish(self) -> None:
-        state = self._training_state
-        if state.best_epoch is None:
-            raise DivergedError(
-                f"training diverged, no epoch gave a finite validation {self._training.monitor}: lower learning_rate"
-            )
-        self._session.set_weights(state.best_weights)
-        with self._watch("score"):
-            predictions = self._parts.predictions(self._logits)
-        with self._watch("checkpoint"), replacing(self.entry.model_path) as temporary:
-            self._session.probability_model().save(temporary)
-        self.entry.finish(self._current_facts(), pd.DataFrame(state.epochs), predictions)
-        self._board.close()
-        self.done = True
-
-    def _logits(self, batches: Batches) -> NDArray[np.float32]:
-        logits: NDArray[np.float32] = np.concatenate([self._session.logits(pixels).numpy() for pixels, _, _ in batches])
-        return logits
-
-    def _guarded(self) -> "_Guard":
-        return _Guard(self)
-
-    def fail(self, error: BaseException) -> None:
-        """Mark the entry as failed; what training had reached stays for the next attempt."""
-        self._failed = True
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if not isinstance(error, RayfoldError | DivergedError):
-            reason = f"{type(error).__name__}: {reason}"
-        text = "".join(traceback.format_exception(error))
-        self.entry.update(state="failed", reason=reason[:500], traceback=text)
-
-
-class _Guard:
-    """Any exception inside marks the cell as failed and goes on upwards."""
-
-    def __init__(self, cell: Cell) -> None:
-        self._cell = cell
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, Exception):
-            with suppress(OSError):  # a full disk must not hide the error itself
-                self._cell.fail(error)
-
-
-class _Parts:
-    """The images of one cell by role."""
-
-    def __init__(self, layout: RunLayout, spec: Any, training: Any) -> None:
-        manifest, folds = _tables(
-            layout.manifest, layout.manifest.stat().st_mtime_ns, layout.folds, layout.folds.stat().st_mtime_ns
-        )
-        self._classes = spec.classes
-        self._images = manifest.usable
-        roles = folds[folds["fold"] == spec.fold].set_index("image")
-        self._role = roles["role"].reindex(self._images["image"]).to_numpy()
-        self._group = roles["group"].reindex(self._images["image"]).to_numpy()
-        index = {name: number for number, name in enumerate(spec.classes)}
-        self._labels = self._images["label"].map(index).to_numpy(dtype=np.int32)
-        self._pixels = _store(manifest, spec.candidate.image_size).pixels
-        self._batch_size = training.batch_size
-        self.train = self._part(
-            "train", training.batch_size, self._balance() if training.class_weights == "balanced" else None
-        )
-        self.validation = self._part("validation", 2 * training.batch_size)
-
-    def _rows(self, role: str) -> NDArray[np.int64]:
-        return np.flatnonzero(self._role == role)
-
-    def _part(self, role: str, batch_size: int, weights: NDArray[np.float32] | None = None) -> Batches:
-        rows = self._rows(role)
-        return Batches(self._pixels, rows, self._labels[rows], batch_size, weights)
-
-    def _balance(self) -> NDArray[np.float32]:
-        """Weight of each training image, so that every class weighs the same and the mean weight is 1."""
-        labels = self._labels[self._rows("train")]
-        counts = np.bincount(labels, minlength=len(self._classes))
-        return (len(labels) / (len(self._classes) * counts[labels])).astype(np.float32)
-
-    def predictions(self, logits_of: Any) -> pd.DataFrame:
-        """One row per image of the fold, then of the test set."""
-        tables = []
-        for role in ("fold", "test"):
-            rows = self._rows(role)
-            if len(rows) == 0:
-                continue
-            logits = logits_of(self._part(role, 2 * self._batch_size)).astype(np.float64)
-            probabilities = softmax(logits)
-            columns: dict[str, Any] = {
-                "image": self._images["image"].to_numpy()[rows],
-                "label": self._images["label"].to_numpy()[rows],
-                "group": self._group[rows],
-                "split": role,
-            }
-            columns |= {f"prob_{name}": probabilities[:, i] for i, name in enumerate(self._classes)}
-            columns |= {f"logit_{name}": logits[:, i] for i, name in enumerate(self._classes)}
-            columns["prediction"] = np.array(self._classes, dtype=object)[probabilities.argmax(axis=1)]
-            tables.append(pd.DataFrame(columns))
-        return pd.concat(tables, ignore_index=True)
-
-
-@lru_cache(maxsize=2)
-def _tables(manifest: Path, _manifest_time: int, folds: Path, _folds_time: int) -> tuple[Manifest, pd.DataFrame]:
-    return Manifest.load(manifest), pd.read_parquet(folds)
-
-
-def _store(manifest: Manifest, size: int) -> ImageStore:
-    """The image store of this node: the driver built it on its own, other nodes build theirs once."""
-    root = cache_folder() / "stores"
-    return open_store(manifest, size, root) or build_store(manifest, size, root)
-
-
-def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Row-wise, in double precision."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
-
-
-def _device() -> str:
-    gpus = tf.config.list_physical_devices("GPU")
-    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else "CPU"
-
-
-def _reset_peak_memory() -> None:
-    with suppress(OSError):  # Linux only: lets each cell of a long-lived process have a peak of its own
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_memory_mb() -> float | None:
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return None

@@ -50,8 +50,11 @@ candidates:
 """
 
 
-def prepared_run(folder: Path, data: Path, model: str = "TinyCNN", training: str = "", rate: float = 3e-3) -> dict[tuple[str, int], Entry]:
-    text = EXPERIMENT.format(path=str(data), model=model, training=training, rate=rate)
+def prepared_run(
+    folder: Path, data: Path, model: str = "TinyCNN", training: str = "", rate: float = 3e-3, text: str = EXPERIMENT
+) -> dict[tuple[str, int], Entry]:
+    """A run folder that is ready for workers: its ledger entries by candidate and fold."""
+    text = text.format(path=str(data), model=model, training=training, rate=rate)
     prepared = prepare(parse_experiment(text, "test.yaml", folder), RunLayout(folder))
     prepared.save()
     return {(entry.spec.candidate.id, entry.spec.fold): entry for entry in prepared.entries}
@@ -73,7 +76,8 @@ def same_result(a: Entry, b: Entry) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["TinyCNN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetLite0", "MobileNetV3Small"))]
+    "model",
+    ["TinyCNN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetLite0", "MobileNetV3Small"))],
 )
 def test_a_warm_worker_gives_the_bits_of_a_fresh_one(spots: Path, tmp_path: Path, model: str) -> None:
     fresh = prepared_run(tmp_path / "fresh", spots, model)
