@@ -65,7 +65,7 @@ def explain(error: ValidationError, model: type[Frozen], source: str, place: str
 def nearest(name: str, known: Iterable[str]) -> str:
     """A remedy for a misspelt name."""
     options = list(known)
-    close = difflib.get_close_matches(name.casefold(), options, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), options, n=1, cutoff=0.4)
     return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(options)}"
 
 

@@ -122,7 +122,6 @@ def _assign(counts: NDArray[np.float64], fractions: NDArray[np.float64], rng: np
     images, groups = counts.sum(axis=0), np.count_nonzero(counts, axis=0)
     # A part that is to hold every class wants at least one group of each, however small its fraction.
     wanted = np.maximum(fractions[:, None] * images, images / groups)
-    weights = counts / images
     held = np.zeros_like(wanted)
     order = rng.permutation(len(counts))
     order = order[np.argsort(-counts.sum(axis=1)[order], kind="stable")]
@@ -130,7 +129,7 @@ def _assign(counts: NDArray[np.float64], fractions: NDArray[np.float64], rng: np
     part_of = np.empty(len(counts), dtype=np.int64)
     for group in order:
         # Rounded, so that equal fillings are ties in spite of floating point.
-        filled = np.round(((held + counts[group] / 2) / wanted) @ weights[group], 12)
+        filled = np.round(((held + counts[group] / 2) / wanted) @ counts[group], 12)
         total = held.sum(axis=1) / fractions
         part = preferred[np.lexsort((total[preferred], filled[preferred]))[0]]
         part_of[group] = part

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -30,10 +30,10 @@ class CellView:
 
     label: str
     epochs: int
+    monitor: str
+    began: float
     epoch: int = 0
-    monitor: str = ""
     best: float | None = None
-    began: float = field(default_factory=time.monotonic)
 
 
 class RunProgress:
@@ -66,7 +66,7 @@ class RunProgress:
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def started(self, key: str, label: str, epochs: int, monitor: str) -> None:
-        self._running[key] = CellView(label, epochs, monitor=monitor)
+        self._running[key] = CellView(label, epochs, monitor, time.monotonic())
 
     def epoch(self, key: str, epoch: int, value: float) -> None:
         """A cell reached `epoch`; `value` is its validation metric there."""

@@ -125,9 +125,9 @@ def train_cells(
     """
     share = cell_share(resources, nodes())
     searcher = CellSearcher(entries, lambda: slots(share, nodes()), resources.retries, progress)
-    searcher.constants = {"run": str(layout.root), "cpus": share["CPU"], "import_path": str(import_path)}
+    searcher.constants = {"run": str(layout.root), "share": share, "import_path": str(import_path)}
     tuner = tune.Tuner(
-        tune.with_resources(CellTrainable, share),
+        CellTrainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(entries) * (1 + resources.retries),

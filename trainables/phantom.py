@@ -25,7 +25,7 @@ from trainables.errors import DataError
 from trainables.files import replacing, write_text
 
 #: Raise when the same configuration would give other pixels than before.
-VERSION = 1
+VERSION = 2
 
 COLUMNS = ("path", "label", "group", "view", "mask_lungs", "mask_opacity")
 
@@ -303,7 +303,7 @@ def opacity_of(label_index: int) -> Opacity:
 def draw_opacity(
     canvas: Canvas, anatomy: Anatomy, kind: Opacity, lungs: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """The brightening in grey levels, and its exact extent as 0 to 1: half its peak or more, inside the lungs."""
+    """The brightening in grey levels, and its extent as 0 to 1: at least half of its peak, inside the lungs."""
     contrast = rng.uniform(*kind.contrast)
     sides = SIDES if kind.both_lungs else (int(rng.choice(SIDES)),)
     shine = np.zeros_like(lungs)
@@ -316,7 +316,7 @@ def draw_opacity(
     shine *= canvas.blur(lungs, 0.006)
     shine /= shine.max()
     patches = 1 - kind.patchiness * np.tanh(np.abs(canvas.clouds(rng, 32)))
-    return contrast * shine * patches, np.where(shine >= 0.5, lungs, 0).astype(np.float32)
+    return np.asarray(contrast * shine * patches), np.where(shine >= 0.5, lungs, 0).astype(np.float32)
 
 
 def wobble(rng: np.random.Generator, corners: int) -> Points:

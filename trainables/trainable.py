@@ -12,11 +12,15 @@ _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's roun
 
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `cpus` (threads), `import_path` (where
-    the user's own model builders lie).
+    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell) and
+    `import_path` (where the user's own model builders lie).
 
     The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([config["share"]])
 
     def setup(self, config: dict[str, Any]) -> None:
         began = _process_start()
@@ -24,7 +28,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         sys.path.insert(0, config["import_path"])
         from trainables import worker  # imports TensorFlow
 
-        worker.configure_tensorflow(int(config["cpus"]))
+        worker.configure_tensorflow(int(config["share"]["CPU"]))
         self._worker = worker.Worker()
         # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
         self._cell: Any = None

@@ -45,7 +45,7 @@ def test_a_list_of_values_is_a_grid_in_the_order_of_the_file() -> None:
         "TinyCNN batch_size=8 learning_rate=0.001",
         "TinyCNN batch_size=8 learning_rate=0.0001",
     ]
-    assert [c.id for c in experiment.candidates][0] == "tinycnn-batch_size-8-learning_rate-0.001"
+    assert experiment.candidates[0].id == "tinycnn-batch_size-8-learning_rate-0.001"
 
 
 def test_an_id_does_not_depend_on_the_other_candidates() -> None:
@@ -167,7 +167,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(monkeypatch: pytest.Monk
     assert nobody.data.path == "/studies/first/~nosuchuser/x"
 
 
-@pytest.mark.parametrize("name", ["模型 A", "模型 B", "x" * 200, "../../etc/passwd", "[red] it's \\ \"odd\""])
+@pytest.mark.parametrize("name", ["模型 A", "模型 B", "x" * 200, "../../etc/passwd", '[red] it\'s \\ "odd"'])
 def test_ids_are_safe_file_names(name: str) -> None:
     candidate = parse(f"[{json.dumps({'model': 'TinyCNN', 'name': name})}]").candidates[0]
     assert candidate.name == name
@@ -281,7 +281,9 @@ def test_schema_and_parser_refuse(candidate: str) -> None:
 
 def test_numbers_are_numbers_however_they_are_written() -> None:
     assert yaml.safe_load("2e-4") == "2e-4"  # which is why the loader is not PyYAML's own
-    found = [c.training.learning_rate for c in parse("[{model: TinyCNN, learning_rate: [2e-4, 2.0E-3, .5]}]").candidates]
+    found = [
+        c.training.learning_rate for c in parse("[{model: TinyCNN, learning_rate: [2e-4, 2.0E-3, .5]}]").candidates
+    ]
     assert found == [2e-4, 2e-3, 0.5]
 
 
@@ -329,7 +331,10 @@ def test_bad_yaml_is_one_line(text: str, said: str) -> None:
         (START + "candidates: [{model: TinyCNN, augmentation: {flp: true}}]", "candidates[0].augmentation.flp"),
         (START + "candidates: [{model: EficientNetB0}]", "did you mean EfficientNetB0?"),
         # a key that is also the name of a union's branch
-        (START.replace("path: images", "path: x, folder: y") + "candidates: [{model: TinyCNN}]", "unknown key data.folder"),
+        (
+            START.replace("path: images", "path: x, folder: y") + "candidates: [{model: TinyCNN}]",
+            "unknown key data.folder",
+        ),
         (START.replace("path: images", "path: x, int: y") + "candidates: [{model: TinyCNN}]", "unknown key data.int"),
     ],
 )
@@ -346,7 +351,10 @@ def test_an_unknown_key_like_no_other_lists_them_all() -> None:
     ("more", "said"),
     [
         ("folds: {k: 1}", "folds.k must be at least 2, got 1 (study.yaml: folds.k)"),
-        ("folds: {test_set: some}", "folds.test_set must be a number or 'given', got 'some' (study.yaml: folds.test_set)"),
+        (
+            "folds: {test_set: some}",
+            "folds.test_set must be a number or 'given', got 'some' (study.yaml: folds.test_set)",
+        ),
         ("seeds: [0, one]", "seeds[1] must be a whole number, got 'one'"),
         ("seeds: [0, true]", "seeds[1] must be a whole number, got True"),
         ("training: {optimizer: adamw}", "training.optimizer must be 'adam' or 'sgd', got 'adamw'"),

@@ -206,7 +206,7 @@ def test_a_given_test_set_must_leave_enough_for_the_folds() -> None:
     assert "class 'b' has 0" in refusal(images, 3, "given")
 
 
-# --- what cannot be -----------------------------------------------------------------------------------------------------
+# --- what cannot be ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("k", "needed"), [(2, 5), (3, 4), (5, 6), (10, 11)])

@@ -99,3 +99,15 @@ def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
     assert checkpoint.load(path) is not None
     np.savez(path, facts=facts, state_00000=np.array([Path("x")], dtype=object))
     assert checkpoint.load(path) is None
+
+
+@pytest.mark.parametrize("lost", ["state_00003.npy", "best_00001.npy"])
+def test_a_state_that_lacks_an_array_is_none(tmp_path: Path, lost: str) -> None:
+    """As where damage to the archive's directory hides it."""
+    path = tmp_path / "resume.npz"
+    checkpoint.save(path, example())
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "less.npz", "w") as less:
+        for name in whole.namelist():
+            if name != lost:
+                less.writestr(name, whole.read(name))
+    assert checkpoint.load(tmp_path / "less.npz") is None

@@ -13,7 +13,7 @@ def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "new" / "deep" / "ü 'x'\n.txt"
     write_text(path, "grün\n")
     assert path.read_bytes() == "grün\n".encode()
-    assert os.listdir(path.parent) == [path.name]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
@@ -29,7 +29,15 @@ def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> No
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_text("utf-8") == "old"
-    assert os.listdir(tmp_path) == ["a.txt"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_who_reads_while_it_is_replaced_sees_all_of_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old" * 1000)
+    with path.open(encoding="utf-8") as reader:
+        write_text(path, "new")
+        assert reader.read() == "old" * 1000
 
 
 def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
@@ -55,7 +63,7 @@ def test_two_writers_do_not_meet(tmp_path: Path) -> None:
         one.write_text("one", encoding="utf-8")
         two.write_text("two", encoding="utf-8")
     assert path.read_text("utf-8") == "one"  # the last to finish
-    assert os.listdir(tmp_path) == ["a.parquet"]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
@@ -70,3 +78,13 @@ def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+    def fill() -> None:
+        with replacing(tmp_path / "a.txt"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match=r"a\.txt") as error:
+        fill()
+    assert error.value.filename == str(tmp_path / "a.txt")

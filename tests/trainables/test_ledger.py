@@ -110,7 +110,17 @@ def test_a_torn_file_makes_the_cell_missing_and_says_so(tmp_path: Path, name: st
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b'{"state": "done"', b"null", b"[]", b'"done"', b'{"state": "finished"}', b'{"unknown": 1}', b"\xff\xfe"],
+    [
+        b"",
+        b"{",
+        b'{"state": "done"',
+        b"null",
+        b"[]",
+        b'"done"',
+        b'{"state": "finished"}',
+        b'{"unknown": 1}',
+        b"\xff\xfe",
+    ],
 )
 def test_a_damaged_state_is_no_state(tmp_path: Path, content: bytes) -> None:
     entry = finished(tmp_path)
@@ -140,7 +150,13 @@ def test_a_failure_keeps_what_is_known(tmp_path: Path) -> None:
     entry.write_state(CellState(state="running", attempts=2, epochs=4, host="node7", peak_memory_mb=12.5))
     state = entry.update(state="failed", reason="it broke", traceback="Traceback\n  …")
     assert state == entry.state()
-    assert (state.state, state.attempts, state.epochs, state.host, state.reason) == ("failed", 2, 4, "node7", "it broke")
+    assert (state.state, state.attempts, state.epochs, state.host, state.reason) == (
+        "failed",
+        2,
+        4,
+        "node7",
+        "it broke",
+    )
 
 
 def test_finishing_clears_an_earlier_failure(tmp_path: Path) -> None:
@@ -157,7 +173,7 @@ def test_update_refuses_what_is_no_field(tmp_path: Path) -> None:
         Entry(tmp_path, SPEC).update(sate="failed")
 
 
-# --- the specification --------------------------------------------------------------------------------------------------
+# --- the specification ------------------------------------------------------------------------------------------------
 
 
 def test_a_renamed_candidate_keeps_its_cells_under_the_new_name(tmp_path: Path) -> None:
@@ -182,7 +198,7 @@ def test_a_damaged_specification_is_an_error_and_can_be_restored(tmp_path: Path,
     entry = finished(tmp_path)
     path = entry.folder / "spec.json"
     path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(RunFolderError, match="spec.json: run the experiment again"):
+    with pytest.raises(RunFolderError, match=r"spec\.json: run the experiment again"):
         read_entry(entry.folder)
     entry.create()
     assert read_entry(entry.folder).state().state == "done"
@@ -254,7 +270,7 @@ def test_the_key_survives_being_written_down() -> None:
     assert shuffled.key == SPEC.key
 
 
-# --- what lies about ----------------------------------------------------------------------------------------------------
+# --- what lies about --------------------------------------------------------------------------------------------------
 
 
 def test_phases_add_up() -> None:
@@ -277,7 +293,8 @@ def test_a_phase_that_fails_counts_too() -> None:
         with watch("train"):
             raise KeyError
 
-    pytest.raises(KeyError, fails)
+    with pytest.raises(KeyError):
+        fails()
     assert watch.seconds.train > 0
 
 

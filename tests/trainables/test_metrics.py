@@ -168,6 +168,6 @@ def test_undefined_numbers_come_without_warnings() -> None:
 
 def test_results_are_plain_floats() -> None:
     labels, p = random_case(2, 20, 3)
-    assert {type(value) for value in score(labels.astype(np.int32), p.astype(np.float32), ("a", "b", "c")).values()} == {
-        float
-    }
+    assert {
+        type(value) for value in score(labels.astype(np.int32), p.astype(np.float32), ("a", "b", "c")).values()
+    } == {float}

@@ -64,7 +64,12 @@ def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0) -
     """Train cells one after another in one new process."""
     arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop])
     done = subprocess.run(
-        [sys.executable, "-c", WORKER, arguments], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
+        [sys.executable, "-c", WORKER, arguments],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == expected, done.stderr
 
@@ -72,7 +77,9 @@ def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0) -
 def same_result(a: Entry, b: Entry) -> None:
     assert a.state().state == b.state().state == "done"
     pd.testing.assert_frame_equal(a.predictions(), b.predictions(), check_exact=True)
-    pd.testing.assert_frame_equal(a.epochs().drop(columns="seconds"), b.epochs().drop(columns="seconds"), check_exact=True)
+    pd.testing.assert_frame_equal(
+        a.epochs().drop(columns="seconds"), b.epochs().drop(columns="seconds"), check_exact=True
+    )
 
 
 @pytest.mark.parametrize(

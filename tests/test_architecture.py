@@ -1,0 +1,140 @@
+"""The house keeps its order: imports point downwards, the command line starts fast, tools find nothing."""
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+BIN = Path(sys.executable).parent
+HEAVY = ("ray", "tensorflow", "keras", "pandas", "matplotlib", "sklearn", "scipy", "cv2")
+MODULES = sorted(path for package in ("orchestrator", "trainables") for path in (ROOT / package).rglob("*.py"))
+
+
+def tool(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "command", [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("mypy",), ("lint-imports",)], ids=" ".join
+)
+def test_tools_find_nothing(command: tuple[str, ...]) -> None:
+    done = tool(BIN / command[0], *command[1:])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_are_small_and_say_what_they_are_for(path: Path) -> None:
+    text = path.read_text("utf-8")
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    assert len(text.splitlines()) <= 330  # about 300
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_no_module_is_named_after_one_of_python() -> None:
+    assert not {path.stem for path in MODULES} & set(sys.stdlib_module_names) - {"__init__", "__main__"}
+
+
+# --- heavy imports ----------------------------------------------------------------------------------------------------
+
+LOADED = """
+import json, sys
+{}
+print("loaded", json.dumps(sorted({{name.split(".")[0] for name in sys.modules}})))
+"""
+
+
+def loaded(code: str) -> set[str]:
+    """The top-level modules that Python holds after some lines of code."""
+    done = tool(sys.executable, "-c", LOADED.format(code))
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.rpartition("loaded ")[2]))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "orchestrator",
+        "orchestrator.cli",
+        "orchestrator.experiment",
+        "orchestrator.environment",
+        "trainables.config",
+        "trainables.errors",
+        "trainables.files",
+        "trainables.layout",
+        "trainables.zoo",
+    ],
+)
+def test_light_modules_import_nothing_heavy(module: str) -> None:
+    assert not loaded(f"import {module}") & set(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "orchestrator.cells",
+        "orchestrator.folds",
+        "orchestrator.leakage",
+        "orchestrator.plan",
+        "orchestrator.results",
+        "orchestrator.figures",
+        "orchestrator.report",
+        "trainables.ledger",
+        "trainables.manifest",
+        "trainables.store",
+        "trainables.phantom",
+        "trainables.metrics",
+    ],
+)
+def test_what_needs_neither_ray_nor_tensorflow_imports_neither(module: str) -> None:
+    assert not loaded(f"import {module}") & {"ray", "tensorflow", "keras"}
+
+
+def test_what_trains_knows_no_ray_but_for_its_adapter() -> None:
+    assert "ray" not in loaded("import trainables.worker")
+
+
+RUN_COMMAND = """
+sys.argv = ["rayfold", *{arguments!r}]
+from orchestrator.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["plan", "--help"], ["run", "--help"], ["plan", "none.yaml"], ["run", "none.yaml"]]
+)
+def test_help_and_mistakes_answer_without_anything_heavy(arguments: list[str]) -> None:
+    assert not loaded(RUN_COMMAND.format(arguments=arguments)) & set(HEAVY)
+
+
+def test_a_mistake_in_the_file_answers_without_anything_heavy(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text("name: a\ndata: {source: phantom}\ncandidates: [{model: TinyCN}]\n", encoding="utf-8")
+    for verb in ("plan", "run"):
+        assert not loaded(RUN_COMMAND.format(arguments=[verb, str(path)])) & set(HEAVY)
+
+
+def test_plan_needs_neither_ray_nor_tensorflow(spots: Path, tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    text = {"name": "a", "data": {"source": "folder", "path": str(spots)}, "candidates": [{"model": "TinyCNN"}]}
+    path.write_text(json.dumps(text), encoding="utf-8")
+    assert not loaded(RUN_COMMAND.format(arguments=["plan", str(path)])) & {"ray", "tensorflow", "keras"}
+
+
+def test_the_module_is_the_command() -> None:
+    done = tool(sys.executable, "-m", "orchestrator", "plan", "--help")
+    assert done.returncode == 0
+    assert "Show data, folds, cells and resources" in done.stdout
+    installed = tool(BIN / "rayfold", "plan", "--help")
+    assert installed.stdout.split("rayfold plan")[1].split() == done.stdout.split("orchestrator plan")[1].split()
