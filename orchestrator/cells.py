@@ -1,5 +1,6 @@
 """From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold × seed."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from orchestrator.folds import make_folds, roles_digest
 from orchestrator.leakage import leak_groups
 from trainables import zoo
 from trainables.config import Candidate, CellSpec, digest
+from trainables.errors import DataError
 from trainables.files import replacing, write_json, write_text
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
@@ -39,7 +41,9 @@ class Prepared:
 
 def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     """Scan the images (again only where they changed), draw the folds, list the cells. Writes nothing."""
-    previous = Manifest.load(layout.manifest) if layout.manifest.exists() else None
+    previous = None
+    with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
+        previous = Manifest.load(layout.manifest)
     manifest = build_manifest(experiment.data, experiment.folder, previous)
     images = manifest.usable
     images = images.assign(group=leak_groups(images))

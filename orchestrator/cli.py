@@ -8,7 +8,7 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -156,16 +156,21 @@ def _folder(run: Path | None, name: str) -> Path:
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
-def main() -> Any:
+def main() -> None:
     """Entry point: turns what the user can mend into one line and exit code 2."""
     try:
         app()
     except RayfoldError as error:
-        sys.stderr.write(f"rayfold: {error}\n")
-        sys.exit(2)
+        _give_up(str(error))
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
         remedy = "free or allow it, or choose another run folder with --run; nothing that was done is lost"
-        sys.stderr.write(f"rayfold: cannot use {str(error.filename)!r}: {error.strerror}; {remedy}\n")
-        sys.exit(2)
+        _give_up(f"cannot use {str(error.filename)!r}: {error.strerror}; {remedy}")
+
+
+def _give_up(message: str) -> NoReturn:
+    from orchestrator.explain import printable
+
+    sys.stderr.write(f"rayfold: {printable(message)}\n")
+    sys.exit(2)

@@ -5,6 +5,8 @@ over: where a cell of a candidate is not done, the candidate's means are NaN and
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -51,8 +53,9 @@ class Run:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        path = self.layout.provenance
-        return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+        with suppress(OSError, ValueError):  # results can be read without it
+            return dict(json.loads(self.layout.provenance.read_text("utf-8")))
+        return {}
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -61,7 +64,8 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        return pd.read_parquet(self.layout.folds)
+        with _readable(self.layout.folds):
+            return pd.read_parquet(self.layout.folds)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,7 +74,8 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        keys = json.loads(self.layout.cells.read_text("utf-8"))
+        with _readable(self.layout.cells):
+            keys = list(json.loads(self.layout.cells.read_text("utf-8")))
         return [read_entry(self.layout.ledger / key) for key in keys]
 
     @cached_property
@@ -281,6 +286,14 @@ def is_running(layout: RunLayout) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
 
 
 def _interrupted(state: CellState) -> CellState:

@@ -19,7 +19,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-def write_images(folder: Path, per_class: int = 24, size: int = 40, classes: tuple[str, ...] = ("Clear", "Spot")) -> Path:
+def write_images(
+    folder: Path, per_class: int = 24, size: int = 40, classes: tuple[str, ...] = ("Clear", "Spot")
+) -> Path:
     """Noise images, one folder per class; every class but the first has a bright spot somewhere."""
     rng = np.random.default_rng(5)
     for index, name in enumerate(classes):
@@ -44,4 +46,6 @@ def rayfold(*arguments: str | Path, cwd: Path | None = None, timeout: float = 30
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )

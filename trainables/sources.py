@@ -7,6 +7,7 @@ image. `reason` says what is already wrong with a row (no label, no image format
 import difflib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -235,7 +236,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         if suffix == ".csv":
             # "NA" or "None" may well be a label, so only empty cells count as missing.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than there are columns
+                table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
         else:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -249,7 +252,11 @@ def _read_table(path: Path) -> pd.DataFrame:
                 {name: columns[name].cast(pa.string()).to_pylist() for name, fits in is_text.items() if fits},
                 dtype=object,
             )
-    except (ValueError, OSError) as error:  # pandas' and pyarrow's own parse errors are ValueErrors
+    except (
+        ValueError,
+        OSError,
+        pd.errors.ParserWarning,
+    ) as error:  # pandas' and pyarrow's own parse errors are ValueErrors
         text = " ".join(str(error).split())
         raise DataError(f"data.path must be a readable {suffix} table, got {str(path)!r}: {text}") from None
     table = table.astype(object)
