@@ -3,7 +3,9 @@
 from collections import Counter
 
 from orchestrator.cells import Prepared
+from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, measured_gigaflops, part_sizes
 from orchestrator.explain import printable
+from trainables.ledger import CellState
 
 
 def plan_lines(prepared: Prepared) -> list[str]:
@@ -22,7 +24,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
     for fold, row in counts.iterrows():
         parts = ", ".join(f"{int(row.get(role, 0))} {role}" for role in ("train", "validation", "fold", "test"))
         lines.append(f"fold {fold}      {parts}")
-    states = Counter(entry.state().state for entry in prepared.entries)
+    found = [entry.state() for entry in prepared.entries]
+    states = Counter(state.state for state in found)
     lines.append(
         f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × {experiment.folds.k} folds × "
         f"{len(experiment.seeds)} seeds; {states['done']} already done"
@@ -33,6 +36,19 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"            {candidate.name}: {candidate.image_size} px, up to {t.epochs} epochs, batch {t.batch_size}, "
             f"{t.optimizer} {t.learning_rate:g}, weights {t.weights}"
         )
+    lines.append(f"estimate    {_estimate(prepared, found)}")
     r = experiment.resources
     lines.append(f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, {r.retries} retries")
     return lines
+
+
+def _estimate(prepared: Prepared, states: list[CellState]) -> str:
+    """Device-hours of what is not done yet."""
+    missing = [entry for entry, state in zip(prepared.entries, states, strict=True) if state.state != "done"]
+    sizes = part_sizes(prepared.folds)
+    work = sum(cell_gigaflops(entry.spec, sizes[entry.spec.fold]) for entry in missing)
+    measured = measured_gigaflops(prepared.entries, states, prepared.folds)
+    if measured:
+        return f"{work / measured / 3600:.2g} device-hours to go, at the pace of the cells that are done"
+    gpu, cpu = work / GPU_GIGAFLOPS / 3600, work / CPU_GIGAFLOPS / 3600
+    return f"roughly {gpu:.2g} GPU-hours, or {cpu:.2g} CPU-core-hours, if no cell stops early"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,11 +45,17 @@ class RunProgress:
 
     def __init__(self, total: int, already_done: int, console: Console) -> None:
         self.total, self.done, self.failed = total, already_done, 0
-        self._finished_here = 0
+        self._finished_here: list[str] = []
+        self._expected: Callable[[str], float] = lambda key: 1.0
+        self._left: set[str] = set()
         self._running: dict[str, CellView] = {}
         self._began = 0.0
         self._console = console
         self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
+
+    def expect(self, keys: Iterable[str], seconds: Callable[[str], float]) -> None:
+        """Tell which cells are to be run and what each is expected to take, in any unit; asked again every time."""
+        self._left, self._expected = set(keys), seconds
 
     def __enter__(self) -> "RunProgress":
         self._began = time.monotonic()
@@ -78,7 +85,7 @@ class RunProgress:
     def finished(self, key: str, epochs: int, best_epoch: int | None) -> None:
         cell = self._running.pop(key, None)
         self.done += 1
-        self._finished_here += 1
+        self._finish(key)
         if cell is not None:
             took = duration(time.monotonic() - cell.began)
             self.say(f"done    {cell.label}: {epochs} epochs, best {best_epoch}, {took}; {self._counts()}")
@@ -87,17 +94,24 @@ class RunProgress:
         """A cell failed; `final` when it is not tried again in this run."""
         cell = self._running.pop(key, None)
         self.failed += final
+        if final:
+            self._finish(key)
         label = cell.label if cell else key
         self.say(f"{'failed ' if final else 'retried'} {label}: {reason}; {self._counts()}")
 
     def eta_seconds(self) -> float | None:
-        """Wall time to go, from the pace of this run so far; None until something is known."""
-        worked = self._finished_here + self.failed
-        part = sum(cell.epoch / cell.epochs for cell in list(self._running.values()))  # drawn by another thread
-        if worked + part < 0.2:
+        """Wall time to go: what is left, at the pace of this run so far; None until something is known."""
+        expected, running = self._expected, list(self._running.items())  # drawn by another thread
+        part = sum(expected(key) * cell.epoch / cell.epochs for key, cell in running)
+        worked = sum(map(expected, self._finished_here)) + part
+        if not self._finished_here and sum(cell.epoch / cell.epochs for _, cell in running) < 0.2:
             return None
-        left = self.total - self.done - self.failed - part
-        return (time.monotonic() - self._began) * left / (worked + part)
+        left = sum(map(expected, list(self._left))) - part
+        return (time.monotonic() - self._began) * max(left, 0.0) / worked
+
+    def _finish(self, key: str) -> None:
+        self._finished_here.append(key)
+        self._left.discard(key)
 
     def _counts(self) -> str:
         eta = self.eta_seconds()

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from orchestrator import tuning
 from orchestrator.cells import Prepared, prepare
+from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
 from orchestrator.figures import draw_figures
 from orchestrator.progress import RunProgress, log_to, logger
@@ -63,9 +64,10 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
         with progress:
-            return tuning.train_cells(
-                missing, prepared.experiment.resources, prepared.layout, prepared.experiment.folder, progress
-            )
+            experiment = prepared.experiment
+            pace = GPU_GIGAFLOPS if any(node["gpus"] for node in nodes) else CPU_GIGAFLOPS
+            work = jobs(missing, prepared.folds, pace)
+            return tuning.train_cells(missing, work, experiment.resources, prepared.layout, experiment.folder, progress)
 
 
 def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:

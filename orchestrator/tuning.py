@@ -10,7 +10,7 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.experiment import Resources
 from orchestrator.progress import RunProgress
+from orchestrator.schedule import Job, Schedule
 from trainables.errors import ResourceError
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
@@ -117,14 +118,21 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
 
 
 def train_cells(
-    entries: Sequence[Entry], resources: Resources, layout: RunLayout, import_path: Path, progress: RunProgress
+    entries: Sequence[Entry],
+    jobs: Sequence[Job],
+    resources: Resources,
+    layout: RunLayout,
+    import_path: Path,
+    progress: RunProgress,
 ) -> bool:
     """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the work early.
+
+    `jobs`: architecture and estimated cost of each entry.
 
     A cell that fails is tried again up to `resources.retries` times; the outcome of each stands in its ledger entry.
     """
     share = cell_share(resources, nodes())
-    searcher = CellSearcher(entries, lambda: slots(share, nodes()), resources.retries, progress)
+    searcher = CellSearcher(entries, jobs, lambda: slots(share, nodes()), resources.retries, progress)
     searcher.constants = {"run": str(layout.root), "share": share, "import_path": str(import_path)}
     tuner = tune.Tuner(
         CellTrainable,
@@ -151,62 +159,77 @@ def train_cells(
 
 
 class CellSearcher(Searcher):  # type: ignore[misc]
-    """Suggests each cell once, and again after a failure while tries are left.
+    """Suggests each cell once, and again after a failure while tries are left; `Schedule` says which one is next.
 
-    Retrying is done here and not by Tune, so that a retried cell waits at the end of the queue and every attempt is
-    seen. `slots` tells how many cells may run at once; it is asked every time, since nodes come and go.
+    Retrying is done here and not by Tune, so that a retried cell waits behind the others and every attempt is seen.
+    `slots` tells how many cells may run at once; it is asked every time, since nodes come and go.
     """
 
-    def __init__(self, entries: Sequence[Entry], slots: Callable[[], int], retries: int, progress: RunProgress) -> None:
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        jobs: Sequence[Job],
+        slots: Callable[[], int],
+        retries: int,
+        progress: RunProgress,
+    ) -> None:
         super().__init__(metric="epoch", mode="max")
         self.constants: dict[str, Any] = {}
         self._slots, self._progress = slots, progress
-        self._queue = list(entries)
-        self._tries = {entry.spec.key: 1 + retries for entry in entries}
-        self._running: dict[str, Entry] = {}
+        self._schedule = Schedule(jobs)
+        self._entries = {entry.spec.key: entry for entry in entries}
+        self._tries = dict.fromkeys(self._entries, 1 + retries)
+        self._running: dict[str, Job] = {}
+        # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
+        self._free: list[Hashable] = []
+        by_key = {job.key: job for job in jobs}
+        progress.expect(by_key, lambda key: self._schedule.expected(by_key[key]))
 
     @property
     def exhausted(self) -> bool:
         """Whether every cell has been done or given up."""
-        return not self._queue and not self._running
+        return not self._schedule and not self._running
 
     def suggest(self, trial_id: str) -> Any:
-        if not self._queue:
+        if not self._schedule:
             # A running cell may still fail and come back, so the end is near only when none is running.
             return None if self._running else Searcher.FINISHED
         if len(self._running) >= max(1, self._slots()):
             return None
-        entry = self._queue.pop(0)
-        self._running[trial_id] = entry
-        self._tries[entry.spec.key] -= 1
-        spec = entry.spec
+        job = self._schedule.take(self._free.pop() if self._free else None)
+        if job is None:
+            return None
+        self._running[trial_id] = job
+        self._tries[job.key] -= 1
+        spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor)
         return {**self.constants, "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        entry = self._running.get(trial_id)
-        if entry is not None:
-            monitor = entry.spec.candidate.training.monitor
-            self._progress.epoch(entry.spec.key, result["epoch"], result[f"validation_{monitor}"])
+        if job := self._running.get(trial_id):
+            monitor = self._entries[job.key].spec.candidate.training.monitor
+            self._progress.epoch(job.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        entry = self._running.pop(trial_id, None)
-        if entry is None:
+        if (job := self._running.pop(trial_id, None)) is None:
             return
+        entry = self._entries[job.key]
         state = entry.state()
         if state.state == "done":
-            self._progress.finished(entry.spec.key, state.epochs, state.best_epoch)
+            self._schedule.release(job, state.seconds.train + state.seconds.score)
+            self._free.append(job.architecture)
+            self._progress.finished(job.key, state.epochs, state.best_epoch)
             return
+        self._schedule.release(job, None)
         if state.state != "failed":  # the process died without a word
-            state = entry.update(
-                state="failed", reason="the worker process died (killed, out of memory, or its node was lost)"
-            )
-        again = self._tries[entry.spec.key] > 0
+            reason = "the worker process died (killed, out of memory, or its node was lost)"
+            state = entry.update(state="failed", reason=reason)
+        again = self._tries[job.key] > 0
         if again:
-            self._queue.append(entry)
-        self._progress.lost(entry.spec.key, state.reason, final=not again)
+            self._schedule.put_back(job)
+        self._progress.lost(job.key, state.reason, final=not again)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searchers into snapshots, which are never read back."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from trainables.architecture import Architecture
 from trainables.cell import Cell
 from trainables.layout import RunLayout
 from trainables.ledger import read_entry
-from trainables.session import Architecture, Session
+from trainables.session import Session
 
 _SESSIONS = 2  # compiled models that a worker keeps; the least recently used goes first
 
@@ -38,7 +39,7 @@ class Worker:
         return Cell(layout, entry, lambda: self.session(Architecture.of(entry.spec), entry.spec.seed), start_seconds)
 
     def session(self, architecture: Architecture, seed: int) -> Session:
-        key = architecture.model_dump_json()
+        key = architecture.key
         if key not in self._sessions:
             while len(self._sessions) >= _SESSIONS:
                 self._sessions.popitem(last=False)

@@ -53,44 +53,55 @@ _CAFFE = Normalisation(1.0, (-103.939, -116.779, -123.68), bgr=True)
 
 @dataclass(frozen=True)
 class ZooModel:
-    """An entry of the zoo: the edge of its native input in pixels, its normalisation, its smallest input."""
+    """An entry of the zoo.
+
+    `image_size`: edge of the native input in pixels. `gigaflops`: 10⁹ floating-point operations of one forward pass at
+    that size, counted as two per multiply-add, after the papers of the models. `smallest`: least possible input.
+    """
 
     image_size: int
+    gigaflops: float
     normalisation: Normalisation
     smallest: int = 32
 
 
 MODELS: Mapping[str, ZooModel] = {
-    "TinyCNN": ZooModel(64, _SYMMETRIC, smallest=16),
-    "EfficientNetB0": ZooModel(224, _STANDARDISED),
-    "EfficientNetB1": ZooModel(240, _STANDARDISED),
-    "EfficientNetB2": ZooModel(260, _STANDARDISED),
-    "EfficientNetB3": ZooModel(300, _STANDARDISED),
-    "EfficientNetB4": ZooModel(380, _STANDARDISED),
-    "EfficientNetB5": ZooModel(456, _STANDARDISED),
-    "EfficientNetB6": ZooModel(528, _STANDARDISED),
-    "EfficientNetB7": ZooModel(600, _STANDARDISED),
-    "EfficientNetV2B0": ZooModel(224, _STANDARDISED),
-    "EfficientNetV2B1": ZooModel(240, _STANDARDISED),
-    "EfficientNetV2B2": ZooModel(260, _STANDARDISED),
-    "EfficientNetV2B3": ZooModel(300, _STANDARDISED),
-    "EfficientNetV2S": ZooModel(384, _SYMMETRIC_128),
-    "EfficientNetV2M": ZooModel(480, _SYMMETRIC_128),
-    "EfficientNetV2L": ZooModel(480, _SYMMETRIC_128),
-    "EfficientNetLite0": ZooModel(224, _LITE),
-    "ConvNeXtTiny": ZooModel(224, _STANDARDISED),
-    "ConvNeXtSmall": ZooModel(224, _STANDARDISED),
-    "ConvNeXtBase": ZooModel(224, _STANDARDISED),
-    "DenseNet121": ZooModel(224, _STANDARDISED),
-    "ResNet50": ZooModel(224, _CAFFE),
-    "MobileNetV3Small": ZooModel(224, _SYMMETRIC),
-    "MobileNetV3Large": ZooModel(224, _SYMMETRIC),
+    "TinyCNN": ZooModel(64, 0.01, _SYMMETRIC, smallest=16),
+    "EfficientNetB0": ZooModel(224, 0.78, _STANDARDISED),
+    "EfficientNetB1": ZooModel(240, 1.4, _STANDARDISED),
+    "EfficientNetB2": ZooModel(260, 2.0, _STANDARDISED),
+    "EfficientNetB3": ZooModel(300, 3.6, _STANDARDISED),
+    "EfficientNetB4": ZooModel(380, 8.4, _STANDARDISED),
+    "EfficientNetB5": ZooModel(456, 19.8, _STANDARDISED),
+    "EfficientNetB6": ZooModel(528, 38.0, _STANDARDISED),
+    "EfficientNetB7": ZooModel(600, 74.0, _STANDARDISED),
+    "EfficientNetV2B0": ZooModel(224, 1.4, _STANDARDISED),
+    "EfficientNetV2B1": ZooModel(240, 2.4, _STANDARDISED),
+    "EfficientNetV2B2": ZooModel(260, 3.4, _STANDARDISED),
+    "EfficientNetV2B3": ZooModel(300, 6.0, _STANDARDISED),
+    "EfficientNetV2S": ZooModel(384, 16.8, _SYMMETRIC_128),
+    "EfficientNetV2M": ZooModel(480, 48.0, _SYMMETRIC_128),
+    "EfficientNetV2L": ZooModel(480, 106.0, _SYMMETRIC_128),
+    "EfficientNetLite0": ZooModel(224, 0.8, _LITE),
+    "ConvNeXtTiny": ZooModel(224, 9.0, _STANDARDISED),
+    "ConvNeXtSmall": ZooModel(224, 17.4, _STANDARDISED),
+    "ConvNeXtBase": ZooModel(224, 30.8, _STANDARDISED),
+    "DenseNet121": ZooModel(224, 5.7, _STANDARDISED),
+    "ResNet50": ZooModel(224, 8.2, _CAFFE),
+    "MobileNetV3Small": ZooModel(224, 0.12, _SYMMETRIC),
+    "MobileNetV3Large": ZooModel(224, 0.44, _SYMMETRIC),
 }
 
 
 def default_image_size(model: str) -> int | None:
     """Edge of the square input in pixels that a zoo model was designed for; None for a user's builder."""
     return MODELS[model].image_size if model in MODELS else None
+
+
+def forward_gigaflops(model: str, image_size: int) -> float:
+    """Estimated 10⁹ operations of one image's forward pass; a user's builder counts as a ResNet50 until measured."""
+    entry = MODELS.get(model, MODELS["ResNet50"])
+    return entry.gigaflops * (image_size / entry.image_size) ** 2
 
 
 def check_model_name(model: str) -> None:

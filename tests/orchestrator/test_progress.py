@@ -40,7 +40,9 @@ def said(console: Console) -> str:
 
 
 def started(total: int, done: int = 0, console: Console | None = None) -> RunProgress:
-    return RunProgress(total, done, console or plain()).__enter__()
+    progress = RunProgress(total, done, console or plain()).__enter__()
+    progress.expect("abcdefghij"[: total - done], lambda key: 1.0)
+    return progress
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -86,6 +88,7 @@ def test_what_an_earlier_run_did_is_no_pace_of_this_one(clock: Clock) -> None:
 
 def test_the_clock_starts_with_the_work(clock: Clock) -> None:
     progress = RunProgress(2, 0, plain())
+    progress.expect("ab", lambda key: 1.0)
     clock.now += 500  # decoding images, starting workers
     with progress:
         progress.started("a", "A", 1, "loss")
@@ -105,6 +108,15 @@ def test_a_cell_that_is_tried_again_is_neither_done_nor_failed(clock: Clock) -> 
     progress.lost("a", "it broke", final=True)
     assert (progress.done, progress.failed) == (0, 1)
     assert progress.eta_seconds() == pytest.approx(20)
+
+
+def test_long_cells_weigh_more_than_short_ones(clock: Clock) -> None:
+    progress = started(3)
+    progress.expect("abc", {"a": 1.0, "b": 1.0, "c": 8.0}.__getitem__)
+    progress.started("a", "A", 2, "loss")
+    clock.now += 10
+    progress.finished("a", 2, 1)
+    assert progress.eta_seconds() == pytest.approx(90)
 
 
 def test_at_the_end_nothing_is_left(clock: Clock) -> None:
@@ -137,6 +149,7 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 def test_without_a_terminal_there_are_plain_lines(clock: Clock) -> None:
     console = plain()
     with RunProgress(2, 0, console) as progress:
+        progress.expect("ab", lambda key: 1.0)
         progress.started("a", "A fold 0", 10, "loss")
         progress.epoch("a", 4, 0.3)
         clock.now += 75

@@ -1,0 +1,95 @@
+"""Which cell next: workers stay warm, the costliest architectures start first, nobody idles while work is left.
+
+Pure bookkeeping over keys and seconds; knows neither Ray nor files. Within one architecture cells keep their order.
+"""
+
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from math import ceil
+
+_AMORTISED = 4  # set-ups that a worker's part of an architecture must outweigh for cost alone to decide
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell to be handed out. `cost`: estimated seconds of training and scoring on a warm worker."""
+
+    key: str
+    architecture: Hashable
+    cost: float
+
+
+class Schedule:
+    """The cells that wait, and where they had better run.
+
+    While a worker's part of the costliest waiting architecture is long against building and tracing it (`setup`
+    seconds), the longest cells go first (Graham 1969), since a long cell that starts late is what delays the end. Where
+    set-up counts, a free worker keeps its architecture, unless another one is so far behind that even after a set-up
+    the end would come earlier; a cold worker takes the architecture that would end last.
+    """
+
+    def __init__(self, jobs: Iterable[Job], setup: float = 60.0) -> None:
+        self._setup = setup
+        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._at_work: Counter[Hashable] = Counter()
+        self._measured: dict[Hashable, tuple[float, float]] = {}  # seconds taken, seconds estimated
+        for job in jobs:
+            self.put_back(job)
+
+    def __len__(self) -> int:
+        """Number of cells that wait."""
+        return sum(map(len, self._waiting.values()))
+
+    def put_back(self, job: Job) -> None:
+        """Let a cell wait (again), behind the others of its architecture."""
+        self._waiting.setdefault(job.architecture, deque()).append(job)
+
+    def take(self, warm: Hashable | None) -> Job | None:
+        """The next cell for a worker that holds `warm`, or nothing compiled; None when no cell waits."""
+        chosen = self._choose(warm)
+        if chosen is None:
+            return None
+        job = self._waiting[chosen].popleft()
+        if not self._waiting[chosen]:
+            del self._waiting[chosen]
+        self._at_work[chosen] += 1
+        return job
+
+    def release(self, job: Job, seconds: float | None) -> None:
+        """A worker is through with a cell; `seconds`: what training and scoring took, None if it failed."""
+        self._at_work[job.architecture] -= 1
+        if seconds is not None:
+            taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
+            self._measured[job.architecture] = (taken + seconds, estimated + job.cost)
+
+    def expected(self, job: Job) -> float:
+        """Seconds a cell is expected to take: its estimate, corrected by what finished cells really took."""
+        taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
+        if not estimated:
+            taken = sum(t for t, _ in self._measured.values())
+            estimated = sum(e for _, e in self._measured.values())
+        return job.cost * (taken / estimated if estimated else 1.0)
+
+    def waiting_seconds(self) -> float:
+        """Expected seconds of all cells that wait."""
+        return sum(self.expected(job) for jobs in self._waiting.values() for job in jobs)
+
+    def _choose(self, warm: Hashable | None) -> Hashable | None:
+        if not self._waiting:
+            return None
+        costliest = max(self._waiting, key=lambda architecture: self.expected(self._waiting[architecture][0]))
+        part = sum(map(self.expected, self._waiting[costliest])) / (self._at_work.total() + 1)
+        if part > _AMORTISED * self._setup:
+            return costliest
+        latest = max(self._waiting, key=lambda architecture: self._end(architecture, 0))
+        if warm is None or warm not in self._waiting:
+            return latest
+        joining = self._setup + self.expected(self._waiting[latest][0])
+        return latest if self._end(latest, 0) > self._end(warm, 1) + joining else warm
+
+    def _end(self, architecture: Hashable, joining: int) -> float:
+        """When the waiting cells of an architecture would be through, with its workers and `joining` more."""
+        jobs = self._waiting[architecture]
+        workers = self._at_work[architecture] + joining
+        return ceil(len(jobs) / max(workers, 1)) * self.expected(jobs[0])
