@@ -1,12 +1,11 @@
 """What is wrong with an experiment file, in one line: the rule, the value, where it stands, the remedy."""
 
-import difflib
-from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
 from trainables.config import Frozen
+from trainables.errors import nearest
 
 _RULES = {
     "greater_than_equal": "must be at least {ge}",
@@ -60,13 +59,6 @@ def explain(error: ValidationError, model: type[Frozen], source: str, place: str
         rules = [_rule(p) for p in problems if _walk(model, p["loc"])[0] == path]
         text = f"{where} {_either(rules)}, got {shown(problem['input'])}"
     return printable(f"{text} ({source}: {where})")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy for a misspelt name."""
-    options = list(known)
-    close = difflib.get_close_matches(name.casefold(), options, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(options)}"
 
 
 def printable(text: str) -> str:

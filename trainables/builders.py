@@ -1,29 +1,22 @@
 """A user's own model builders: found, digested, called, and held to the zoo's contract."""
 
-import difflib
 import importlib
 import importlib.machinery
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from trainables.errors import ModelError
+from trainables.errors import ModelError, nearest
 from trainables.files import file_digest
 from trainables.weights import one_line
 
 if TYPE_CHECKING:
     import keras
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name closest to a mistyped one, whatever the case."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    return by_lower[difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0)[0]]
 
 
 def source_digest(model: str, import_path: Path | str | None) -> str:
@@ -96,7 +89,7 @@ def _import_builder(model: str) -> Any:
     if callable(builder):
         return builder
     public = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
-    hint = f"; did you mean {module_name}:{nearest(attribute, public)}?" if public else ""
+    hint = f"; {nearest(attribute, public)}"
     raise ModelError(f"module {module_name!r} has no builder {attribute!r} (model: {model}){hint}")
 
 

@@ -4,6 +4,9 @@ A `RayfoldError` is bad input, not a bug: its message is one line that names the
 remedy, and the command line ends with exit code 2. Anything else keeps its traceback.
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class RayfoldError(Exception):
     """Base of all errors that the user can mend."""
@@ -31,3 +34,11 @@ class ResourceError(RayfoldError):
 
 class RunFolderError(RayfoldError):
     """The run folder cannot be read, written or locked."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A remedy for a name that does not exist: the known one that is most like it, or all of them."""
+    by_folded = {option.casefold(): option for option in known}
+    if alike := difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5):
+        return f"did you mean {by_folded[alike[0]]!r}?"
+    return f"there are {', '.join(map(repr, by_folded.values()))}" if by_folded else "there are none"

@@ -18,10 +18,10 @@ import numpy as np
 import pandas as pd
 
 from trainables.config import PhantomData, digest
-from trainables.errors import DataError
+from trainables.errors import DataError, nearest
 from trainables.files import replacing
 from trainables.readers import Pixels, UnreadableImage, content_hash, read_image
-from trainables.sources import Source, list_images, nearest
+from trainables.sources import Source, list_images
 
 #: Smaller images show nothing; shorter edge, in pixels.
 MIN_EDGE = 8

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables import builders, lite0
-from trainables.builders import nearest
-from trainables.errors import ModelError
+from trainables.errors import ModelError, nearest
 from trainables.files import file_digest
 from trainables.weights import copy_by_name, download, is_keras3, lite0_file, load_whole, read_state_dict
 
@@ -112,8 +111,7 @@ def check_model_name(model: str) -> None:
     if colon and all(part.isidentifier() for part in [*module.split("."), builder]):
         return
     raise ModelError(
-        f"model must be a name of the zoo or 'package.module:builder', got {model!r}; "
-        f"did you mean {nearest(model, MODELS)}?"
+        f"model must be a name of the zoo or 'package.module:builder', got {model!r}; {nearest(model, MODELS)}"
     )
 
 

@@ -147,7 +147,11 @@ VALUES = {
     "empty candidates": (put("candidates", []), "candidates must have at least 1 entry"),
     "a name that is a path": (put("name", "../study"), "name must match", "'../study'"),
     "a name with a newline": (put("candidates.0.name", "a\nb"), "candidates[0].name must match", "'a\\nb'"),
-    "unknown model": (put("candidates.0.model", "EfficientNetB9"), "did you mean EfficientNetB", "candidates[0].model"),
+    "unknown model": (
+        put("candidates.0.model", "EfficientNetB9"),
+        "did you mean 'EfficientNetB",
+        "candidates[0].model",
+    ),
     "a builder without a size": (
         put("candidates", [{"model": "my.models:build"}]),
         "candidates[0].image_size is missing",
@@ -569,7 +573,7 @@ def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     assert (code, err) == (0, "")
     assert "16 images" in out
     assert all(line.isprintable() for line in out.splitlines())
-    assert len(out.splitlines()) == 2 + 2 + 3 + 2 + 1  # experiment, data, classes, folds, cells, candidate, resources
+    assert len(out.splitlines()) == 2 + 2 + 3 + 2 + 2  # experiment, data, classes, folds, cells, candidate, resources
 
 
 @pytest.mark.parametrize("name", ['it\'s "x" [red]', "new\nline", "übung 模型", "\x1b[31mred"])

@@ -329,7 +329,7 @@ def test_bad_yaml_is_one_line(text: str, said: str) -> None:
         (START + "resources: {gpu_per_cell: 1}\ncandidates: [{model: TinyCNN}]", "did you mean 'gpus_per_cell'?"),
         (START + "candidates: [{model: TinyCNN}, {model: TinyCNN, lerning_rate: 1}]", "candidates[1].lerning_rate"),
         (START + "candidates: [{model: TinyCNN, augmentation: {flp: true}}]", "candidates[0].augmentation.flp"),
-        (START + "candidates: [{model: EficientNetB0}]", "did you mean EfficientNetB0?"),
+        (START + "candidates: [{model: EficientNetB0}]", "did you mean 'EfficientNetB0'?"),
         # a key that is also the name of a union's branch
         (
             START.replace("path: images", "path: x, folder: y") + "candidates: [{model: TinyCNN}]",
@@ -344,7 +344,7 @@ def test_an_unknown_key_names_the_nearest(text: str, said: str) -> None:
 
 def test_an_unknown_key_like_no_other_lists_them_all() -> None:
     message = refusal(START + "folds: {zzzzzz: 3}\ncandidates: [{model: TinyCNN}]")
-    assert "there are k, test_set, validation_fraction, seed" in message
+    assert "there are 'k', 'test_set', 'validation_fraction', 'seed'" in message
 
 
 @pytest.mark.parametrize(
