@@ -101,8 +101,6 @@ class Cell:
         epoch = len(self._training_state.epochs) + 1
         head_only = epoch <= self._training.frozen_epochs
         learning_rate = self._learning_rate(head_only)
-        if epoch == self._training.frozen_epochs + 1 > 1:
-            self._session.reset_optimizer()
         self._session.set_learning_rate(learning_rate)
         train, validation = self._parts.train, self._parts.validation
         train.shuffle(self._spec.seed, epoch)

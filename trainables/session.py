@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from trainables import zoo
 from trainables.architecture import Architecture
 from trainables.config import Augmentation
+from trainables.optimizers import SGD, Adam
 
 Arrays = list[NDArray[Any]]
 
@@ -31,9 +32,11 @@ class Session:
         self._initial = {seed: self.model.get_weights()}
         self._augment = _augmentation_layers(architecture.augmentation)
         self._variables = list(self.model.trainable_variables)
-        self.optimizer = _optimizer(architecture.optimizer)
-        # The optimizer's variables must exist before the step is traced, or it is traced twice.
-        self.optimizer.build(self._variables)
+        self._head = _head_layers(self.model)
+        self._head_variables = [variable for layer in self._head for variable in layer.trainable_variables]
+        create = {"adam": Adam, "sgd": SGD}[architecture.optimizer]
+        # One optimizer per phase: what the head's has seen must not drive the backbone once it is released.
+        self._optimizers = {False: create(self._variables), True: create(self._head_variables)}
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
         self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
@@ -44,19 +47,15 @@ class Session:
         if seed not in self._initial:
             self._initial = {seed: self._build(seed).get_weights()}
         self.model.set_weights(self._initial[seed])
-        self.reset_optimizer()
+        for optimizer in self._optimizers.values():
+            optimizer.reset()
         for index, state in enumerate(self._random_states()):
             (value,) = np.random.SeedSequence([seed, index]).generate_state(1)
             state.assign(np.array([value, 0], dtype=np.uint32))
 
-    def reset_optimizer(self) -> None:
-        """Forget momenta and step count, as the release of a frozen backbone demands."""
-        for variable in self.optimizer.variables:
-            if variable is not self.optimizer.learning_rate:
-                variable.assign(np.zeros(variable.shape, variable.dtype))
-
     def set_learning_rate(self, value: float) -> None:
-        self.optimizer.learning_rate.assign(value)
+        for optimizer in self._optimizers.values():
+            optimizer.learning_rate.assign(value)
 
     def prepare(self, head_only: bool) -> None:
         """Trace the training step unless that has been done."""
@@ -107,7 +106,8 @@ class Session:
         return model
 
     def _state_variables(self) -> list[Any]:
-        return [*self.model.weights, *self.optimizer.variables, *self._random_states()]
+        slots = [variable for optimizer in self._optimizers.values() for variable in optimizer.variables]
+        return [*self.model.weights, *slots, *self._random_states()]
 
     def _random_states(self) -> list[Any]:
         """The states of Keras's seed generators: variables of the model that are not weights."""
@@ -120,10 +120,10 @@ class Session:
 
     def _trace_step(self, head_only: bool) -> Any:
         """The training step as a graph; with `head_only` the backbone also keeps its normalisation statistics."""
-        head = _head_layers(self.model)
-        frozen = [layer for layer in self.model.layers if layer not in head and layer.trainable] if head_only else []
-        head_ids = {id(variable) for layer in head for variable in layer.trainable_variables}
-        variables = [v for v in self._variables if id(v) in head_ids] if head_only else self._variables
+        frozen = [layer for layer in self.model.layers if layer not in self._head and layer.trainable]
+        frozen = frozen if head_only else []
+        variables = self._head_variables if head_only else self._variables
+        optimizer = self._optimizers[head_only]
 
         def step(pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.cast(pixels, tf.float32)
@@ -134,7 +134,8 @@ class Session:
                 truth = tf.one_hot(labels, self._architecture.n_classes)
                 losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
                 objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)
-            self.optimizer.apply(tape.gradient(objective, variables), variables)
+            gradients = tape.gradient(objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            optimizer.apply(gradients)
             hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
             return tf.reduce_sum(losses), hits
 
@@ -157,12 +158,6 @@ def _python_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(before)
-
-
-def _optimizer(name: str) -> keras.optimizers.Optimizer:
-    if name == "adam":
-        return keras.optimizers.Adam(learning_rate=1e-3)
-    return keras.optimizers.SGD(learning_rate=1e-3, momentum=0.9)
 
 
 def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
