@@ -5,7 +5,7 @@ PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow bench lint clean
 
 setup: $(INSTALLED)
 
@@ -23,6 +23,9 @@ test: setup
 
 test-slow: setup
 	$(VENV)/bin/python -m pytest -m slow
+
+bench: setup
+	$(VENV)/bin/python -m benchmarks
 
 lint: setup
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -26,7 +26,7 @@ class Schedule:
     While a worker's part of the costliest waiting architecture is long against building and tracing it (`setup`
     seconds), the longest cells go first (Graham 1969), since a long cell that starts late is what delays the end. Where
     set-up counts, a free worker keeps its architecture, unless another one is so far behind that even after a set-up
-    the end would come earlier; a cold worker takes the architecture that would end last.
+    the end would come earlier; a cold one takes an architecture that nobody works on, else the one that would end last.
     """
 
     def __init__(self, jobs: Iterable[Job], setup: float = 60.0) -> None:
@@ -84,7 +84,9 @@ class Schedule:
             return costliest
         latest = max(self._waiting, key=lambda architecture: self._end(architecture, 0))
         if warm is None or warm not in self._waiting:
-            return latest
+            # One more set-up of an architecture that has a worker is dearer than the first of one that has none.
+            alone = [architecture for architecture in self._waiting if not self._at_work[architecture]]
+            return max(alone, key=lambda architecture: self._end(architecture, 1)) if alone else latest
         joining = self._setup + self.expected(self._waiting[latest][0])
         return latest if self._end(latest, 0) > self._end(warm, 1) + joining else warm
 

@@ -90,6 +90,19 @@ def slots(share: dict[str, float], present: Sequence[dict[str, Any]]) -> int:
     return sum(_fits(node, share) for node in present)
 
 
+def _slots_now(share: dict[str, float], period: float = 2.0) -> Callable[[], int]:
+    """`slots` of the living nodes, looked up at most every `period` seconds."""
+    known, until = 0, 0.0
+
+    def now() -> int:
+        nonlocal known, until
+        if time.monotonic() >= until:
+            known, until = slots(share, nodes()), time.monotonic() + period
+        return known
+
+    return now
+
+
 def _fits(node: dict[str, Any], share: dict[str, float]) -> int:
     by_cpu = int(node["cpus"] // share["CPU"])
     if not share["GPU"]:
@@ -132,7 +145,7 @@ def train_cells(
     A cell that fails is tried again up to `resources.retries` times; the outcome of each stands in its ledger entry.
     """
     share = cell_share(resources, nodes())
-    searcher = CellSearcher(entries, jobs, lambda: slots(share, nodes()), resources.retries, progress)
+    searcher = CellSearcher(entries, jobs, _slots_now(share), resources.retries, progress)
     searcher.constants = {"run": str(layout.root), "share": share, "import_path": str(import_path)}
     tuner = tune.Tuner(
         CellTrainable,

@@ -28,6 +28,7 @@ from trainables.pipeline import Batches
 from trainables.session import Session
 
 _CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume states
+_DISK_BYTES_PER_SECOND = 200e6  # a first guess
 _STATE_PERIOD = 2.0  # seconds between notes of progress in the ledger
 
 
@@ -74,7 +75,8 @@ class Cell:
         if saved:
             self._session.set_state(saved.state)
         self._training_state = saved or TrainingState()
-        self._checkpoint_cost, self._last_checkpoint, self._last_note = 0.0, time.monotonic(), 0.0
+        self._checkpoint_cost = self._session.state_bytes / _DISK_BYTES_PER_SECOND  # until one has been measured
+        self._last_checkpoint, self._last_note = time.monotonic(), 0.0
         board = self._layout.tensorboard / self._spec.candidate.id / f"fold_{self._spec.fold}_seed_{self._spec.seed}"
         if not saved:
             shutil.rmtree(board, ignore_errors=True)

@@ -86,6 +86,13 @@ class Session:
         for variable, array in zip(self._state_variables(), arrays, strict=True):
             variable.assign(array)
 
+    @property
+    def state_bytes(self) -> int:
+        """Size of `state` and the best weights together."""
+        elements = [variable.shape.num_elements() for variable in (v.value for v in self.model.weights)]
+        slots = [v.shape.num_elements() for optimizer in self._optimizers.values() for v in optimizer.variables]
+        return int(4 * (2 * sum(elements) + sum(slots)))
+
     def probability_model(self) -> keras.Model:
         """The model with a softmax on top, sharing this session's weights: what users save and load."""
         probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(self.model.outputs[0])

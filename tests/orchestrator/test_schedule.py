@@ -77,8 +77,14 @@ def test_few_short_cells_keep_their_workers_warm() -> None:
     assert makespan == SETUP + 5 * 20
 
 
+def test_two_models_of_unlike_cost_get_a_worker_each() -> None:
+    jobs = [Job(f"{a}/{i}", a, cost) for a, cost in (("A", 14.0), ("B", 8.0)) for i in range(5)]
+    _, setups, _ = simulate(jobs, 2, {job.key: job.cost for job in jobs})
+    assert setups <= 3  # B's worker may lend a hand at the end
+
+
 def test_the_costliest_start_first() -> None:
-    jobs = [*(Job(f"small/{i}", "small", 10.0) for i in range(20)), *(Job(f"big/{i}", "big", 100.0) for i in range(4))]
+    jobs = [*(Job(f"small/{i}", "small", 10.0) for i in range(20)), *(Job(f"big/{i}", "big", 900.0) for i in range(4))]
     schedule = Schedule(jobs, SETUP)
     first = [schedule.take(None) for _ in range(2)]
     assert [job.architecture for job in first if job] == ["big", "big"]

@@ -1,0 +1,1 @@
+"""What README quotes, measured: `make bench`. Nothing here is imported by rayfold."""
