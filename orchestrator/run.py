@@ -1,7 +1,7 @@
 """The main job: data, folds, cells, results. Running it again continues where the ledger stands."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,14 +13,17 @@ from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
 from orchestrator.figures import draw_figures
+from orchestrator.packing import Packing, Probe, cell_share
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from orchestrator.report import write_report
 from orchestrator.results import load_run
+from trainables.architecture import Architecture
 from trainables.config import Candidate
 from trainables.errors import ModelError, RunFolderError
 from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import Entry
+from trainables.probe import measure
 from trainables.store import build_store, open_store
 
 
@@ -58,16 +61,36 @@ def write_reports(layout: RunLayout) -> None:
 
 
 def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
+    experiment = prepared.experiment
     with tuning.cluster(address) as nodes:
-        tuning.cell_share(prepared.experiment.resources, nodes)
+        share = cell_share(experiment.resources, nodes, len(prepared.entries))
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
+        probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+        packing = Packing(tuning.nodes, share, probed)
+        work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
         with progress:
-            experiment = prepared.experiment
-            pace = GPU_GIGAFLOPS if any(node["gpus"] for node in nodes) else CPU_GIGAFLOPS
-            work = jobs(missing, prepared.folds, pace)
-            return tuning.train_cells(missing, work, experiment.resources, prepared.layout, experiment.folder, progress)
+            retries = experiment.resources.retries
+            return tuning.train_cells(missing, work, packing, retries, prepared.layout, experiment.folder, progress)
+
+
+def _probe(missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
+    """The part of a GPU that a cell of each architecture needs; a whole one where that cannot be measured."""
+    batch_sizes: dict[str, int] = {}
+    for entry in missing:
+        key = Architecture.of(entry.spec).key
+        batch_sizes[key] = max(batch_sizes.get(key, 0), entry.spec.candidate.training.batch_size)
+    found = tuning.on_cluster(measure, list(batch_sizes.items()), gpus=1)
+    shares: dict[Hashable, float] = {}
+    for key, measured in zip(batch_sizes, found, strict=True):
+        if isinstance(measured, tuple):
+            shares[key] = Probe(*measured).share
+            model = Architecture.model_validate_json(key).model
+            progress.say(
+                f"probe   {model}: {measured[0] / 2**20:.0f} MiB, {measured[2]:.0%} busy, {shares[key]:g} GPU per cell"
+            )
+    return shares
 
 
 def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:
@@ -90,7 +113,8 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
         (c.model_dump(mode="json"), channels, classes, str(prepared.experiment.folder)) for c in doubtful.values()
     ]
     for candidate, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
-        if problem:
+        # Anything else that goes wrong in a user's builder belongs to its cells, and must not stop the others.
+        if isinstance(problem, str):
             raise ModelError(f"{problem} (candidate {candidate.name!r})")
 
 

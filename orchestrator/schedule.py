@@ -56,6 +56,11 @@ class Schedule:
         self._at_work[chosen] += 1
         return job
 
+    def hand_back(self, job: Job) -> None:
+        """Undo `take`: there was no room for the cell after all."""
+        self._at_work[job.architecture] -= 1
+        self._waiting.setdefault(job.architecture, deque()).appendleft(job)
+
     def release(self, job: Job, seconds: float | None) -> None:
         """A worker is through with a cell; `seconds`: what training and scoring took, None if it failed."""
         self._at_work[job.architecture] -= 1

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,9 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.experiment import Resources
+from orchestrator.packing import Packing
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
-from trainables.errors import ResourceError
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
 from trainables.store import Chunk, decode_chunk
@@ -54,7 +54,12 @@ def _usable_cpus() -> int:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """The living nodes: host, cpus, gpus."""
+    """The living nodes: host, cpus, gpus; looked up at most every two seconds."""
+    return _nodes_at(int(time.monotonic() / 2))
+
+
+@lru_cache(maxsize=1)
+def _nodes_at(_moment: int) -> list[dict[str, Any]]:
     return [
         {
             "host": node["NodeManagerHostname"],
@@ -64,52 +69,6 @@ def nodes() -> list[dict[str, Any]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
-
-
-def cell_share(resources: Resources, present: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """CPUs and GPUs of one cell on these nodes; ResourceError when no node can ever give that much."""
-    gpu_nodes = [node for node in present if node["gpus"] > 0]
-    gpus = resources.gpus_per_cell
-    if gpus == "auto":
-        gpus = 1.0 if gpu_nodes else 0.0
-    cpus = resources.cpus_per_cell
-    if cpus == "auto":
-        cpus = max(1, int(min(node["cpus"] / node["gpus"] * gpus for node in gpu_nodes))) if gpus and gpu_nodes else 1
-    share = {"CPU": float(cpus), "GPU": float(gpus)}
-    if slots(share, present) == 0:
-        largest = "; ".join(f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs" for node in present)
-        raise ResourceError(
-            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node of the cluster has ({largest}): "
-            f"lower resources.gpus_per_cell or resources.cpus_per_cell"
-        )
-    return share
-
-
-def slots(share: dict[str, float], present: Sequence[dict[str, Any]]) -> int:
-    """How many cells these nodes can train at once."""
-    return sum(_fits(node, share) for node in present)
-
-
-def _slots_now(share: dict[str, float], period: float = 2.0) -> Callable[[], int]:
-    """`slots` of the living nodes, looked up at most every `period` seconds."""
-    known, until = 0, 0.0
-
-    def now() -> int:
-        nonlocal known, until
-        if time.monotonic() >= until:
-            known, until = slots(share, nodes()), time.monotonic() + period
-        return known
-
-    return now
-
-
-def _fits(node: dict[str, Any], share: dict[str, float]) -> int:
-    by_cpu = int(node["cpus"] // share["CPU"])
-    if not share["GPU"]:
-        return by_cpu
-    per_gpu = int(1 // share["GPU"]) if share["GPU"] <= 1 else 1
-    by_gpu = int(node["gpus"]) * per_gpu if share["GPU"] <= 1 else int(node["gpus"] // share["GPU"])
-    return min(by_cpu, by_gpu)
 
 
 def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
@@ -124,34 +83,39 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
             pending.append(task.remote(chunks[position + ahead]))
 
 
-def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Call a function once per tuple of arguments in fresh Ray worker processes; the results in order."""
-    task = ray.remote(max_calls=1)(function)
-    return list(ray.get([task.remote(*each) for each in arguments]))
+def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0) -> list[Any]:
+    """Call a function once per tuple of arguments in fresh Ray worker processes; results, or errors, in order."""
+    task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(function)
+    results = []
+    for reference in [task.remote(*each) for each in arguments]:
+        try:
+            results.append(ray.get(reference))
+        except ray.exceptions.RayError as error:
+            results.append(error)
+    return results
 
 
 def train_cells(
     entries: Sequence[Entry],
     jobs: Sequence[Job],
-    resources: Resources,
+    packing: Packing,
+    retries: int,
     layout: RunLayout,
     import_path: Path,
     progress: RunProgress,
 ) -> bool:
     """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the work early.
 
-    `jobs`: architecture and estimated cost of each entry.
-
-    A cell that fails is tried again up to `resources.retries` times; the outcome of each stands in its ledger entry.
+    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again up to `retries` times; the
+    outcome of each stands in its ledger entry.
     """
-    share = cell_share(resources, nodes())
-    searcher = CellSearcher(entries, jobs, _slots_now(share), resources.retries, progress)
-    searcher.constants = {"run": str(layout.root), "share": share, "import_path": str(import_path)}
+    searcher = CellSearcher(entries, jobs, packing, retries, progress)
+    searcher.constants = {"run": str(layout.root), "import_path": str(import_path)}
     tuner = tune.Tuner(
         CellTrainable,
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            num_samples=len(entries) * (1 + resources.retries),
+            num_samples=10**9,  # the searcher knows when it is through
             reuse_actors=True,
             metric="epoch",
             mode="max",
@@ -175,20 +139,21 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     """Suggests each cell once, and again after a failure while tries are left; `Schedule` says which one is next.
 
     Retrying is done here and not by Tune, so that a retried cell waits behind the others and every attempt is seen.
-    `slots` tells how many cells may run at once; it is asked every time, since nodes come and go.
+    `packing` says what share a cell gets and whether it fits, every time anew, since nodes come and go. A cell that ran
+    out of memory on a part of a GPU gets a larger part, and that attempt is not counted.
     """
 
     def __init__(
         self,
         entries: Sequence[Entry],
         jobs: Sequence[Job],
-        slots: Callable[[], int],
+        packing: Packing,
         retries: int,
         progress: RunProgress,
     ) -> None:
         super().__init__(metric="epoch", mode="max")
         self.constants: dict[str, Any] = {}
-        self._slots, self._progress = slots, progress
+        self._packing, self._progress = packing, progress
         self._schedule = Schedule(jobs)
         self._entries = {entry.spec.key: entry for entry in entries}
         self._tries = dict.fromkeys(self._entries, 1 + retries)
@@ -207,18 +172,22 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if not self._schedule:
             # A running cell may still fail and come back, so the end is near only when none is running.
             return None if self._running else Searcher.FINISHED
-        if len(self._running) >= max(1, self._slots()):
-            return None
-        job = self._schedule.take(self._free.pop() if self._free else None)
+        job = self._schedule.take(self._free[-1] if self._free else None)
         if job is None:
             return None
+        running = [each.architecture for each in self._running.values()]
+        if running and not self._packing.fits(job.architecture, running):
+            self._schedule.hand_back(job)
+            return None
+        if self._free:
+            self._free.pop()
         self._running[trial_id] = job
         self._tries[job.key] -= 1
         spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor)
-        return {**self.constants, "key": spec.key}
+        return {**self.constants, "share": self._packing.share(job.architecture), "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if job := self._running.get(trial_id):
@@ -239,6 +208,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed":  # the process died without a word
             reason = "the worker process died (killed, out of memory, or its node was lost)"
             state = entry.update(state="failed", reason=reason)
+        if state.out_of_memory and self._packing.enlarge(job.architecture):
+            self._tries[job.key] += 1
         again = self._tries[job.key] > 0
         if again:
             self._schedule.put_back(job)

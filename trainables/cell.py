@@ -219,7 +219,8 @@ class Cell:
         if not isinstance(error, RayfoldError | DivergedError):
             reason = f"{type(error).__name__}: {reason}"
         text = "".join(traceback.format_exception(error))
-        self.entry.update(state="failed", reason=reason[:500], traceback=text)
+        out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
+        self.entry.update(state="failed", reason=reason[:500], traceback=text, out_of_memory=out_of_memory)
 
 
 def _device() -> str:

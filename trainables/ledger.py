@@ -52,6 +52,7 @@ class CellState(Frozen):
     state: State = "missing"
     reason: str = Field("", description="Why it failed: one line.")
     traceback: str = ""
+    out_of_memory: bool = Field(False, description="Whether it failed because its device had no memory left.")
     attempts: int = 0
     epochs: int = 0
     best_epoch: int | None = Field(None, description="Counted from 1.")

@@ -28,8 +28,9 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         sys.path.insert(0, config["import_path"])
         from trainables import worker  # imports TensorFlow
 
-        worker.configure_tensorflow(int(config["share"]["CPU"]))
-        self._worker = worker.Worker()
+        cpus = config["share"]["CPU"]
+        worker.configure_tensorflow(int(cpus))
+        self._worker = worker.Worker(worker.session_budget(cpus))
         # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
         self._cell: Any = None
         self._start_seconds = time.time() - began

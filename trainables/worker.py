@@ -3,9 +3,11 @@
 Knows the ledger and TensorFlow, but not Ray: `trainable.py` is the thin adapter to Ray Tune.
 """
 
+import os
 from collections import OrderedDict
 from pathlib import Path
 
+import psutil
 import tensorflow as tf
 
 from trainables.architecture import Architecture
@@ -14,7 +16,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import read_entry
 from trainables.session import Session
 
-_SESSIONS = 2  # compiled models that a worker keeps; the least recently used goes first
+_MEMORY_SHARE = 0.25  # of a worker's part of the machine's memory may go to models that wait to be used again
 
 
 def configure_tensorflow(cpus: int) -> None:
@@ -31,9 +33,10 @@ def configure_tensorflow(cpus: int) -> None:
 
 
 class Worker:
-    """Opens cells; keeps sessions by architecture."""
+    """Opens cells; keeps sessions by architecture while they fit `budget_bytes`, the latest in any case."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget_bytes: float) -> None:
+        self._budget = budget_bytes
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def open(self, run: Path, key: str, start_seconds: float) -> Cell:
@@ -45,8 +48,14 @@ class Worker:
     def session(self, architecture: Architecture, seed: int) -> Session:
         key = architecture.key
         if key not in self._sessions:
-            while len(self._sessions) >= _SESSIONS:
-                self._sessions.popitem(last=False)
             self._sessions[key] = Session(architecture, seed)
         self._sessions.move_to_end(key)
+        while len(self._sessions) > 1 and sum(s.state_bytes for s in self._sessions.values()) > self._budget:
+            self._sessions.popitem(last=False)
         return self._sessions[key]
+
+
+def session_budget(cpus: float) -> float:
+    """Bytes for the sessions of a worker that has `cpus` of this machine's cores."""
+    part = cpus / (os.cpu_count() or 1)
+    return _MEMORY_SHARE * min(part, 1.0) * psutil.virtual_memory().total

@@ -20,10 +20,10 @@ from trainables.ledger import Entry
 WORKER = """
 import json, os, sys
 from pathlib import Path
-run, keys, stop = json.loads(sys.argv[1])
+run, keys, stop, budget = json.loads(sys.argv[1])
 from trainables.worker import Worker, configure_tensorflow
 configure_tensorflow(1)
-worker = Worker()
+worker = Worker(budget)
 for key in keys:
     cell = worker.open(Path(run), key, 0.0)
     while not cell.done:
@@ -60,9 +60,9 @@ def prepared_run(
     return {(entry.spec.candidate.id, entry.spec.fold): entry for entry in prepared.entries}
 
 
-def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0) -> None:
+def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0, budget: float = 1e9) -> None:
     """Train cells one after another in one new process."""
-    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop])
+    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop, budget])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, arguments],
         cwd=ROOT,
@@ -96,6 +96,18 @@ def test_a_warm_worker_gives_the_bits_of_a_fresh_one(spots: Path, tmp_path: Path
     # The cells before it were different ones, so equality is not for want of randomness.
     assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"])
     assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"])
+
+
+def test_sessions_beyond_the_budget_are_built_again(spots: Path, tmp_path: Path) -> None:
+    def built(budget: float, folder: Path) -> list[bool]:
+        entries = prepared_run(folder, spots, text=EXPERIMENT.replace("learning_rate: 1e-3", "dropout: 0.1"))
+        a, b, c = entries["plain", 0], entries["slower", 0], entries["plain", 1]
+        work(folder, [a, b, c], budget=budget)
+        same_result(a, a)
+        return [entry.state().seconds.build > 0.5 for entry in (a, b, c)]
+
+    assert built(1e9, tmp_path / "roomy") == [True, True, False]
+    assert built(0, tmp_path / "narrow") == [True, True, True]
 
 
 @pytest.mark.parametrize("training", ["", "frozen_epochs: 2"])

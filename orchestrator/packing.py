@@ -1,0 +1,93 @@
+"""How much of a node one cell gets, by architecture: pure arithmetic over nodes and shares.
+
+With `gpus_per_cell: auto` a short probe says how many cells of an architecture one GPU can hold. An architecture that
+runs out of memory all the same gets a larger share from then on.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.experiment import Resources
+from trainables.errors import ResourceError
+
+Share = dict[str, float]
+
+_MOST_CELLS_PER_GPU = 8
+_CONTEXT_BYTES = 600e6  # what CUDA and its libraries keep for each process, whatever it computes
+_USABLE = 0.9  # of a GPU's memory, since peaks of neighbours need not coincide with the probe's
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a few training steps of one architecture alone on a GPU took."""
+
+    peak_bytes: float
+    total_bytes: float
+    utilisation: float
+
+    @property
+    def share(self) -> float:
+        """The part of a GPU that one cell needs, such that whole numbers of cells fill it."""
+        by_memory = int(_USABLE * self.total_bytes / (self.peak_bytes + _CONTEXT_BYTES))
+        by_compute = int(1 / max(self.utilisation, 1e-3))
+        return 1 / max(1, min(by_memory, by_compute, _MOST_CELLS_PER_GPU))
+
+
+class Packing:
+    """The share of each architecture, and whether one more cell fits beside those that run."""
+
+    def __init__(
+        self, nodes: Callable[[], Sequence[Mapping[str, Any]]], share: Share, probed: Mapping[Hashable, float]
+    ):
+        self._nodes, self._share = nodes, share
+        self._gpus: dict[Hashable, float] = dict(probed)
+
+    def share(self, architecture: Hashable) -> Share:
+        """CPUs and GPUs of one cell; those who share a GPU share its CPUs too."""
+        gpus = self._gpus.get(architecture, self._share["GPU"])
+        part = gpus / self._share["GPU"] if self._share["GPU"] else 1.0
+        return {"CPU": float(max(1, int(self._share["CPU"] * part))), "GPU": gpus}
+
+    def fits(self, architecture: Hashable, running: Iterable[Hashable]) -> bool:
+        """Whether the cluster as a whole has room for one more; a share that fits no node at all was refused before."""
+        wanted = [self.share(each) for each in (*running, architecture)]
+        nodes = self._nodes()
+        return all(
+            sum(share[resource] for share in wanted) <= sum(node[name] for node in nodes) + 1e-6
+            for resource, name in (("CPU", "cpus"), ("GPU", "gpus"))
+        )
+
+    def enlarge(self, architecture: Hashable) -> bool:
+        """Give an architecture twice its part of a GPU; False where it has a whole one already, or none."""
+        gpus = self.share(architecture)["GPU"]
+        if not 0 < gpus < 1:
+            return False
+        self._gpus[architecture] = min(1.0, 2 * gpus)
+        return True
+
+
+def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]], cells: int) -> Share:
+    """CPUs and GPUs of one cell on these nodes; ResourceError when no node can ever give that much.
+
+    CPUs by default: with GPUs an equal share per GPU; without, one, or more where there are fewer cells than cores.
+    That depends on the experiment and the cluster alone, never on timing, since the number of threads decides the last
+    bits of a result.
+    """
+    gpu_nodes = [node for node in nodes if node["gpus"] > 0]
+    gpus = resources.gpus_per_cell
+    if gpus == "auto":
+        gpus = 1.0 if gpu_nodes else 0.0
+    cpus = resources.cpus_per_cell
+    if cpus == "auto" and gpus and gpu_nodes:
+        cpus = max(1, int(min(node["cpus"] / node["gpus"] * min(gpus, node["gpus"]) for node in gpu_nodes)))
+    elif cpus == "auto":
+        total, largest = sum(node["cpus"] for node in nodes), max(node["cpus"] for node in nodes)
+        cpus = max(1, int(min(total // max(cells, 1), largest)))
+    if not any(node["cpus"] >= cpus and node["gpus"] >= gpus for node in nodes):
+        largest_nodes = "; ".join(f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs" for node in nodes)
+        raise ResourceError(
+            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node of the cluster has ({largest_nodes}): "
+            f"lower resources.gpus_per_cell or resources.cpus_per_cell"
+        )
+    return {"CPU": float(cpus), "GPU": float(gpus)}

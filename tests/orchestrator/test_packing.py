@@ -1,0 +1,70 @@
+"""How cells share nodes."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.experiment import Resources
+from orchestrator.packing import Packing, Probe, cell_share
+from trainables.errors import ResourceError
+
+CPU_NODE = {"host": "c", "cpus": 8.0, "gpus": 0.0}
+GPU_NODE = {"host": "g", "cpus": 32.0, "gpus": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("resources", "nodes", "cells", "expected"),
+    [
+        ({}, [CPU_NODE], 100, {"CPU": 1, "GPU": 0}),
+        ({}, [CPU_NODE], 2, {"CPU": 4, "GPU": 0}),
+        ({}, [CPU_NODE, CPU_NODE], 1, {"CPU": 8, "GPU": 0}),
+        ({}, [CPU_NODE, GPU_NODE], 100, {"CPU": 8, "GPU": 1}),
+        ({"gpus_per_cell": 0.5}, [GPU_NODE], 100, {"CPU": 4, "GPU": 0.5}),
+        ({"gpus_per_cell": 2}, [GPU_NODE], 100, {"CPU": 16, "GPU": 2}),
+        ({"gpus_per_cell": 0}, [GPU_NODE], 100, {"CPU": 1, "GPU": 0}),
+        ({"cpus_per_cell": 3}, [GPU_NODE], 100, {"CPU": 3, "GPU": 1}),
+    ],
+)
+def test_share(resources: dict[str, Any], nodes: list[dict[str, Any]], cells: int, expected: dict[str, float]) -> None:
+    assert cell_share(Resources(**resources), nodes, cells) == expected
+
+
+@pytest.mark.parametrize("resources", [{"gpus_per_cell": 1}, {"gpus_per_cell": 0.1}, {"cpus_per_cell": 9}])
+def test_what_no_node_has_is_refused(resources: dict[str, Any]) -> None:
+    with pytest.raises(ResourceError, match="no node of the cluster has") as refusal:
+        cell_share(Resources(**resources), [CPU_NODE, CPU_NODE], 10)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("peak", "utilisation", "share"),
+    [
+        (30e9, 0.2, 1 / 2),  # memory lets two in
+        (1e9, 0.95, 1.0),  # busy with one alone
+        (1e9, 0.30, 1 / 3),
+        (79e9, 0.1, 1.0),
+        (0.1e9, 0.0, 1 / 8),  # bounded, whatever is measured
+    ],
+)
+def test_a_probe_chooses_how_many_cells_share_a_gpu(peak: float, utilisation: float, share: float) -> None:
+    assert Probe(peak, 80e9, utilisation).share == share
+
+
+def test_packing_fills_the_cluster_and_no_more() -> None:
+    packing = Packing(lambda: [GPU_NODE], {"CPU": 8.0, "GPU": 1.0}, {"small": 0.25})
+    assert packing.share("small") == {"CPU": 2.0, "GPU": 0.25}
+    assert packing.share("big") == {"CPU": 8.0, "GPU": 1.0}
+    assert packing.fits("small", ["small"] * 15)
+    assert not packing.fits("small", ["small"] * 16)
+    assert packing.fits("big", ["big"] * 2 + ["small"] * 4)
+    assert not packing.fits("big", ["big"] * 3 + ["small"] * 1)
+
+
+def test_out_of_memory_gives_a_larger_part_until_the_gpu_is_whole() -> None:
+    packing = Packing(lambda: [GPU_NODE], {"CPU": 8.0, "GPU": 1.0}, {"a": 0.25})
+    grown = []
+    while packing.enlarge("a"):
+        grown.append(packing.share("a")["GPU"])
+    assert grown == [0.5, 1.0]
+    assert not packing.enlarge("whole")
+    assert not Packing(lambda: [CPU_NODE], {"CPU": 1.0, "GPU": 0.0}, {}).enlarge("no GPU")
