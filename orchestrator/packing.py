@@ -58,12 +58,11 @@ class Packing:
             for resource, name in (("CPU", "cpus"), ("GPU", "gpus"))
         )
 
-    def enlarge(self, architecture: Hashable) -> bool:
-        """Give an architecture twice its part of a GPU; False where it has a whole one already, or none."""
-        gpus = self.share(architecture)["GPU"]
-        if not 0 < gpus < 1:
+    def enlarge(self, architecture: Hashable, had: float) -> bool:
+        """Whether a cell that ran out of memory on `had` GPUs can have more: twice that, if not more by now."""
+        if not 0 < had < 1:
             return False
-        self._gpus[architecture] = min(1.0, 2 * gpus)
+        self._gpus[architecture] = max(self.share(architecture)["GPU"], min(1.0, 2 * had))
         return True
 
 

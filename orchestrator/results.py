@@ -118,7 +118,8 @@ class Run:
         """How every cell stands and what it cost."""
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            facts = state.model_dump(exclude={"seconds", "versions", "digests", "traceback", "updated", "parameters"})
+            hidden = {"seconds", "versions", "digests", "traceback", "updated", "parameters", "out_of_memory"}
+            facts = state.model_dump(exclude=hidden)
             reason = {key: facts.pop(key) for key in ("state", "reason", "attempts", "epochs", "best_epoch")}
             seconds = {f"seconds_{phase}": value for phase, value in state.seconds.model_dump().items()}
             rows.append(

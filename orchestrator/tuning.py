@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
-from orchestrator.packing import Packing
+from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
 from trainables.layout import RunLayout
@@ -37,9 +37,9 @@ def cluster(address: str | None) -> Iterator[list[dict[str, Any]]]:
 
     A local cluster belongs to this run alone: it demands a random token, has no dashboard, and ends with the block.
     """
-    options: dict[str, Any] = (
-        {"address": address} if address else {"include_dashboard": False, "num_cpus": _usable_cpus()}
-    )
+    # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
+    own: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus()}
+    options = {"address": address} if address else own
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
@@ -157,7 +157,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._schedule = Schedule(jobs)
         self._entries = {entry.spec.key: entry for entry in entries}
         self._tries = dict.fromkeys(self._entries, 1 + retries)
-        self._running: dict[str, Job] = {}
+        self._running: dict[str, tuple[Job, Share]] = {}
         # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
         self._free: list[Hashable] = []
         by_key = {job.key: job for job in jobs}
@@ -175,28 +175,31 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         job = self._schedule.take(self._free[-1] if self._free else None)
         if job is None:
             return None
-        running = [each.architecture for each in self._running.values()]
+        running = [each.architecture for each, _ in self._running.values()]
         if running and not self._packing.fits(job.architecture, running):
             self._schedule.hand_back(job)
             return None
         if self._free:
             self._free.pop()
-        self._running[trial_id] = job
+        share = self._packing.share(job.architecture)
+        self._running[trial_id] = job, share
         self._tries[job.key] -= 1
         spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor)
-        return {**self.constants, "share": self._packing.share(job.architecture), "key": spec.key}
+        return {**self.constants, "share": share, "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if job := self._running.get(trial_id):
+        if trial_id in self._running:
+            job, _ = self._running[trial_id]
             monitor = self._entries[job.key].spec.candidate.training.monitor
             self._progress.epoch(job.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        if (job := self._running.pop(trial_id, None)) is None:
+        if trial_id not in self._running:
             return
+        job, share = self._running.pop(trial_id)
         entry = self._entries[job.key]
         state = entry.state()
         if state.state == "done":
@@ -208,7 +211,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed":  # the process died without a word
             reason = "the worker process died (killed, out of memory, or its node was lost)"
             state = entry.update(state="failed", reason=reason)
-        if state.out_of_memory and self._packing.enlarge(job.architecture):
+        if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1
         again = self._tries[job.key] > 0
         if again:

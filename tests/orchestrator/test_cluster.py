@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 
 from orchestrator import load_run
 from tests.conftest import ROOT
@@ -52,31 +53,31 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         "PYTHONPATH": str(ROOT),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_ADDRESS": f"{ray.util.get_node_ip_address()}:{port}",
         "RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     }
     command = [
-        Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        Path(sys.executable).with_name("ray"), "start", "--head", "--block",
         f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=3", "--num-gpus=2",
         "--disable-usage-stats",
     ]  # fmt: skip
     start = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     head = subprocess.Popen(list(map(str, command)), env=start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for listening in (port, dashboard):
-            wait_for(listening, head)
+        wait_for(ray.util.get_node_ip_address(), port, head)
+        wait_for("127.0.0.1", dashboard, head)
         yield environment
     finally:
         head.terminate()
         head.wait(60)
 
 
-def wait_for(port: int, head: subprocess.Popen[bytes]) -> None:
+def wait_for(host: str, port: int, head: subprocess.Popen[bytes]) -> None:
     for _ in range(600):
         assert head.poll() is None, "the head ended"
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
+            if probe.connect_ex((host, port)) == 0:
                 return
         time.sleep(0.1)
     raise AssertionError(f"nobody listens on port {port}")
@@ -121,3 +122,13 @@ def test_ray_job_submit(cluster: dict[str, str], spots: Path, tmp_path: Path) ->
     assert (load_run(run).cells["state"] == "done").all()
     nodes = load_run(run).provenance["invocations"][0]["cluster"]
     assert nodes[0]["gpus"] == 2
+
+
+def test_without_an_address_a_run_keeps_to_itself(cluster: dict[str, str], spots: Path, tmp_path: Path) -> None:
+    """Ray alone would join whatever cluster it finds on the machine."""
+    file = experiment(tmp_path, spots, "{model: TinyCNN, image_size: 32}", gpus=0)
+    own = {name: value for name, value in cluster.items() if not name.startswith("RAY_A")}
+    done = call(own, sys.executable, "-m", "orchestrator", "run", file, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (node,) = load_run(tmp_path / "run").provenance["invocations"][0]["cluster"]
+    assert node["gpus"] == 0

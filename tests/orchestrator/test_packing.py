@@ -62,9 +62,12 @@ def test_packing_fills_the_cluster_and_no_more() -> None:
 
 def test_out_of_memory_gives_a_larger_part_until_the_gpu_is_whole() -> None:
     packing = Packing(lambda: [GPU_NODE], {"CPU": 8.0, "GPU": 1.0}, {"a": 0.25})
-    grown = []
-    while packing.enlarge("a"):
-        grown.append(packing.share("a")["GPU"])
-    assert grown == [0.5, 1.0]
-    assert not packing.enlarge("whole")
-    assert not Packing(lambda: [CPU_NODE], {"CPU": 1.0, "GPU": 0.0}, {}).enlarge("no GPU")
+    assert packing.enlarge("a", 0.25)
+    assert packing.enlarge("a", 0.25)  # a neighbour that had started with the old part
+    assert packing.share("a")["GPU"] == 0.5
+    assert packing.enlarge("a", 0.5)
+    assert packing.share("a")["GPU"] == 1.0
+    assert packing.enlarge("a", 0.25)
+    assert packing.share("a")["GPU"] == 1.0
+    assert not packing.enlarge("a", 1.0)
+    assert not Packing(lambda: [CPU_NODE], {"CPU": 1.0, "GPU": 0.0}, {}).enlarge("no GPU", 0.0)

@@ -320,7 +320,7 @@ def test_bad_requests() -> None:
         build("EfficientNetB0", image_size=31)
     with pytest.raises(ModelError, match="TinyCNN takes no arguments, got depth"):
         build("TinyCNN", arguments={"depth": 3})
-    with pytest.raises(ModelError, match="did you mean TinyCNN"):
+    with pytest.raises(ModelError, match="did you mean 'TinyCNN'"):
         build("TinyCN")
     build("TinyCNN", image_size=16)
 
