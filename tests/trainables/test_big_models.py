@@ -27,7 +27,7 @@ def train(folder: Path, data: Path, model: str, size: int, batch: int, epochs: i
     text = EXPERIMENT.replace("{size}", str(size)).replace("{batch}", str(batch)).replace("{epochs}", str(epochs))
     entry = prepared_run(folder, data, model, text=text)["plain", 0]
     if epochs > 1:
-        work(folder, [entry], stop=1, expected=9)
+        work(folder, [entry], stop=1, expected=9, suspend=True)
         assert entry.resume_path.exists()
     work(folder, [entry])
     assert entry.state().state == "done", entry.state()

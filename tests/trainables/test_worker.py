@@ -20,7 +20,7 @@ from trainables.ledger import Entry
 WORKER = """
 import json, os, sys
 from pathlib import Path
-run, keys, stop, budget = json.loads(sys.argv[1])
+run, keys, stop, budget, suspend = json.loads(sys.argv[1])
 from trainables.worker import Worker, configure_tensorflow
 configure_tensorflow(1)
 worker = Worker(budget)
@@ -29,6 +29,8 @@ for key in keys:
     while not cell.done:
         row = cell.advance()
         if key == keys[-1] and row["epoch"] == stop:
+            if suspend:
+                cell.suspend()
             os._exit(9)
     print(len(worker._sessions))
 """
@@ -61,9 +63,14 @@ def prepared_run(
     return {(entry.spec.candidate.id, entry.spec.fold): entry for entry in prepared.entries}
 
 
-def work(folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0, budget: float = 1e9) -> list[int]:
-    """Train cells one after another in one new process; how many compiled models it kept after each."""
-    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop, budget])
+def work(
+    folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0, budget: float = 1e9, suspend: bool = False
+) -> list[int]:
+    """Train cells one after another in one new process; how many compiled models it kept after each.
+
+    `suspend`: let the stopped cell save its state first, as a worker does that is told to stop.
+    """
+    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop, budget, suspend])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, arguments],
         cwd=ROOT,
