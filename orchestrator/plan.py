@@ -5,6 +5,7 @@ from collections import Counter
 from orchestrator.cells import Prepared
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, measured_gigaflops, part_sizes
 from orchestrator.explain import printable
+from orchestrator.folds import ROLES
 from trainables.ledger import CellState
 
 
@@ -20,9 +21,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
         lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")
     skipped = table[table["state"] == "skipped"]
     lines += [f"            skipped {row.image!r}: {row.reason}" for row in skipped.itertuples()]
-    counts = prepared.folds.groupby(["fold", "role"]).size().unstack(fill_value=0)
-    for fold, row in counts.iterrows():
-        parts = ", ".join(f"{int(row.get(role, 0))} {role}" for role in ("train", "validation", "fold", "test"))
+    for fold, sizes in part_sizes(prepared.folds).items():
+        parts = ", ".join(f"{sizes[role]} {role}" for role in ROLES)
         lines.append(f"fold {fold}      {parts}")
     found = [entry.state() for entry in prepared.entries]
     states = Counter(state.state for state in found)
