@@ -1,0 +1,1 @@
+"""A Ray cluster on SLURM nodes: the standard library and shell only; speaks through argv and the environment."""
