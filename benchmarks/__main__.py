@@ -8,12 +8,13 @@ import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cells, grid, store
+from benchmarks import cells, grid, memory, store
 
 
 def machine() -> dict[str, Any]:
@@ -29,7 +30,7 @@ def machine() -> dict[str, Any]:
 
 
 def table(results: dict[str, Any]) -> Table:
-    g, b = results["grid"], results["grid"]["breakdown"]
+    g, b, m = results["grid"], results["grid"]["breakdown"], results["memory"]
     rows = [
         (f"sequential Keras script ÷ rayfold ({g['work']})", f"{g['sequential_over_rayfold']:.1f}×"),
         ("plain Tune script ÷ rayfold", f"{g['plain_tune_over_rayfold']:.1f}×"),
@@ -44,8 +45,16 @@ def table(results: dict[str, Any]) -> Table:
             for name, seconds in b["warm_overhead_per_cell"].items()
         ),
         ("a no-op cell, between finishes", f"{results['noop']['seconds_per_cell']:.2f} s"),
+        (
+            "the driver after a tenth of these cells, and after all",
+            " and ".join(f"{size:.0f} MB" for size in results["noop"]["driver_mb"]),
+        ),
         ("decoding PNG ÷ reading the store", f"{results['store']['decode_over_read']:.0f}×"),
         ("private memory of a second reader", f"{results['store']['private_share_of_second_reader']:.1%} of the data"),
+        (
+            f"private memory of each of two trials on {m['few']['store']:.0f} and on {m['many']['store']:.0f} MB of images",
+            f"{mean(m['few']['private']):.0f} MB and {mean(m['many']['private']):.0f} MB",
+        ),
     ]
     drawn = Table("measure", "result", title=f"{results['machine']['processor']}, {results['machine']['cores']} cores")
     for row in rows:
@@ -55,7 +64,8 @@ def table(results: dict[str, Any]) -> Table:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
-    results: dict[str, Any] = {"machine": machine(), "store": store.measure(), "noop": cells.noop_cells()}
+    results: dict[str, Any] = {"machine": machine(), "store": store.measure()}
+    results |= {"memory": memory.measure(), "noop": cells.noop_cells()}
     with tempfile.TemporaryDirectory() as folder:
         results["grid"] = grid.compare(Path(folder), rounds)
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")

@@ -29,6 +29,8 @@ def main() -> None:
         batch_norm_momentum=None,
         optimizer="adam",
         augmentation=Augmentation(),
+        precision="float32",
+        xla=False,
     )
     session = Session(architecture, 0)
     session.reset(0)

@@ -39,6 +39,9 @@ class Resources(Frozen):
     cpus_per_cell: Whole | Literal["auto"] = Field(
         "auto", description="CPU cores of one cell; auto: one, or with GPUs an equal share per GPU."
     )
+    deterministic: bool = Field(
+        True, description="The same tables every time; false lets GPUs use kernels that are faster but do not repeat."
+    )
     retries: Whole = Field(1, ge=0, le=100, description="How often a cell that failed is tried again in the same run.")
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.experiment import Resources
+from trainables.config import Candidate
 from trainables.errors import ResourceError
 
 Share = dict[str, float]
@@ -90,3 +91,17 @@ def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]], cells: 
             f"lower resources.gpus_per_cell or resources.cpus_per_cell"
         )
     return {"CPU": float(cpus), "GPU": float(gpus)}
+
+
+def check_devices(candidates: Iterable[Candidate], share: Share) -> None:
+    """Refuse what pays on GPUs only where cells have none: CPUs emulate bfloat16, and XLA is several times slower."""
+    if share["GPU"]:
+        return
+    for candidate in candidates:
+        training = candidate.training
+        for name, value, default in (("precision", training.precision, "float32"), ("xla", training.xla, False)):
+            if value != default:
+                raise ResourceError(
+                    f"training.{name}: {str(value).lower()} needs GPUs, and the cells of this run have none (candidate "
+                    f"{candidate.name!r}): leave it out, or run where there are GPUs"
+                )

@@ -13,7 +13,7 @@ from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
 from orchestrator.figures import draw_figures
-from orchestrator.packing import Packing, Probe, cell_share
+from orchestrator.packing import Packing, Probe, cell_share, check_devices
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from orchestrator.report import write_report
@@ -64,6 +64,7 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
     experiment = prepared.experiment
     with tuning.cluster(address) as nodes:
         share = cell_share(experiment.resources, nodes, len(prepared.entries))
+        check_devices((entry.spec.candidate for entry in missing), share)
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
@@ -71,8 +72,7 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
         packing = Packing(tuning.nodes, share, probed)
         work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
         with progress:
-            retries = experiment.resources.retries
-            return tuning.train_cells(missing, work, packing, retries, prepared.layout, experiment.folder, progress)
+            return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
 
 
 def _probe(missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:

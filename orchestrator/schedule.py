@@ -76,10 +76,6 @@ class Schedule:
             estimated = sum(e for _, e in self._measured.values())
         return job.cost * (taken / estimated if estimated else 1.0)
 
-    def waiting_seconds(self) -> float:
-        """Expected seconds of all cells that wait."""
-        return sum(self.expected(job) for jobs in self._waiting.values() for job in jobs)
-
     def _choose(self, warm: Hashable | None) -> Hashable | None:
         if not self._waiting:
             return None

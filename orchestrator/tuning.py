@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator.experiment import Experiment
 from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
@@ -99,18 +99,22 @@ def train_cells(
     entries: Sequence[Entry],
     jobs: Sequence[Job],
     packing: Packing,
-    retries: int,
+    experiment: Experiment,
     layout: RunLayout,
-    import_path: Path,
     progress: RunProgress,
 ) -> bool:
     """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the work early.
 
-    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again up to `retries` times; the
-    outcome of each stands in its ledger entry.
+    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again as often as the experiment
+    allows; the outcome of each stands in its ledger entry.
     """
-    searcher = CellSearcher(entries, jobs, packing, retries, progress)
-    searcher.constants = {"run": str(layout.root), "import_path": str(import_path)}
+    resources = experiment.resources
+    searcher = CellSearcher(entries, jobs, packing, resources.retries, progress)
+    searcher.constants = {
+        "run": str(layout.root),
+        "import_path": str(experiment.folder),
+        "deterministic": resources.deterministic,
+    }
     tuner = tune.Tuner(
         CellTrainable,
         tune_config=tune.TuneConfig(

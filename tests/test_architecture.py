@@ -12,7 +12,9 @@ from tests.conftest import ROOT
 
 BIN = Path(sys.executable).parent
 HEAVY = ("ray", "tensorflow", "keras", "pandas", "matplotlib", "sklearn", "scipy", "cv2")
-MODULES = sorted(path for package in ("cluster", "orchestrator", "trainables", "xai") for path in (ROOT / package).rglob("*.py"))
+MODULES = sorted(
+    path for package in ("cluster", "orchestrator", "trainables", "xai") for path in (ROOT / package).rglob("*.py")
+)
 
 
 def tool(*command: str | Path) -> subprocess.CompletedProcess[str]:

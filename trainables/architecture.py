@@ -21,6 +21,8 @@ class Architecture(Frozen):
     batch_norm_momentum: float | None
     optimizer: str
     augmentation: Augmentation
+    precision: str
+    xla: bool
 
     @classmethod
     def of(cls, spec: CellSpec) -> "Architecture":
@@ -38,6 +40,8 @@ class Architecture(Frozen):
             batch_norm_momentum=training.batch_norm_momentum,
             optimizer=training.optimizer,
             augmentation=training.augmentation,
+            precision=training.precision,
+            xla=training.xla,
         )
 
     @property

@@ -143,6 +143,11 @@ class Training(Frozen):
         "none", description="balanced: weight images by the inverse frequency of their class in the training part."
     )
     augmentation: Augmentation = Augmentation()
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="bfloat16: Keras's mixed_bfloat16, weights stay float32; for GPUs that have it (Ampere and later).",
+    )
+    xla: bool = Field(False, description="Compile the steps with XLA: minutes at first, then faster on GPUs.")
 
 
 class Candidate(Frozen):

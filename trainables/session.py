@@ -40,7 +40,7 @@ class Session:
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
         self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
-        self._logits = tf.function(self._forward, input_signature=[self._pixels_spec])
+        self._logits = tf.function(self._forward, input_signature=[self._pixels_spec], jit_compile=architecture.xla)
 
     def reset(self, seed: int) -> None:
         """Back to the first moment of a cell with this seed."""
@@ -104,7 +104,7 @@ class Session:
 
     def _build(self, seed: int) -> keras.Model:
         a = self._architecture
-        with _python_seed(seed):
+        with _python_seed(seed), _dtype_policy(a.precision):
             model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
         if a.batch_norm_momentum is not None:
             for layer in model.layers:
@@ -150,7 +150,7 @@ class Session:
         for layer in frozen:
             layer.trainable = False
         try:
-            return tf.function(step).get_concrete_function(*signature)
+            return tf.function(step, jit_compile=self._architecture.xla).get_concrete_function(*signature)
         finally:
             for layer in frozen:
                 layer.trainable = True
@@ -165,6 +165,17 @@ def _python_seed(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(before)
+
+
+@contextmanager
+def _dtype_policy(precision: str) -> Iterator[None]:
+    """What Keras layers that are built inside compute in; bfloat16 needs no loss scaling, unlike float16."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:

@@ -12,8 +12,8 @@ _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's roun
 
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell) and
-    `import_path` (where the user's own model builders lie).
+    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell),
+    `deterministic` and `import_path` (where the user's own model builders lie).
 
     The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
     """
@@ -29,7 +29,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         from trainables import worker  # imports TensorFlow
 
         cpus = config["share"]["CPU"]
-        worker.configure_tensorflow(int(cpus))
+        worker.configure_tensorflow(int(cpus), config["deterministic"])
         self._worker = worker.Worker(worker.session_budget(cpus))
         # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
         self._cell: Any = None

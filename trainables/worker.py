@@ -19,8 +19,11 @@ from trainables.session import Session
 _MEMORY_SHARE = 0.25  # of a worker's part of the machine's memory may go to models that wait to be used again
 
 
-def configure_tensorflow(cpus: int) -> None:
-    """Give TensorFlow the threads of its share, memory growth on GPUs, and deterministic kernels. Call before use."""
+def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
+    """Give TensorFlow the threads of its share, memory growth on GPUs, and kernels that repeat. Call before use.
+
+    `deterministic` False lets GPU kernels differ in their last bits from run to run where that is faster.
+    """
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
     tf.config.threading.set_inter_op_parallelism_threads(cpus)
     gpus = tf.config.list_physical_devices("GPU")
@@ -29,7 +32,8 @@ def configure_tensorflow(cpus: int) -> None:
     if not gpus:
         # On CPU rewriting the graph costs seconds per model and makes its steps no faster; on GPU it chooses layouts.
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    tf.config.experimental.enable_op_determinism()
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
 
 
 class Worker:

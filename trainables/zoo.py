@@ -274,7 +274,8 @@ def _normalise(x: Any, normalisation: Normalisation) -> Any:
     scale, offset = (
         list(value) if isinstance(value, tuple) else value for value in (normalisation.scale, normalisation.offset)
     )
-    return layers.Rescaling(scale, offset, name="normalisation")(x)
+    # In float32 also where the backbone computes in less: 0 to 255 must not lose grey levels on the way in.
+    return layers.Rescaling(scale, offset, dtype="float32", name="normalisation")(x)
 
 
 def _copy(operation: Any, names: dict[str, int]) -> Any:

@@ -97,6 +97,8 @@ OTHER = {
     "batch_norm_momentum": 0.9,
     "class_weights": "balanced",
     "augmentation": {"flip": True, "rotation": 3.0, "zoom": 0.5},
+    "precision": "bfloat16",
+    "xla": True,
 }
 
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from orchestrator.experiment import Resources
-from orchestrator.packing import Packing, Probe, cell_share
+from orchestrator.packing import Packing, Probe, cell_share, check_devices
+from trainables.config import Candidate, Training
 from trainables.errors import ResourceError
 
 CPU_NODE = {"host": "c", "cpus": 8.0, "gpus": 0.0}
@@ -71,3 +72,14 @@ def test_out_of_memory_gives_a_larger_part_until_the_gpu_is_whole() -> None:
     assert packing.share("a")["GPU"] == 1.0
     assert not packing.enlarge("a", 1.0)
     assert not Packing(lambda: [CPU_NODE], {"CPU": 1.0, "GPU": 0.0}, {}).enlarge("no GPU", 0.0)
+
+
+@pytest.mark.parametrize("option", [{"precision": "bfloat16"}, {"xla": True}])
+def test_what_pays_on_gpus_only_is_refused_without_them(option: dict[str, Any]) -> None:
+    plain = Candidate(id="a", name="plain", model="TinyCNN", image_size=32, training=Training())
+    fast = plain.model_copy(update={"name": "fast", "training": Training(**option)})
+    check_devices([plain, fast], {"CPU": 8.0, "GPU": 1.0})
+    check_devices([plain], {"CPU": 1.0, "GPU": 0.0})
+    (name,) = option
+    with pytest.raises(ResourceError, match=rf"training\.{name}: \w+ needs GPUs.*'fast'"):
+        check_devices([plain, fast], {"CPU": 1.0, "GPU": 0.0})
