@@ -52,7 +52,7 @@ def table(results: dict[str, Any]) -> Table:
         ("decoding PNG ÷ reading the store", f"{results['store']['decode_over_read']:.0f}×"),
         ("private memory of a second reader", f"{results['store']['private_share_of_second_reader']:.1%} of the data"),
         (
-            f"private memory of each of two trials on {m['few']['store']:.0f} and on {m['many']['store']:.0f} MB of images",
+            f"private memory of a trial on {m['few']['store']:.0f} and on {m['many']['store']:.0f} MB of images",
             f"{mean(m['few']['private']):.0f} MB and {mean(m['many']['private']):.0f} MB",
         ),
     ]
