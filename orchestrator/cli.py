@@ -7,12 +7,14 @@ are imported inside the commands, so that help and mistakes answer at once.
 import errno
 import os
 import sys
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from trainables.errors import RayfoldError
+from xai import cli as xai_cli
 
 app = typer.Typer(
     help="Compare image classifiers honestly and fast: one YAML file in, tables, figures and a report out.",
@@ -94,7 +96,7 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
     resolved = parse_experiment(text, source, folder)
     from rich.console import Console
 
-    from orchestrator.environment import prepare_ray
+    from trainables.connection import prepare_ray
 
     prepare_ray(address)
     from orchestrator.run import run_experiment
@@ -146,6 +148,27 @@ def predict(
     table = score(load_run(run), images, candidate)
     write_predictions(table, out)
     typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+
+
+@app.command()
+@wraps(xai_cli.explain)
+def explain(**options: Any) -> None:
+    try:
+        xai_cli.explain(**options)
+    except typer.Exit:  # something was explained, so the report has more to tell
+        from orchestrator.results import load_run
+        from orchestrator.run import write_reports
+
+        write_reports(load_run(options["run"]).layout)
+        raise
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def doctor(context: typer.Context) -> None:
+    """Check a SLURM login or compute node for what stops Ray clusters (`rayfold doctor --help`)."""
+    import subprocess
+
+    raise typer.Exit(subprocess.run([sys.executable, "-m", "cluster.doctor", *context.args], check=False).returncode)
 
 
 def _folder(run: Path | None, name: str) -> Path:

@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 
 from orchestrator.data_summary import Table, counts_by_class, describe_data
+from orchestrator.explanations import explanation_tables, explanation_warnings
 from orchestrator.figures import METRIC_LABELS
 from trainables.metrics import PER_CLASS
 
@@ -45,6 +46,7 @@ class Report:
     comparison: Table
     candidates: tuple[CandidatePart, ...]
     best: str | None
+    explanations: tuple[Table, ...]
     data: tuple[Table, ...]
     method: tuple[str, ...]
     unfinished: Table
@@ -71,10 +73,11 @@ def gather(run: "Run") -> Report:
         started=next((str(i["started"]) for i in _invocations(run)), _NONE).replace("T", " ").replace("+00:00", " UTC"),
         verdict=tuple(_verdict(run, best)),
         numbers=tuple(_key_numbers(run, best)),
-        warnings=tuple(_warnings(run)),
+        warnings=(*_warnings(run), *explanation_warnings(run, names)),
         comparison=_comparison(run, best),
         candidates=tuple(_candidate(run, candidate) for candidate in run.candidates.itertuples()),
         best=None if best is None else str(best["candidate"]),
+        explanations=tuple(explanation_tables(run, names)),
         data=tuple(describe_data(run)),
         method=tuple(_method(run)),
         unfinished=Table("Cells that are not done", columns, unfinished, left=6),

@@ -3,7 +3,7 @@
 import base64
 import textwrap
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -46,6 +46,10 @@ def _text_lines(report: Report) -> Iterator[str]:
         yield from _heading(f"{candidate.name} ({candidate.progress})")
         yield from (*_paragraphs((candidate.settings,)), "")
         for table in (candidate.metrics, candidate.folds.without(*_LESS_OF_A_FOLD), candidate.per_class):
+            yield from _text_table(table)
+    if report.explanations:
+        yield from _heading("Explanations")
+        for table in report.explanations:
             yield from _text_table(table)
     yield from _heading("Data")
     for table in report.data:
@@ -115,6 +119,7 @@ def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
         pictures={
             candidate.id: _rows(figures, layout.candidate_figures(candidate.id)) for candidate in report.candidates
         },
+        gallery=quote(layout.gallery.relative_to(layout.root).as_posix()) if layout.gallery.is_file() else "",
         files=list(_files(layout)),
     )
 
@@ -146,7 +151,8 @@ def _figure(path: Path) -> dict[str, Any]:
 def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
     """Names and relative links of the run's tables and records, as far as they exist."""
     records = (layout.experiment, layout.manifest, layout.folds, layout.provenance, layout.report_text, layout.log)
-    for path in (*sorted(layout.results.glob("*")), *records):
+    tables = sorted(layout.results.glob("*")), sorted(layout.xai_tables.glob("*"))
+    for path in (*chain(*tables), *records):
         if path.is_file():
             name = path.relative_to(layout.root).as_posix()
             yield name, quote(name)

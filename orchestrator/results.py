@@ -22,6 +22,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry, read_entry
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
+from xai.heatmaps import Heatmaps
 
 _CELL = ["candidate", "fold", "seed"]
 TABLES = ("cells", "epochs", "predictions", "folds_summary", "models_summary")
@@ -261,6 +262,11 @@ class Run:
             if (entry.spec.candidate.id, entry.spec.fold, entry.spec.seed) == (identity, fold, seed):
                 return entry
         raise RunFolderError(f"the cell {identity} fold {fold} seed {seed} is not done in this run")
+
+    @cached_property
+    def heatmaps(self) -> Heatmaps:
+        """The maps that `rayfold explain` has made; raises RunFolderError where there are none."""
+        return Heatmaps(self.layout)
 
     def save_tables(self) -> None:
         """Write all tables into `results/` as Parquet and CSV."""

@@ -17,7 +17,8 @@ from orchestrator.packing import Packing, Probe, cell_share, check_devices
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from orchestrator.report import write_report
-from orchestrator.results import load_run
+from orchestrator.results import Run, load_run
+from trainables import connection
 from trainables.architecture import Architecture
 from trainables.config import Candidate
 from trainables.errors import ModelError, RunFolderError
@@ -25,6 +26,7 @@ from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import Entry
 from trainables.probe import measure
 from trainables.store import build_store, open_store
+from xai.methods import METHODS
 
 
 def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
@@ -57,19 +59,25 @@ def write_reports(layout: RunLayout) -> None:
     """Tables, figures and report of everything that is done so far."""
     run = load_run(layout.root)
     run.save_tables()
-    write_report(run, draw_figures(run))
+    write_report(run, [*draw_figures(run), *_representatives(run)])
+
+
+def _representatives(run: Run) -> list[Path]:
+    """The pictures that `rayfold explain` has drawn for each class of each candidate."""
+    folders = [run.layout.candidate_figures(str(candidate)) for candidate in run.candidates["id"]]
+    return [path for folder in folders for method in METHODS for path in sorted(folder.glob(f"{method}_*.png"))]
 
 
 def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
     experiment = prepared.experiment
-    with tuning.cluster(address) as nodes:
+    with connection.connect(address) as nodes:
         share = cell_share(experiment.resources, nodes, len(prepared.entries))
         check_devices((entry.spec.candidate for entry in missing), share)
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
         probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
-        packing = Packing(tuning.nodes, share, probed)
+        packing = Packing(connection.nodes, share, probed)
         work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
         with progress:
             return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)

@@ -4,7 +4,6 @@ Tune schedules; the ledger remembers. Tune's own snapshots are never read back, 
 the one way to go on after any interruption.
 """
 
-import logging
 import os
 import shutil
 import signal
@@ -12,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,46 +27,6 @@ from trainables.layout import RunLayout
 from trainables.ledger import Entry
 from trainables.store import Chunk, decode_chunk
 from trainables.trainable import CellTrainable
-
-
-@contextmanager
-def cluster(address: str | None) -> Iterator[list[dict[str, Any]]]:
-    """Connect to the cluster at `address`, or start one on this machine; yields the nodes with their resources.
-
-    A local cluster belongs to this run alone: it demands a random token, has no dashboard, and ends with the block.
-    """
-    # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
-    own: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus()}
-    options = {"address": address} if address else own
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    try:
-        yield nodes()
-    finally:
-        ray.shutdown()
-
-
-def _usable_cpus() -> int:
-    """What this process may use, which on a shared node is less than what the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def nodes() -> list[dict[str, Any]]:
-    """The living nodes: host, cpus, gpus; looked up at most every two seconds."""
-    return _nodes_at(int(time.monotonic() / 2))
-
-
-@lru_cache(maxsize=1)
-def _nodes_at(_moment: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "host": node["NodeManagerHostname"],
-            "cpus": node["Resources"].get("CPU", 0.0),
-            "gpus": node["Resources"].get("GPU", 0.0),
-        }
-        for node in ray.nodes()
-        if node["Alive"]
-    ]
 
 
 def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:

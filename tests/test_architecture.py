@@ -66,7 +66,7 @@ def loaded(code: str) -> set[str]:
         "orchestrator",
         "orchestrator.cli",
         "orchestrator.experiment",
-        "orchestrator.environment",
+        "trainables.connection",
         "trainables.config",
         "trainables.errors",
         "trainables.files",

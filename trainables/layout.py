@@ -73,6 +73,24 @@ class RunLayout:
     def report_html(self) -> Path:
         return self.root / "report.html"
 
+    @property
+    def heatmaps(self) -> Path:
+        """One folder per method, layer and cell, with the shards of its heatmaps."""
+        return self.root / "xai" / "heatmaps"
+
+    @property
+    def overlays(self) -> Path:
+        return self.root / "xai" / "overlays"
+
+    @property
+    def xai_tables(self) -> Path:
+        """What the heatmaps showed: summary, folds, sanity."""
+        return self.root / "xai" / "tables"
+
+    @property
+    def gallery(self) -> Path:
+        return self.root / "xai" / "gallery.html"
+
     def candidate_figures(self, candidate: str) -> Path:
         return self.figures / candidate
 

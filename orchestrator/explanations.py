@@ -1,0 +1,114 @@
+"""What the heatmaps of a run showed, as the report tells it."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+
+from orchestrator.data_summary import Table
+from xai.methods import METHODS
+from xai.summary import load_table
+
+if TYPE_CHECKING:
+    from orchestrator.results import Run
+
+_NONE = "–"
+_SET = ["candidate", "method", "layer"]
+_HEAD = ("Candidate", "Method", "Layer")
+_PLACES = {
+    "outside_lungs": "outside the lungs",
+    "border": "at the border",
+    "corner_top_left": "in the top left corner",
+    "corner_top_right": "in the top right corner",
+    "corner_bottom_left": "in the bottom left corner",
+    "corner_bottom_right": "in the bottom right corner",
+}
+
+
+class _Explained(NamedTuple):
+    """One candidate, method and layer: what they are called, mean of each score, the highest where it has one for each
+    class, and the sanity check's verdict.
+    """
+
+    head: tuple[str, str, str]
+    means: Mapping[str, float]
+    sanity: str
+
+    def mean(self, score: str) -> str:
+        return f"{self.means[score]:.2f}" if score in self.means else _NONE
+
+    def against_random(self, score: str) -> str:
+        return f"{self.mean(score)} ({self.mean(f'{score}_blurred_random')})"
+
+    def times(self, score: str) -> str:
+        return f"{self.mean(score)}×" if score in self.means else _NONE
+
+    @property
+    def hottest_corner(self) -> str:
+        corners = [name for name in self.means if name.startswith("corner") and name.endswith("_ratio")]
+        return self.times(max(corners, key=lambda name: self.means[name], default=""))
+
+
+def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
+    """Where the maps lie and whether the model agrees; nothing for a run that was not explained."""
+    scores = load_table(run.layout, "summary")
+    if scores.empty:
+        return
+    explained = list(_explained(scores, load_table(run.layout, "sanity"), names))
+    known = set(scores["score"])
+    masks = sorted(str(score).removesuffix("_pointing") for score in known if str(score).endswith("_pointing"))
+    columns = [*_HEAD, *(text for mask in masks for text in (f"Energy in {mask}", f"Pointing at {mask}"))]
+    lungs = ["outside_lungs_ratio"] if "outside_lungs_ratio" in known else []
+    columns += ["Outside lungs"] * len(lungs) + ["Border", "Hottest corner"]
+    where = [
+        (
+            *each.head,
+            *(cell for mask in masks for cell in (each.times(f"{mask}_energy_ratio"), each.mean(f"{mask}_pointing"))),
+            *map(each.times, [*lungs, "border_ratio"]),
+            each.hottest_corner,
+        )
+        for each in explained
+    ]
+    title = "Where the evidence lies (energy in multiples of a uniform map's; off the lungs, of the worst class)"
+    yield Table(title, tuple(columns), tuple(where), left=3)
+    judged = [
+        (
+            *each.head,
+            *map(each.against_random, ("insertion", "deletion", "drop")),
+            each.mean("fold_spearman"),
+            each.sanity,
+        )
+        for each in explained
+    ]
+    title = "Whether the model agrees (in brackets: a random map of the same smoothness)"
+    columns = [*_HEAD, "Insertion", "Deletion", "Drop", "Agreement of folds", "Sanity check"]
+    yield Table(title, tuple(columns), tuple(judged), left=3)
+
+
+def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]) -> Iterator[_Explained]:
+    for identity in scores[_SET].drop_duplicates().astype(str).itertuples(index=False):
+        candidate, method, layer = identity
+        of_set = scores[(scores[_SET] == list(identity)).all(axis=1)]
+        checked = sanity[(sanity[_SET] == list(identity)).all(axis=1)] if len(sanity) else sanity
+        verdict = _NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
+        means = {str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()}
+        yield _Explained((names.get(candidate, candidate), METHODS[method].title, layer), means, verdict)
+
+
+def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
+    """Candidates whose evidence lies where no disease is, and methods that do not explain them."""
+    scores, sanity = load_table(run.layout, "summary"), load_table(run.layout, "sanity")
+    for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
+        score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])
+        yield (
+            f"{METHODS[str(row['method'])].title} finds {row['mean']:.1f} times the evidence of a uniform map "
+            f"{_PLACES.get(score, score)} for what {names.get(candidate, candidate)} calls {row['class']} (95 % "
+            f"interval {row['low']:.1f} to {row['high']:.1f}): it may have learned a shortcut."
+        )
+    failed = sanity[~sanity["passed"].astype(bool)].drop_duplicates(_SET) if len(sanity) else sanity
+    for row in failed.to_dict("records"):
+        candidate = str(row["candidate"])
+        yield (
+            f"{METHODS[str(row['method'])].title} changes little when what {names.get(candidate, candidate)} has "
+            "learned is thrown away: its maps do not explain this model."
+        )

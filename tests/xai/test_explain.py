@@ -1,0 +1,204 @@
+"""`rayfold explain` on a real run: every map once, the right one, whatever happens on the way."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from orchestrator import load_run
+from tests.conftest import ROOT, rayfold
+from xai.methods import METHODS
+
+EXPERIMENT = """
+name: explained
+data: {source: phantom, images_per_class: 40, image_size: 64}
+folds: {k: 2, test_set: 0.2}
+training: {epochs: 12, learning_rate: 1.0e-3, batch_norm_momentum: 0.9}
+candidates: [{name: tiny, model: TinyCNN, image_size: 64}]
+resources: {cpus_per_cell: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run: not to be changed."""
+    folder = tmp_path_factory.mktemp("explained")
+    (folder / "study.yaml").write_text(EXPERIMENT)
+    done = rayfold("run", folder / "study.yaml", "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def explained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("copy") / "a 'run' with spaces"
+    shutil.copytree(trained, run)
+    done = rayfold("explain", run, "--faithfulness", "4")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def maps_of(run: Path) -> pd.DataFrame:
+    return load_run(run).heatmaps.rows()
+
+
+def test_every_image_of_every_cell_has_one_map_per_class(explained: Path) -> None:
+    run = load_run(explained)
+    table = run.heatmaps.table
+    assert not table.duplicated(["image", "candidate", "fold", "seed", "method", "class", "layer"]).any()
+    wanted = run.predictions[["image", "fold", "split"]].merge(pd.DataFrame({"class": run.classes}), how="cross")
+    found = table[["image", "fold", "split", "class"]].astype({"fold": int})
+    pd.testing.assert_frame_equal(
+        found.sort_values(list(found)).reset_index(drop=True),
+        wanted.sort_values(list(wanted)).reset_index(drop=True),
+        check_dtype=False,
+    )
+    assert table["error"].isna().all()
+
+
+def test_maps_are_those_of_the_closed_form(explained: Path) -> None:
+    """Opened by hand: the last map's channels, weighed by the dense layer."""
+    import keras
+
+    run = load_run(explained)
+    model = run.model("tiny", fold=1)
+    rows = run.heatmaps.rows(fold=1, split="test")
+    table = run.manifest.usable.set_index("image")
+    for row in rows.iloc[:6].to_dict("records"):
+        pixels = cv2.imread(table.loc[row["image"], "path"], cv2.IMREAD_GRAYSCALE)
+        features = keras.Model(model.inputs, model.get_layer("pool").input)(pixels[None, ..., None].astype(np.float32))
+        kernel = model.get_layer("logits").get_weights()[0][:, run.classes.index(row["class"])]
+        expected = np.einsum("hwk,k->hw", np.asarray(features)[0], kernel) / np.prod(features.shape[1:3])
+        np.testing.assert_allclose(row["map"], expected.ravel(), atol=2e-3 * np.abs(expected).max())
+
+
+def test_predictions_stand_beside_the_maps(explained: Path) -> None:
+    run = load_run(explained)
+    one = run.heatmaps.table.iloc[5]
+    own = run.predictions[(run.predictions["image"] == one["image"]) & (run.predictions["fold"] == one["fold"])].iloc[0]
+    assert one["probability"] == own[f"prob_{one['class']}"]
+    assert one["prediction"] == own["prediction"]
+    assert one["label"] == own["label"]
+
+
+def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
+    summary = pd.read_csv(explained / "xai" / "tables" / "summary.csv").set_index("score")
+    assert summary.at["opacity_energy_ratio", "low"] > 1
+    assert summary.at["deletion", "maps"] == 2 * (4 + 4)  # the images that were asked for: two cells, two splits
+    assert pd.read_csv(explained / "xai" / "tables" / "sanity.csv")["passed"].all()
+    for name in ("Normal", "Opacity"):
+        assert (explained / "figures" / "tiny" / f"gradcam_{name}.png").stat().st_size > 10_000
+    assert len(list((explained / "xai" / "overlays").rglob("*.jpg"))) == len(load_run(explained).predictions)
+    assert 'href="xai/gallery.html"' in (explained / "report.html").read_text("utf-8")
+    assert "Where the evidence lies" in (explained / "final_report.txt").read_text("utf-8")
+
+
+def test_again_makes_only_what_is_missing(explained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(explained, run)
+    before = maps_of(run)
+    shards = sorted(run.glob("xai/heatmaps/*/*/*/*.parquet"))
+    times = {path: path.stat().st_mtime_ns for path in shards}
+    shards[1].unlink()
+    shards[2].write_bytes(shards[2].read_bytes()[:-9])
+    done = rayfold("explain", run, "--faithfulness", "4", "--no-overlays")
+    assert done.returncode == 0, done.stderr
+    assert f"{len(shards) - 2} of them already done" in done.stdout
+    pd.testing.assert_frame_equal(maps_of(run), before)
+    assert [path for path in shards if path.stat().st_mtime_ns != times[path]] == shards[1:3]
+
+
+def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Path) -> None:
+    """The image store is gone, so the files are read again, and one of them is not what it was."""
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    opened = load_run(run)
+    victim = opened.predictions.loc[opened.predictions["split"] == "test", "image"].iloc[0]
+    path = Path(opened.manifest.usable.set_index("image").loc[victim, "path"])
+    content = path.read_bytes()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAYFOLD_CACHE": str(tmp_path / "empty cache")}
+    command = [sys.executable, "-m", "xai", str(run), "--folds", "0", "--split", "test", "--faithfulness", "0"]
+    path.write_bytes(content[:200])
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    finally:
+        path.write_bytes(content)
+    assert done.returncode == 0, done.stderr
+    found = load_run(run).heatmaps.table
+    lost = found[found["error"].notna()]
+    assert list(lost["image"]) == [victim]
+    assert "truncated" in lost["error"].iloc[0]
+    assert found["image"].nunique() == (opened.predictions["split"] == "test").sum() / 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--methods", "gradcm"], "did you mean 'gradcam'"),
+        (["--candidates", "tinny"], "did you mean 'tiny'"),
+        (["--folds", "7"], "no fold 7"),
+        (["--folds", "one"], "whole numbers"),
+    ],
+)
+def test_mistakes_get_one_line(trained: Path, arguments: list[str], message: str) -> None:
+    done = rayfold("explain", trained, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_no_run_gets_one_line(tmp_path: Path) -> None:
+    done = rayfold("explain", tmp_path)
+    assert done.returncode == 2
+    assert "is not a run folder" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_it_goes_on_with_no_map_twice_and_none_missing(
+    trained: Path, explained: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    command = [sys.executable, "-m", "orchestrator", "explain", str(run), "--faithfulness", "4"]
+    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    for _ in range(1200):
+        if list(run.glob("xai/heatmaps/*/*/*/*.parquet")):
+            break
+        assert driver.poll() is None
+        time.sleep(0.1)
+    victims = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    for victim in victims:
+        if victim.is_running():
+            victim.kill()
+    keys = json.loads((run / "cells.json").read_text())
+    assert 1 <= len(list(run.glob("xai/heatmaps/*/*/*/*.parquet"))) < 2 * len(keys)
+    done = rayfold("explain", run, "--faithfulness", "4", "--no-overlays")
+    assert done.returncode == 0, done.stderr
+    pd.testing.assert_frame_equal(maps_of(run), maps_of(explained))
+
+
+@pytest.mark.slow
+def test_every_method_goes_through(trained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    own = [name for name in METHODS if name not in ("lime", "shap")]
+    done = rayfold("explain", run, "--methods", ",".join(own), "--folds", "0", "--split", "test", "--faithfulness", "2",
+                   timeout=600)  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = load_run(run).heatmaps.table
+    assert set(table["method"]) == set(own)
+    assert table["error"].isna().all()
+    assert (run / "xai" / "figures" / "grid_0.pdf").exists()

@@ -1,0 +1,99 @@
+"""Maps on disk come back as they were, and a shard is whole, stale or absent, never half."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trainables.errors import RunFolderError
+from trainables.layout import RunLayout
+from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
+
+
+def row(image: str, heat: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
+    facts = {"image": image, "label": "a", "group": "g", "split": "test", "candidate": "c", "fold": 0, "seed": 0}
+    method = {"method": "gradcam", "class": "a", "layer": "conv", "prediction": "a", "model_hash": "0"}
+    return facts | method | {"logit": 1.0, "probability": 0.5} | pack(heat) | more
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> RunLayout:
+    layout = RunLayout(tmp_path)
+    layout.cells.write_text(json.dumps(["k0", "k1"]))
+    return layout
+
+
+def write(layout: RunLayout, rows: list[dict[str, Any]], key: str = "k0", digest: str = "d") -> Path:
+    path = layout.heatmaps / "gradcam" / "auto" / key / "test-00000.parquet"
+    write_shard(path, rows, digest)
+    return path
+
+
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6])
+def test_maps_of_any_size_keep_three_digits(layout: RunLayout, size: float) -> None:
+    maps = (size * np.random.default_rng(0).normal(size=(3, 7, 5))).astype(np.float32)
+    write(layout, [row(f"i{number}", heat) for number, heat in enumerate(maps)])
+    table, found = Heatmaps(layout).arrays()
+    np.testing.assert_allclose(found, maps, atol=1e-3 * np.abs(maps).max())
+    np.testing.assert_allclose(table["high"], maps.max(axis=(1, 2)))
+    assert list(table["image"]) == ["i0", "i1", "i2"]
+
+
+def test_rows_are_found_by_any_column(layout: RunLayout) -> None:
+    heat = np.ones((2, 2), np.float32)
+    write(layout, [row("x", heat), row("x", 2 * heat, **{"class": "b"}), row("y", 3 * heat)])
+    write(layout, [row("x", 4 * heat, fold=1)], key="k1")
+    heatmaps = Heatmaps(layout)
+    assert [float(heat[0]) for heat in heatmaps.rows(image="x")["map"]] == [1, 2, 4]
+    assert len(heatmaps.rows(image=["x", "y"], **{"class": "a"})) == 3
+    assert len(heatmaps.rows(fold=1)) == 1
+    with pytest.raises(ValueError, match="no column 'clas'"):
+        heatmaps.rows(clas="a")
+
+
+def test_an_image_without_a_map_is_a_row_with_its_reason(layout: RunLayout) -> None:
+    write(layout, [row("x", np.ones((2, 2), np.float32)), {"image": "y", "error": "truncated"}])
+    heatmaps = Heatmaps(layout)
+    assert list(heatmaps.table["error"].fillna("")) == ["", "truncated"]
+    assert len(heatmaps.rows()) == 2
+    assert heatmaps.arrays()[1].shape == (1, 2, 2)
+
+
+def test_cells_that_the_experiment_no_longer_has_are_left_out(layout: RunLayout) -> None:
+    write(layout, [row("x", np.ones((2, 2), np.float32))])
+    write(layout, [row("old", np.ones((2, 2), np.float32))], key="k9")
+    assert list(Heatmaps(layout).table["image"]) == ["x"]
+
+
+def test_scores_and_curves_are_columns(layout: RunLayout) -> None:
+    curve = np.array([0.5, 0.25], np.float32)
+    heat = np.ones((2, 2), np.float32)
+    write(layout, [row("x", heat, deletion=0.4, deletion_curve=curve), row("y", heat)])
+    write(layout, [row("z", heat)], key="k1")  # a shard without any
+    heatmaps = Heatmaps(layout)
+    assert heatmaps.scores == ["deletion"]
+    assert heatmaps.table["deletion"].isna().tolist() == [False, True, True]
+    np.testing.assert_array_equal(heatmaps.curves()["deletion_curve"].iloc[0], curve)
+
+
+def test_npz_holds_plain_arrays(layout: RunLayout, tmp_path: Path) -> None:
+    write(layout, [row("a 'b'\nc", np.ones((2, 3), np.float32))])
+    Heatmaps(layout).save_npz(tmp_path / "maps.npz", image="a 'b'\nc")
+    with np.load(tmp_path / "maps.npz", allow_pickle=False) as saved:
+        assert saved["maps"].shape == (1, 2, 3)
+        assert list(saved["image"]) == ["a 'b'\nc"]
+
+
+def test_a_torn_or_absent_shard_has_no_digest(layout: RunLayout) -> None:
+    path = write(layout, [row("x", np.ones((2, 2), np.float32))], digest="made from this")
+    assert shard_digest(path) == "made from this"
+    path.write_bytes(path.read_bytes()[:-20])
+    assert shard_digest(path) is None
+    assert shard_digest(path.with_name("none.parquet")) is None
+
+
+def test_a_run_without_maps_says_how_to_make_them(layout: RunLayout) -> None:
+    with pytest.raises(RunFolderError, match="rayfold explain"):
+        Heatmaps(layout)

@@ -1,0 +1,23 @@
+"""`python -m xai RUN …`: the same as `rayfold explain`, for `ray job submit`."""
+
+import sys
+
+import typer
+
+from trainables.errors import RayfoldError
+from xai.cli import explain
+
+
+def main() -> None:
+    """Turn what the user can mend into one line and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(explain)
+    try:
+        app()
+    except RayfoldError as error:
+        sys.stderr.write(f"rayfold: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

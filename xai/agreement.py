@@ -1,0 +1,150 @@
+"""Does the map agree with what is known: masks, the anatomy, and the other folds' models?
+
+Heat is evidence at the size of the image, float32 (b, s, s), not negative; masks are bool (b, s, s). Every score is
+float64 (b,). Energy is the share of all heat that lies in a region. A uniform map has the region's area as its energy,
+so the ratio of the two says more: above 1 is more than a map gives that knows nothing.
+
+A map without any evidence points nowhere: it misses, with 0 in the pointing game and IoU, but its energy is NaN. A map
+that is not finite has NaN everywhere, as has an image with an empty mask.
+"""
+
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xai.heat import Bools, Floats, evidence, spearman
+
+Scores = dict[str, NDArray[np.float64]]
+
+#: How far beside the mask the maximum may lie, in image edges: the 15 pixels of Zhang 2016 on photographs of 500.
+TOLERANCE = 0.03
+#: Share of the pixels, the hottest ones, that `iou_top` compares with the mask.
+TOP = 0.2
+#: Share of the maximum from which on a pixel counts for `iou_half`.
+HALF = 0.5
+#: Width of the frame that is the border, in image edges (36 % of the image).
+BORDER = 0.1
+#: Edge of the square that is a corner, in image edges (4 % of the image): room for a laterality marker.
+CORNER = 0.2
+#: A uniform map's ratio.
+UNIFORM = 1.0
+
+
+def localisation(heat: Floats, masks: Bools) -> Scores:
+    """How well heat and mask agree, whatever the mask shows.
+
+    `energy` inside the mask (Wang 2020, arXiv:1910.01279) and `energy_ratio` to a uniform map. `pointing`: whether
+    the maximum lies in the mask or within `TOLERANCE` of it (Zhang 2016, arXiv:1608.00507); of several equal maxima,
+    the share that does. `iou_top`, `iou_half`: intersection over union of the mask and the pixels that are among the
+    hottest `TOP`, or reach `HALF` of the maximum; a pixel without heat is never among them. Small masks cannot reach 1
+    in `iou_top`: a mask of 5 % of the image reaches 0.25 at best, unless the map has no heat beside it.
+    """
+    highest = heat.max(axis=(1, 2), keepdims=True)
+    top = np.quantile(heat, 1 - TOP, axis=(1, 2), keepdims=True)
+    near = np.array([_near(mask) for mask in masks])
+    maxima = (heat == highest) & (highest > 0)
+    energy, ratio = energy_in(heat, masks)
+    pointing = (maxima & near).sum(axis=(1, 2)) / np.maximum(maxima.sum(axis=(1, 2)), 1)
+    scores = {"energy": energy, "energy_ratio": ratio, "pointing": pointing}
+    scores["iou_top"] = _iou((heat >= top) & (heat > 0), masks)
+    scores["iou_half"] = _iou((heat >= HALF * highest) & (heat > 0), masks)
+    unknown = ~np.isfinite(heat).all(axis=(1, 2)) | ~masks.any(axis=(1, 2))
+    return {name: np.where(unknown, np.nan, values) for name, values in scores.items()}
+
+
+def shortcuts(heat: Floats, lungs: Bools | None = None) -> Scores:
+    """Energy where no disease of the lung is: `outside_lungs` (with masks of the lungs), `border`, and each corner.
+
+    The corners are `corner_top_left` and so on: a marker lies in one of them, and the sum of all four would dilute it.
+    Each region's energy also comes as `_ratio` to a uniform map's, which takes account of how much of the image the
+    region is, and of maps too coarse to stay inside the lungs. `flagged` reads the ratios. What models find there:
+    DeGrave 2021 (doi:10.1038/s42256-021-00338-7).
+    """
+    size = heat.shape[1]
+    inner, edge = slice(round(BORDER * size), -round(BORDER * size)), round(CORNER * size)
+    low, high = slice(edge), slice(size - edge, size)
+    border = np.ones((size, size), np.bool_)
+    border[inner, inner] = False
+    regions = {"border": border}
+    corners = {
+        "top_left": (low, low),
+        "top_right": (low, high),
+        "bottom_left": (high, low),
+        "bottom_right": (high, high),
+    }
+    for name, square in corners.items():
+        regions[f"corner_{name}"] = np.zeros((size, size), np.bool_)
+        regions[f"corner_{name}"][square] = True
+    if lungs is not None:
+        regions = {"outside_lungs": ~lungs & lungs.any(axis=(1, 2), keepdims=True), **regions}
+    scores = {}
+    for name, region in regions.items():
+        scores[name], scores[f"{name}_ratio"] = energy_in(heat, np.broadcast_to(region, heat.shape))
+    return scores
+
+
+def flagged(ratio: NDArray[np.float64]) -> Bools:
+    """Whether a region where no disease is holds more energy than a uniform map would put there; NaN is not flagged.
+
+    Given the ratios of images, those worth a look: each alone proves nothing. Given the lower end of the interval of a
+    model's mean ratio (`interval(ratios, groups, seed).low`), whether the model is exposed.
+    """
+    return np.asarray(ratio > UNIFORM)
+
+
+def energy_in(heat: Floats, regions: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The share of each map's heat that lies in its region, (b,), and its ratio to the region's share of the image.
+
+    NaN where there is no heat or no region.
+    """
+    share = regions.mean(axis=(1, 2))
+    heat = heat.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        energy = (heat * regions).sum(axis=(1, 2)) / heat.sum(axis=(1, 2))
+        return np.where(share > 0, energy, np.nan), energy / share
+
+
+def _near(mask: Bools) -> Bools:
+    """The mask and every pixel whose centre is within the tolerance of one of the mask's."""
+    if not mask.any():
+        return mask
+    distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return np.asarray(distance <= TOLERANCE * len(mask))
+
+
+def _iou(regions: Bools, masks: Bools) -> NDArray[np.float64]:
+    both, either = (regions & masks).sum(axis=(1, 2)), (regions | masks).sum(axis=(1, 2))
+    return np.asarray(both / np.maximum(either, 1))
+
+
+# --- between folds ----------------------------------------------------------------------------------------------------
+
+
+class FoldAgreement(NamedTuple):
+    """Of the maps of several fold models: `mean` and `deviation` (n - 1), (b, h, w), and `spearman`, (b,)."""
+
+    mean: Floats
+    deviation: Floats
+    spearman: NDArray[np.float64]
+
+
+def fold_agreement(maps: NDArray[np.floating[Any]], positive: bool) -> FoldAgreement:
+    """Compare the signed maps (folds, b, h, w) that the models of one candidate give for the same images and class.
+
+    The mean map is that of the ensemble that averages logits: exactly so where a map is linear in the logit, as CAMs
+    are on a pooled linear head. `spearman` is the mean rank correlation of the evidence over all pairs of folds, pairs
+    without contrast left out; NaN where none is left. Fewer than two folds have no deviation: NaN.
+    """
+    maps = np.asarray(maps, np.float32)
+    folds = len(maps)
+    nothing = np.full(maps.shape[1:], np.nan, np.float32)
+    deviation = maps.std(axis=0, ddof=1) if folds > 1 else nothing
+    heat = evidence(maps, positive)
+    pairs = [spearman(heat[i], heat[j]) for i, j in combinations(range(folds), 2)]
+    found = np.array(pairs).reshape(len(pairs), maps.shape[1])
+    counted = np.isfinite(found).sum(axis=0)
+    correlation = np.where(counted > 0, np.nansum(found, axis=0) / np.maximum(counted, 1), np.nan)
+    return FoldAgreement(maps.mean(axis=0), deviation, correlation)

@@ -1,0 +1,143 @@
+"""Makes shards: opens a cell's model, explains its images, judges the maps, writes rows. Knows TensorFlow, but not Ray.
+
+Models of one architecture take turns in one set of traced graphs: for the next cell only the weights are loaded.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainables.architecture import Architecture
+from trainables.layout import RunLayout
+from trainables.ledger import Entry, read_entry
+from trainables.parts import softmax
+from xai.classifier import Classifier
+from xai.heatmaps import pack, write_shard
+from xai.images import Images
+from xai.methods import Method, method_named
+from xai.scores import agreement_scores, faithfulness_scores
+from xai.work import AUTO, Shard
+
+_SEED = 0
+
+
+class Explainer:
+    """Explains the cells of one run, one shard after another."""
+
+    def __init__(self, run: Path) -> None:
+        self._layout = RunLayout(run)
+        self._images = Images(self._layout)
+        self._classifiers: dict[tuple[str, str], Classifier] = {}
+        self._weights_of: dict[tuple[str, str], str] = {}
+
+    def make(self, shard: Shard) -> tuple[int, int]:
+        """Write one shard; how many maps it has, and how many images without one."""
+        entry = read_entry(self._layout.ledger / shard.key)
+        rows: list[dict[str, Any]] = []
+        predictions = entry.predictions()
+        predictions = predictions[predictions["split"] == shard.split].set_index("image").loc[list(shard.images)]
+        batch = 2 * entry.spec.candidate.training.batch_size
+        start = 0
+        while start < len(predictions):
+            try:
+                rows += self._explain(entry, shard, predictions.iloc[start : start + batch])
+                start += batch
+            except tf.errors.ResourceExhaustedError:
+                if batch == 1:
+                    raise
+                batch //= 2
+        write_shard(self._layout.heatmaps / shard.name, rows, shard.digest)
+        lost = sum(row.get("error") is not None for row in rows)
+        return len(rows) - lost, lost
+
+    def classifier(self, entry: Entry, layer: str) -> Classifier:
+        """The cell's model with the weights that it has on disk."""
+        place = Architecture.of(entry.spec).key, layer
+        if place not in self._classifiers:
+            self._classifiers = {place: Classifier.load(entry.model_path, None if layer in (AUTO, "input") else layer)}
+        elif self._weights_of.get(place) != entry.spec.key:
+            self._classifiers[place].model.load_weights(entry.model_path)
+        self._weights_of = {place: entry.spec.key}
+        return self._classifiers[place]
+
+    def _explain(self, entry: Entry, shard: Shard, predictions: pd.DataFrame) -> list[dict[str, Any]]:
+        """The rows of one batch: every class for methods of a layer, else the predicted class and the label."""
+        spec, method = entry.spec, method_named(shard.method)
+        names, size = list(predictions.index), spec.candidate.image_size
+        pixels, errors = self._images.pixels(names, size)
+        classifier = self.classifier(entry, shard.layer)
+        index = {name: number for number, name in enumerate(spec.classes)}
+        predicted = np.array([index[name] for name in predictions["prediction"]], np.int32)
+        labels = np.array([index[name] for name in predictions["label"]], np.int32)
+        targets = np.stack([predicted, labels], axis=1)
+        if method.layered:
+            targets = np.tile(np.arange(len(spec.classes), dtype=np.int32), (len(names), 1))
+        maps = method.explain(classifier, pixels, targets, _SEED)
+        common = {
+            "candidate": spec.candidate.id,
+            "fold": spec.fold,
+            "seed": spec.seed,
+            "split": shard.split,
+            "method": method.name,
+            "layer": classifier.layer if method.layered else "input",
+            "model_hash": shard.model_hash,
+        }
+        rows = []
+        for position, image in enumerate(names):
+            facts = predictions.iloc[position]
+            one = common | {"image": image} | {name: facts[name] for name in ("label", "group", "prediction")}
+            if image in errors:
+                rows.append(one | {"error": errors[image]})
+                continue
+            for target, heat in _once(targets[position], maps[position]):
+                name = spec.classes[target]
+                of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
+                rows.append(one | of_class | _packed(heat) | {"_heat": heat, "_position": position})
+        self._judge(rows, pixels, shard, method, classifier, index)
+        return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+
+    def _judge(
+        self,
+        rows: list[dict[str, Any]],
+        pixels: NDArray[np.uint8],
+        shard: Shard,
+        method: Method,
+        classifier: Classifier,
+        index: dict[str, int],
+    ) -> None:
+        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them."""
+        mapped = [row for row in rows if "_heat" in row and row.get("error") is None]
+        seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
+        if seen:
+            masks = self._images.masks([row["image"] for row in seen], pixels.shape[1])
+            heats = np.stack([row["_heat"] for row in seen])
+            _spread(seen, agreement_scores(heats, method.positive, masks, pixels.shape[1]))
+        judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
+        if judged:
+            chosen = pixels[[row["_position"] for row in judged]]
+            classes = np.array([index[row["class"]] for row in judged])
+            heats = np.stack([row["_heat"] for row in judged])
+
+            def predict(images: NDArray[Any]) -> NDArray[Any]:
+                return softmax(classifier.logits(images))
+
+            _spread(judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED))
+
+
+def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+    """Each class with its map, no class twice."""
+    return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
+
+
+def _packed(heat: NDArray[np.float32]) -> dict[str, Any]:
+    return pack(heat) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+
+
+def _spread(rows: list[dict[str, Any]], columns: dict[str, NDArray[Any]]) -> None:
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value if np.ndim(value) else float(value)

@@ -1,0 +1,90 @@
+"""The batch job: missing shards as a Ray Data stream through a pool of actors, each with its models open."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from trainables.layout import RunLayout
+from xai.work import Shard, pieces
+
+_REPORT_SECONDS = 5.0
+
+
+class Outcome(NamedTuple):
+    """What became of one shard."""
+
+    maps: int
+    errors: int
+    failure: str
+
+
+class ExplainActor:
+    """A worker of the pool: one row in is a piece of work, shards of one cell; one row out per shard."""
+
+    def __init__(self, run: str, import_path: str, cpus: int) -> None:
+        import os
+
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        sys.path.insert(0, import_path)
+        from trainables.worker import configure_tensorflow
+
+        configure_tensorflow(cpus)
+        from xai.explainer import Explainer
+
+        self._explainer = Explainer(Path(run))
+
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[Any]]]:
+        for piece in batch["piece"]:
+            for text in piece:
+                maps, errors, failure = 0, 0, ""
+                try:
+                    maps, errors = self._explainer.make(Shard.model_validate_json(text))
+                except Exception as error:  # one shard that fails must not stop the others; the caller reports it
+                    failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                yield {"maps": [maps], "errors": [errors], "failure": [failure]}
+
+
+def export(
+    layout: RunLayout,
+    wanted: Sequence[Shard],
+    nodes: Sequence[dict[str, Any]],
+    import_path: Path,
+    say: Callable[[str], None],
+) -> list[Outcome]:
+    """Make these shards on the cluster that Ray is connected to; `say` gets a line of progress every few seconds.
+
+    One GPU per actor where the cluster has any, else one core. Work streams through: what waits is names of images,
+    what comes back is counts; pixels and maps stay with the actors.
+    """
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    gpus = int(sum(node["gpus"] for node in nodes))
+    slots = max(1, gpus or int(sum(node["cpus"] for node in nodes)))
+    work = pieces(wanted, slots)
+    items = [{"piece": [shard.model_dump_json() for shard in piece]} for piece in work]
+    results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        ExplainActor,
+        fn_constructor_args=(str(layout.root), str(import_path), 1),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(slots, len(items))),
+        num_gpus=1 if gpus else 0,
+        num_cpus=0 if gpus else 1,
+    )
+    images = sum(len(shard.images) for shard in wanted)
+    outcomes: list[Outcome] = []
+    began = said = time.monotonic()
+    for row in results.iter_rows():
+        outcomes.append(Outcome(int(row["maps"]), int(row["errors"]), str(row["failure"])))
+        now = time.monotonic()
+        if now - said > _REPORT_SECONDS:
+            said = now
+            part = len(outcomes) / len(wanted)
+            left = (now - began) * (1 - part) / part
+            say(f"explain {len(outcomes)} of {len(wanted)} shards ({images} images), about {left:.0f} s to go")
+    return outcomes

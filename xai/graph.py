@@ -1,0 +1,186 @@
+"""Walking through a Keras model: operation by operation at inference, then back from the logits to the feature map.
+
+The map is recognised by what is done with it, not by a name: names differ between models, and a nested model hides its
+own.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from trainables.errors import ModelError, nearest
+
+
+class Call(NamedTuple):
+    """One operation at work: its name ('model/layer' inside a nested model), what went in, what came out."""
+
+    name: str
+    operation: Any
+    inputs: list[tf.Tensor]
+    outputs: list[tf.Tensor]
+
+
+class Place(NamedTuple):
+    """Where the feature map comes out: which output of which call.
+
+    `dense`: the layer that makes the logits of the map's mean, None if anything else happens on the way.
+    """
+
+    call: int
+    output: int
+    layer: str
+    dense: Any
+
+
+def check(model: Any) -> None:
+    """Raise ModelError unless the model can be walked through, from images to one row of numbers each."""
+    if (
+        not isinstance(model, keras.Model)
+        or not model.built
+        or not isinstance(model, keras.Sequential | keras.Function)
+    ):
+        raise ModelError(f"only a functional or built Sequential model can be explained, got {type(model).__name__}")
+    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
+    if [[len(shape) for shape in side] for side in shapes] != [[4], [2]]:
+        raise ModelError(
+            f"{model.name} must have one input (images, size, size, channels) and one output (images, classes), "
+            f"got {shapes[0]} and {shapes[1]}"
+        )
+
+
+def replay(visit: Callable[[Call], None], operation: Any, *arguments: Any, path: str = "", **keywords: Any) -> Any:
+    """Run an operation at inference, models inside models step by step, and show each step to `visit`."""
+    if isinstance(operation, keras.Sequential):
+        (x,) = arguments
+        for layer in operation.layers:
+            x = replay(visit, layer, x, path=_join(path, layer))
+        return x
+    if isinstance(operation, keras.Function):
+        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a nested model.
+        return operation._run_through_graph(
+            arguments[0], lambda inner: partial(replay, visit, inner, path=_join(path, inner))
+        )
+    if "training" in inspect.signature(operation.call).parameters:
+        keywords["training"] = False
+    outputs = operation(*arguments, **keywords)
+    visit(Call(path, operation, _tensors([arguments, keywords]), _tensors(outputs)))
+    return outputs
+
+
+def _join(path: str, operation: Any) -> str:
+    return f"{path}/{operation.name}" if path else str(operation.name)
+
+
+def _tensors(structure: Any) -> list[tf.Tensor]:
+    return [x for x in tf.nest.flatten(structure) if tf.is_tensor(x)]
+
+
+class Trail:
+    """The calls of one run, and which of them made each tensor."""
+
+    def __init__(self, calls: list[Call], model: str) -> None:
+        self._calls = calls
+        self._model = model
+        self._made: dict[int, int] = {}
+        for index, call in enumerate(calls):
+            given = {id(x) for x in call.inputs}
+            # A layer that hands on its input, as dropout does at inference, made nothing.
+            self._made |= {id(x): index for x in call.outputs if id(x) not in given}
+
+    def maker(self, tensor: tf.Tensor) -> Call | None:
+        """The call that made a tensor; None for the images themselves."""
+        index = self._made.get(id(tensor))
+        return None if index is None else self._calls[index]
+
+    def before_softmax(self, result: tf.Tensor) -> tf.Tensor:
+        """The logits under the model's output; raises ModelError where they are nowhere to be had."""
+        call = self.maker(result)
+        if call is None:
+            return result
+        if type(call.operation).__name__ == "Softmax":  # the layer or the operation
+            return call.inputs[0]
+        function = getattr(getattr(call.operation, "activation", None), "__name__", None)
+        if function not in ("softmax", "sigmoid"):
+            return result
+        if isinstance(call.operation, keras.layers.Activation):
+            return call.inputs[0]
+        raise ModelError(
+            f"layer {call.name!r} of {self._model} must return logits: put its {function} into a layer of its own"
+        )
+
+    def locate(self, logits: tf.Tensor, layer: str | None) -> Place:
+        """The feature map: the output of a named layer, or found from the logits backwards.
+
+        Raises ModelError if there is none, or several with equal right.
+        """
+        features = self._ending(logits) if layer is None else self._named(layer)
+        index = self._made[id(features)]
+        output = next(number for number, x in enumerate(self._calls[index].outputs) if x is features)
+        return Place(index, output, layer or self._calls[index].name, self._dense(logits, features))
+
+    def _ending(self, logits: tf.Tensor) -> tf.Tensor:
+        """The one tensor with spatial axes and weights behind it from which the logits come, pooled ones first."""
+        pooled, others = self._ends(logits)
+        options = pooled or others
+        if not options:
+            raise ModelError(f"{self._model} has no feature map (h, w, channels) that leads to its logits")
+        if len(options) > 1:
+            names = ", ".join(repr(self._calls[self._made[key]].name) for key in options)
+            raise ModelError(f"{self._model} has {len(options)} feature maps, name the layer to explain: {names}")
+        return next(iter(options.values()))
+
+    def _ends(self, logits: tf.Tensor) -> tuple[dict[int, tf.Tensor], dict[int, tf.Tensor]]:
+        """The last spatial tensors on each way to the logits: inputs of global average pooling, and others."""
+        pooled: dict[int, tf.Tensor] = {}
+        others: dict[int, tf.Tensor] = {}
+        ahead, seen = [logits], set()
+        while ahead:
+            tensor = ahead.pop()
+            call = self.maker(tensor)
+            if call is None or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            if isinstance(call.operation, keras.layers.GlobalAveragePooling2D):
+                pooled |= {id(x): x for x in call.inputs if self._is_learned(x)}
+            elif tensor.shape.rank == 4 and tuple(tensor.shape[1:3]) != (1, 1):
+                others |= {id(tensor): tensor} if self._is_learned(tensor) else {}
+            else:
+                ahead.extend(call.inputs)
+        return pooled, others
+
+    def _is_learned(self, tensor: tf.Tensor) -> bool:
+        """Whether weights stand behind a tensor: the image and its normalisation are no features."""
+        ahead, seen = [tensor], set()
+        while ahead:
+            tensor = ahead.pop()
+            call = self.maker(tensor)
+            if call is None or id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            if getattr(call.operation, "weights", None) and not isinstance(call.operation, keras.layers.Normalization):
+                return True
+            ahead.extend(call.inputs)
+        return False
+
+    def _named(self, layer: str) -> tf.Tensor:
+        """The spatial output of a layer, of its last call if it is shared."""
+        maps = {call.name: x for call in self._calls for x in call.outputs if x.shape.rank == 4 and self.maker(x)}
+        if layer not in maps:
+            raise ModelError(
+                f"{self._model} has no layer {layer!r} with an output (h, w, channels); {nearest(layer, maps)}"
+            )
+        return maps[layer]
+
+    def _dense(self, logits: tf.Tensor, features: tf.Tensor) -> Any:
+        """The last layer, if the head is global average pooling of these features, dropout or none, and this layer."""
+        last = self.maker(logits)
+        if last is None or not isinstance(last.operation, keras.layers.Dense):
+            return None
+        pool = self.maker(last.inputs[0])
+        if pool is None or not isinstance(pool.operation, keras.layers.GlobalAveragePooling2D):
+            return None
+        return last.operation if pool.inputs[0] is features else None

@@ -1,0 +1,154 @@
+"""Heatmaps as data: Parquet shards below `xai/heatmaps/`, one row per image, cell, method, layer and class.
+
+    image, label, group, split       as in the predictions; split is fold, test, skipped for an unusable image
+    candidate, fold, seed            the cell
+    method, class, layer             what was explained, and where; layer is 'input' for methods that have no layer
+    height, width, map, scale        list of float16, row-major, times `scale` (float32): the signed, unnormalised map
+    low, high                        its extremes
+    logit, probability, prediction   of the class, and the predicted class
+    model_hash                       first 16 hex digits of the SHA-256 of model.keras
+    error                            why there is no map, or null
+    <score>…                         see `scores.py`
+
+A shard is complete or not there; what it was made from is in its digest, so a stale one is told and made again.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from trainables.errors import RunFolderError
+from trainables.files import replacing
+from trainables.layout import RunLayout
+
+Floats = NDArray[np.float32]
+
+_DIGEST = b"rayfold.digest"
+_TYPES = {
+    **dict.fromkeys(("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()),
+    **dict.fromkeys(("fold", "seed", "height", "width"), pa.int64()),
+    "map": pa.list_(pa.float16()),
+    **dict.fromkeys(("scale", "low", "high"), pa.float32()),
+    **dict.fromkeys(("logit", "probability"), pa.float64()),
+    **dict.fromkeys(("prediction", "model_hash", "error"), pa.string()),
+}
+COLUMNS = tuple(_TYPES)
+_ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
+
+
+def pack(heat: Floats) -> dict[str, Any]:
+    """The columns that hold a map (h, w). The scale keeps values of any size within what float16 can hold."""
+    scale = float(np.abs(heat).max()) or 1.0
+    height, width = heat.shape
+    stored = (heat / scale).astype(np.float16).ravel()
+    shape = {"height": height, "width": width, "map": stored, "scale": scale}
+    return {**shape, "low": float(heat.min()), "high": float(heat.max())}
+
+
+def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> None:
+    """Write rows (any column may be missing, further ones are scores or curves) as one shard."""
+    extra = {name: None for row in rows for name in row if name not in _TYPES}
+    fields = [pa.field(name, kind) for name, kind in _TYPES.items()]
+    for name in extra:
+        nested = any(isinstance(row.get(name), np.ndarray) for row in rows)
+        fields.append(pa.field(name, pa.list_(pa.float32()) if nested else pa.float64()))
+    schema = pa.schema(fields, metadata={_DIGEST: digest.encode()})
+    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in fields]
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary)
+
+
+def shard_digest(path: Path) -> str | None:
+    """What a shard says it was made from; None where there is no readable one."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        return None
+    return metadata.get(_DIGEST, b"").decode() or None
+
+
+class Heatmaps:
+    """The heatmaps of a run: `table` without the maps, `rows` and `arrays` with them, `save_npz` for elsewhere.
+
+    Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`. Raises RunFolderError
+    where the run has none.
+    """
+
+    def __init__(self, layout: RunLayout) -> None:
+        keys = set(json.loads(layout.cells.read_text("utf-8")))
+        # A shard of a cell that the experiment no longer asks for stays on disk, and is no part of the results.
+        files = [path for path in layout.heatmaps.glob("*/*/*/*.parquet") if path.parent.name in keys]
+        files += layout.heatmaps.glob("skipped.parquet")
+        if not files:
+            raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
+        schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in sorted(files)])
+        self._dataset = ds.dataset(sorted(map(str, files)), schema=schema, format="parquet")
+        self._scores = [name for name in schema.names if name not in _TYPES]
+
+    @property
+    def scores(self) -> list[str]:
+        """Names of the numeric columns that judge a map."""
+        return [name for name in self._scores if not name.endswith("_curve")]
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Every row with all columns but the maps and curves."""
+        return self._read({}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores])
+
+    def rows(self, **filters: Any) -> pd.DataFrame:
+        """The rows that match, with `map`: float32, row-major, or None where there is an error."""
+        return self._read(filters, None)
+
+    def arrays(self, **filters: Any) -> tuple[pd.DataFrame, Floats]:
+        """The rows that match and have a map, without it, and their maps (n, h, w); ValueError where sizes differ."""
+        rows = self.rows(**filters)
+        rows = rows[rows["map"].notna()].reset_index(drop=True)
+        shapes = set(zip(rows["height"], rows["width"], strict=True))
+        if len(shapes) > 1:
+            raise ValueError(f"maps of different sizes do not fit into one array: {sorted(shapes)}; filter further")
+        maps = np.array(rows["map"].tolist(), np.float32).reshape(-1, *(int(n) for n in next(iter(shapes), (0, 0))))
+        return rows.drop(columns=["map", "scale"]), maps
+
+    def curves(self, **filters: Any) -> pd.DataFrame:
+        """The rows that match and were put to the model: image, group and the columns that end in _curve."""
+        names = [name for name in self._scores if name.endswith("_curve")]
+        table = self._read(filters, [*_ORDER, "group", *names])
+        return table[table[names].notna().all(axis=1)].reset_index(drop=True)
+
+    def save_npz(self, path: Path | str, **filters: Any) -> None:
+        """Write the maps that match as `maps` (n, h, w) float32, with one array per identifying column."""
+        rows, maps = self.arrays(**filters)
+        names = [name for name in COLUMNS if name in rows]
+        columns: dict[str, Any] = {
+            name: rows[name].fillna("").astype(str).to_numpy(dtype=np.str_)
+            if _TYPES[name] == pa.string()
+            else rows[name].to_numpy()
+            for name in names
+        }
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, maps=maps, **columns)
+
+    def _read(self, filters: dict[str, Any], columns: list[str] | None) -> pd.DataFrame:
+        condition = None
+        for name, value in filters.items():
+            if name not in self._dataset.schema.names:
+                raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
+            wanted = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+            term = ds.field(name).isin(wanted)
+            condition = term if condition is None else condition & term
+        table: pd.DataFrame = self._dataset.to_table(columns=columns, filter=condition).to_pandas()
+        if columns is None:
+            pairs = zip(table["map"], table["scale"], strict=True)
+            maps = [None if m is None else np.asarray(m, np.float32) * np.float32(s) for m, s in pairs]
+            table["map"] = pd.Series(maps, dtype=object)
+        whole = [name for name in ("fold", "seed", "height", "width") if name in table]
+        table = table.astype(dict.fromkeys(whole, "Int64"))
+        return table.sort_values(_ORDER, kind="stable").reset_index(drop=True)

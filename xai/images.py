@@ -1,0 +1,84 @@
+"""The pixels and masks of a run's images: from the image store where there is one, else from the files."""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.errors import DataError
+from trainables.layout import RunLayout, cache_folder
+from trainables.manifest import Manifest
+from trainables.readers import UnreadableImage, read_image, to_uint8
+from trainables.store import Chunk, Uint8, build_store, decode_chunk, open_store
+from xai.heat import mask_at
+
+Bools = NDArray[np.bool_]
+
+
+class Images:
+    """The images of a run by id."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self.manifest = Manifest.load(layout.manifest)
+        self.mask_names = sorted(name for name in map(str, self.manifest.table.columns) if name.startswith("mask_"))
+        self._stores: dict[int, Uint8 | None] = {}
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {image: row for row, image in enumerate(self.manifest.usable["image"])}
+
+    def pixels(self, images: Sequence[str], size: int) -> tuple[Uint8, dict[str, str]]:
+        """The images as the models saw them, (n, size, size, channels), and what is wrong with those left black."""
+        rows = [self._row_of[image] for image in images]
+        store = self._store(size)
+        if store is not None:
+            return store[rows], {}
+        channels = self.manifest.channels
+        pixels = np.zeros((len(rows), size, size, channels), np.uint8)
+        errors = {}
+        for position, (image, row) in enumerate(zip(images, rows, strict=True)):
+            facts = self.manifest.usable.iloc[row]
+            chunk = Chunk((facts["path"],), (facts["content_hash"],), size, channels, self.manifest.bit_depth)
+            try:
+                pixels[position] = decode_chunk(chunk)[0]
+            except DataError as error:
+                errors[image] = str(error)
+        return pixels, errors
+
+    def _store(self, size: int) -> Uint8 | None:
+        """The store of this node; None where it is gone and cannot be built again, because an image is damaged."""
+        if size not in self._stores:
+            root = cache_folder() / "stores"
+            try:
+                store = open_store(self.manifest, size, root) or build_store(self.manifest, size, root)
+                self._stores[size] = store.pixels
+            except DataError:
+                self._stores[size] = None
+        return self._stores[size]
+
+    def original(self, image: str) -> Uint8:
+        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage."""
+        table = self.manifest.table
+        (path,) = table.loc[table["image"] == image, "path"]
+        return to_uint8(read_image(Path(path)), self.manifest.bit_depth)
+
+    def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
+        """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""
+        found = {}
+        for name in self.mask_names:
+            paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]
+            found[name.removeprefix("mask_")] = np.stack([_mask(path, size) for path in paths])
+        return found
+
+
+@lru_cache(maxsize=4096)
+def _mask(path: str | None, size: int) -> Bools:
+    if isinstance(path, str):
+        try:
+            pixels = read_image(Path(path))
+            return mask_at(pixels if pixels.ndim == 2 else pixels.max(axis=2), size)
+        except UnreadableImage:
+            pass
+    return np.zeros((size, size), np.bool_)

@@ -1,0 +1,68 @@
+"""The explanation methods by name. Names and titles are known without TensorFlow."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trainables.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    from xai.classifier import Classifier, Floats, Pixels, Targets
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explain a logit.
+
+    `function`: where it is, 'module:name'. `positive`: values above 0 speak for the class and others do not, so readers
+    clip at 0; if not, the sign says brighter or darker and the magnitude counts. `passes`: about how many forward
+    passes an image costs, one pass back counted as two. `layered`: the map is of the classifier's layer, not its input.
+    """
+
+    name: str
+    title: str
+    function: str
+    passes: int
+    layered: bool = False
+    positive: bool = True
+
+    def explain(self, classifier: "Classifier", pixels: "Pixels", targets: "Targets", seed: int = 0) -> "Floats":
+        """Signed, unnormalised maps, float32 (b, t, h, w), at the method's own resolution.
+
+        `pixels`: raw, 0 to 255, uint8 or float32 (b, size, size, channels). `targets`: int32 (b, t), the classes to
+        explain for each image. The same input and seed give the same maps, whatever else is in the batch.
+        Raises ModelError where the method cannot explain this model or its library is missing.
+        """
+        module, _, name = self.function.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        maps: Floats = function(classifier, pixels, np.asarray(targets, np.int32), seed)
+        return maps
+
+
+_ALL = (
+    Method("gradcam", "Grad-CAM", "xai.cam:gradcam", passes=1, layered=True),
+    Method("gradcam++", "Grad-CAM++", "xai.cam:gradcam_pp", passes=1, layered=True),
+    Method("hirescam", "HiResCAM", "xai.cam:hirescam", passes=1, layered=True),
+    Method("layercam", "LayerCAM", "xai.cam:layercam", passes=1, layered=True),
+    # One pass per channel: the number is EfficientNetB0's.
+    Method("scorecam", "Score-CAM", "xai.cam:scorecam", passes=1280, layered=True),
+    Method("eigencam", "Eigen-CAM", "xai.cam:eigencam", passes=1, layered=True),
+    Method("integrated_gradients", "Integrated Gradients", "xai.gradients:integrated_gradients", passes=96),
+    Method("smoothgrad", "SmoothGrad", "xai.gradients:smoothgrad", passes=96, positive=False),
+    Method("occlusion", "Occlusion", "xai.perturbation:occlusion", passes=197),
+    Method("rise", "RISE", "xai.perturbation:rise", passes=1000),
+    Method("lime", "LIME", "xai.external:lime", passes=1000),
+    Method("shap", "SHAP", "xai.external:shap", passes=500),
+)
+
+METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
+
+
+def method_named(name: str) -> Method:
+    """Look a method up; raises ModelError with the nearest name if there is none."""
+    if name not in METHODS:
+        raise ModelError(f"methods must be of {', '.join(METHODS)}, got {name!r}; {nearest(name, METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,112 @@
+"""What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
+
+summary: candidate, method, layer, class, score, mean, low, high (95 %, groups resampled), maps, groups, flagged
+folds:   candidate, method, layer, image, group, class, folds, spearman: agreement between fold models on test images
+sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash, key
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from trainables.files import replacing
+from trainables.layout import RunLayout
+from xai.agreement import flagged, fold_agreement
+from xai.heatmaps import Heatmaps
+from xai.intervals import interval
+from xai.methods import METHODS
+
+_SET = ["candidate", "method", "layer"]
+_SHORTCUTS = ("outside_lungs", "border", "corner")
+TABLES = ("summary", "folds", "sanity")
+
+
+def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables summary and folds.
+
+    Shortcuts are read from the map of the predicted class, which drove the decision, one class at a time, since a
+    marker that comes with one disease says nothing of the others; agreement with masks from the map of the label, whose
+    evidence the mask shows; faithfulness from the maps that were put to the model. `class` is empty for all together.
+    """
+    table = heatmaps.table
+    table = table[table["error"].isna()]
+    folds = _folds(heatmaps)
+    rows = []
+    for names, of_set in table.groupby(_SET, sort=True):
+        identity = dict(zip(_SET, names, strict=True))
+        for score in heatmaps.scores:
+            values = of_set[_judged(of_set, score) & of_set[score].notna()]
+            parts = values.groupby("class") if score.startswith(_SHORTCUTS) else [("", values)]
+            for name, part in parts:
+                if len(part):
+                    rows.append(identity | {"class": name} | _interval(score, part[score], part["group"]))
+        agreed = folds[(folds[_SET] == list(names)).all(axis=1)] if len(folds) else folds
+        if len(agreed):
+            rows.append(identity | {"class": ""} | _interval("fold_spearman", agreed["spearman"], agreed["group"]))
+    return pd.DataFrame(rows), folds
+
+
+def _judged(rows: pd.DataFrame, score: str) -> "pd.Series[bool]":
+    driven = score.startswith(_SHORTCUTS) or score.startswith(("deletion", "insertion", "drop", "increase"))
+    return rows["class"] == rows["prediction" if driven else "label"]
+
+
+def _interval(score: str, values: "pd.Series[float]", groups: "pd.Series[str]") -> dict[str, Any]:
+    found = interval(values.to_numpy(float), groups.to_numpy(str), seed=0)
+    exposed = score.startswith(_SHORTCUTS) and score.endswith("_ratio") and bool(flagged(found.low))
+    return {
+        "score": score,
+        "mean": float(found.mean),
+        "low": float(found.low),
+        "high": float(found.high),
+        "maps": found.images,
+        "groups": found.groups,
+        "flagged": exposed,
+    }
+
+
+def _folds(heatmaps: Heatmaps) -> pd.DataFrame:
+    """How alike the maps of a candidate's fold models are on each test image, for the class of its label."""
+    rows = []
+    for identity, table, maps in ensembles(heatmaps):
+        agreed = fold_agreement(maps, METHODS[identity["method"]].positive)
+        facts = table[["image", "group", "class"]].assign(folds=len(maps), spearman=agreed.spearman)
+        rows.append(facts.assign(**identity)[[*_SET, *facts.columns]])
+    empty = pd.DataFrame(columns=[*_SET, "image", "group", "class", "folds", "spearman"])
+    return pd.concat(rows, ignore_index=True) if rows else empty
+
+
+def ensembles(heatmaps: Heatmaps) -> Iterator[tuple[dict[str, str], pd.DataFrame, np.ndarray[Any, Any]]]:
+    """By candidate, method and layer: one row per test image, and the maps (folds × seeds, images, h, w) of its label.
+
+    Images that lack the map of any cell are left out.
+    """
+    for names in heatmaps.table[_SET].dropna().drop_duplicates().itertuples(index=False):
+        identity = dict(zip(_SET, map(str, names), strict=True))
+        table, maps = heatmaps.arrays(**identity, split="test")
+        own = (table["class"] == table["label"]).to_numpy(bool)
+        table, maps = table[own].reset_index(drop=True), maps[own]
+        cells = table.groupby(["fold", "seed"]).ngroup()
+        count = int(cells.nunique())
+        complete = table.groupby("image")["image"].transform("size") == count
+        order = table[complete].assign(cell=cells).sort_values(["cell", "image"])
+        if count < 2 or order.empty:
+            continue
+        together = maps[order.index.to_numpy()].reshape(count, -1, *maps.shape[1:])
+        yield identity, order.iloc[: len(order) // count].reset_index(drop=True), together
+
+
+def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:
+    """Write one of `TABLES` as Parquet and CSV."""
+    with replacing(layout.xai_tables / f"{name}.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+    with replacing(layout.xai_tables / f"{name}.csv") as temporary:
+        table.to_csv(temporary, index=False)
+
+
+def load_table(layout: RunLayout, name: str) -> pd.DataFrame:
+    """One of `TABLES`; empty where there is none."""
+    path = layout.xai_tables / f"{name}.parquet"
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame()

@@ -1,0 +1,128 @@
+"""What is to be explained, cut into shards, and which of them are missing. Knows neither Ray nor TensorFlow."""
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from trainables.config import CellSpec, Frozen, Whole, digest
+from trainables.errors import RunFolderError, nearest
+from trainables.files import file_digest
+from trainables.layout import RunLayout
+from trainables.ledger import Entry, read_entry
+from xai.heatmaps import shard_digest
+from xai.methods import method_named
+
+#: Raise when the same shard would hold other numbers than before.
+VERSION = 1
+
+IMAGES_PER_SHARD = 256
+#: The layer that leads into the pooling, wherever it is.
+AUTO = "auto"
+_SPLITS = {"test": ("test",), "oof": ("fold",), "all": ("fold", "test")}
+
+
+class Options(Frozen):
+    """What to explain of a run."""
+
+    candidates: tuple[str, ...] = Field((), description="Ids or names; none: all.")
+    folds: tuple[int, ...] = Field((), description="None: all.")
+    split: Literal["test", "oof", "all"] = Field("all", description="Test set, out-of-fold images, or both.")
+    methods: tuple[str, ...] = ("gradcam",)
+    layers: tuple[str, ...] = Field((AUTO,), description="For methods of a layer: names, or auto.")
+    faithfulness: Whole = Field(32, ge=0, description="Images of a cell, split and method whose maps the model judges.")
+
+
+class Shard(Frozen):
+    """Some images of one cell, one method and one layer: one file."""
+
+    key: str = Field(description="Address of the cell in the ledger.")
+    method: str
+    layer: str
+    split: Literal["fold", "test"]
+    number: int
+    images: tuple[str, ...]
+    judged: tuple[str, ...] = Field(description="Those of the images whose maps are put to the model.")
+    model_hash: str
+
+    @property
+    def digest(self) -> str:
+        return digest([VERSION, self.model_dump(mode="json")])
+
+    @property
+    def name(self) -> str:
+        """Path below the folder of heatmaps."""
+        layer = self.layer if self.layer == AUTO else digest(self.layer)
+        return f"{self.method}/{layer}/{self.key}/{self.split}-{self.number:05}.parquet"
+
+
+def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
+    """The done cells that the options name, in the order of the experiment; RunFolderError where there is none."""
+    if not layout.cells.exists():
+        raise RunFolderError(f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}")
+    entries = [read_entry(layout.ledger / key) for key in json.loads(layout.cells.read_text("utf-8"))]
+    names = {name for entry in entries for name in _names(entry.spec)}
+    for asked in options.candidates:
+        if asked not in names:
+            raise RunFolderError(f"the run has no candidate {asked!r} (--candidates); {nearest(asked, sorted(names))}")
+    folds = {entry.spec.fold for entry in entries}
+    for fold in options.folds:
+        if fold not in folds:
+            raise RunFolderError(f"the run has no fold {fold} (--folds); there are {min(folds)} to {max(folds)}")
+    chosen = [
+        entry
+        for entry in entries
+        if (not options.candidates or set(_names(entry.spec)) & set(options.candidates))
+        and (not options.folds or entry.spec.fold in options.folds)
+    ]
+    done = [entry for entry in chosen if entry.state().state == "done"]
+    if not done:
+        raise RunFolderError(f"none of the {len(chosen)} cells asked for is done in {str(layout.root)!r}: train first")
+    return done
+
+
+def shards(entries: Sequence[Entry], options: Options) -> Iterator[Shard]:
+    """Every shard that the options ask for. Its name depends on no option but method and layer, so none overlap."""
+    for entry in entries:
+        predictions = entry.predictions()
+        model_hash = file_digest(entry.model_path)[:16]
+        for split in _SPLITS[options.split]:
+            images = sorted(predictions.loc[predictions["split"] == split, "image"])
+            judged = set(sorted(images, key=lambda image: digest([image, entry.spec.seed]))[: options.faithfulness])
+            for method in options.methods:
+                for layer in options.layers if method_named(method).layered else ("input",):
+                    for number in range(-(-len(images) // IMAGES_PER_SHARD)):
+                        part = images[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
+                        yield Shard(
+                            key=entry.spec.key,
+                            method=method,
+                            layer=layer,
+                            split=split,
+                            number=number,
+                            images=tuple(part),
+                            judged=tuple(image for image in part if image in judged),
+                            model_hash=model_hash,
+                        )
+
+
+def missing(layout: RunLayout, wanted: Sequence[Shard]) -> list[Shard]:
+    """Those that are not on disk, or were made from something else."""
+    return [shard for shard in wanted if shard_digest(layout.heatmaps / shard.name) != shard.digest]
+
+
+def pieces(wanted: Sequence[Shard], at_least: int) -> list[list[Shard]]:
+    """Shards of one cell together, so that its model is opened once, but `at_least` so many pieces if possible."""
+    by_cell: dict[str, list[Shard]] = {}
+    for shard in wanted:
+        by_cell.setdefault(shard.key, []).append(shard)
+    parts = -(-at_least // max(len(by_cell), 1))
+    found = []
+    for together in by_cell.values():
+        size = -(-len(together) // parts)
+        found += [together[start : start + size] for start in range(0, len(together), size)]
+    return found
+
+
+def _names(spec: CellSpec) -> tuple[str, str]:
+    return spec.candidate.id, spec.candidate.name
