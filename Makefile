@@ -5,14 +5,14 @@ PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) 
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: setup demo test test-slow bench lint clean
+.PHONY: setup demo test test-slow test-slurm bench lint clean
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"rayfold needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster,dev,lite0]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster,dev,dicom,lite0]'
 	touch $@
 
 demo: setup
@@ -24,7 +24,11 @@ test: setup
 test-slow: setup
 	$(VENV)/bin/python -m pytest -m slow
 
+test-slurm: setup
+	$(VENV)/bin/python -m pytest -m slurm
+
 bench: setup
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bin/python -m benchmarks
 
 lint: setup

@@ -34,10 +34,21 @@ Address = Annotated[
 
 @app.command()
 def demo(run: RunOption = None, address: Address = None) -> None:
-    """Compare two small models on procedural chest radiographs, from nothing to the report."""
+    """Compare and explain two small models on procedural chest radiographs, from nothing to the report."""
     from orchestrator.templates import text
 
-    _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
+    code = _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
+    if code == 0:
+        from orchestrator.results import load_run
+        from orchestrator.run import write_reports
+        from xai.explain import explain_run
+        from xai.pages import Style
+        from xai.work import Options
+
+        folder = _folder(run, "demo")
+        code = explain_run(folder, Options(), Style(), address, typer.echo)
+        write_reports(load_run(folder).layout)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -87,10 +98,11 @@ def run_command(experiment: ExperimentFile, run: RunOption = None, address: Addr
 
         read_experiment(experiment)  # raises with the reason
     else:
-        _run(text, experiment.name, experiment.absolute().parent, run, address)
+        raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
 
 
-def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> None:
+def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> int:
+    """The whole of a run; returns its exit code."""
     from orchestrator.experiment import parse_experiment
 
     resolved = parse_experiment(text, source, folder)
@@ -102,7 +114,7 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
     from orchestrator.run import run_experiment
 
     sys.path.insert(0, str(resolved.folder))  # where the user's own model builders lie
-    raise typer.Exit(run_experiment(resolved, _folder(run, resolved.name), address, Console()))
+    return run_experiment(resolved, _folder(run, resolved.name), address, Console())
 
 
 @app.command()

@@ -9,7 +9,7 @@ import pandas as pd
 from orchestrator.results import Run
 from trainables.errors import DataError, RunFolderError
 from trainables.files import replacing
-from trainables.readers import IMAGE_SUFFIXES, UnreadableImage, read_image, resize, to_uint8
+from trainables.readers import IMAGE_SUFFIXES, UnreadableImage, is_dicom, read_image, resize, to_uint8
 
 
 def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFrame:
@@ -47,8 +47,8 @@ def _listed(sources: list[Path]) -> list[Path]:
     paths: list[Path] = []
     for source in sources:
         if source.is_dir():
-            found = [p for p in source.rglob("*") if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
-            paths += sorted(found)
+            files = [path for path in source.rglob("*") if path.is_file()]
+            paths += sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
         elif source.exists():
             paths.append(source)
         else:

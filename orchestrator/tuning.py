@@ -23,6 +23,7 @@ from orchestrator.experiment import Experiment
 from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
+from trainables.connection import host_lives
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
 from trainables.store import Chunk, decode_chunk
@@ -102,7 +103,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     Retrying is done here and not by Tune, so that a retried cell waits behind the others and every attempt is seen.
     `packing` says what share a cell gets and whether it fits, every time anew, since nodes come and go. A cell that ran
-    out of memory on a part of a GPU gets a larger part, and that attempt is not counted.
+    out of memory on a part of a GPU gets a larger part; that attempt is not counted, nor is one whose node was lost.
     """
 
     def __init__(
@@ -173,7 +174,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed":  # the process died without a word
             reason = "the worker process died (killed, out of memory, or its node was lost)"
             state = entry.update(state="failed", reason=reason)
-        if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
+        enlarged = state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"])
+        if enlarged or not host_lives(state.host):
             self._tries[job.key] += 1
         again = self._tries[job.key] > 0
         if again:
@@ -193,11 +195,20 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: Tune stops its trials and comes back."""
+    """Let SIGTERM end the run as Ctrl-C does: Tune stops its trials and comes back.
+
+    Only the first one counts. Batch systems signal every process of a job, and whoever started this one may pass the
+    signal on as well; a second interrupt would break off what the first began.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

@@ -72,3 +72,10 @@ def _nodes_at(_moment: int) -> list[dict[str, Any]]:
         for node in ray.nodes()
         if node["Alive"]
     ]
+
+
+def host_lives(host: str) -> bool:
+    """Whether a node of this host name is part of the cluster at this moment."""
+    import ray
+
+    return any(node["Alive"] and node["NodeManagerHostname"] == host for node in ray.nodes())

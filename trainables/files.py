@@ -11,9 +11,10 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`; when the block ends well, sync it and move it into place at once.
 
+    Without `sync` a power cut may leave an empty file: for what is cheap to make again, and never read back.
     The temporary name keeps the suffix of `path`, since many writers choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -21,8 +22,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if sync:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.filename is None:  # a full disk is reported without a name

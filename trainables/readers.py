@@ -1,4 +1,4 @@
-"""Image files in, plain pixel arrays out: PNG, JPEG, BMP and TIFF become grey or RGB, or a short reason why not."""
+"""Image files in, plain pixel arrays out: PNG, JPEG, BMP, TIFF, DICOM become grey or RGB, or a short reason why not."""
 
 import hashlib
 import io
@@ -14,11 +14,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from trainables.errors import DataError
 
 #: Suffixes of files that are taken for images in a folder, in lower case.
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 _EXIF_ORIENTATION = 274
 _TIFF_PHOTOMETRIC = 262
+_CUT_SHORT = ("truncated", "incomplete", "not enough", "less than expected")  # in the messages of damaged files
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 Pixels = npt.NDArray[Any]
@@ -36,9 +37,10 @@ def read_image(path: Path) -> Pixels:
     """Read one image file, whatever its suffix, upright.
 
     Returns uint8 or uint16 of shape (H, W) when it is grey, also when it is stored as RGB with three equal channels,
-    else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values.
+    else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values, except in
+    DICOM files, which are shown as `dicom.decode_dicom` says.
     Raises `UnreadableImage` for what is missing, empty, truncated, damaged, no image, of several frames, or of pixels
-    that are floats or wider than 16 bits.
+    that are floats or wider than 16 bits, `DataError` for a DICOM file without the library that reads it.
     """
     try:
         content = path.read_bytes()
@@ -50,15 +52,32 @@ def read_image(path: Path) -> Pixels:
         raise UnreadableImage("empty file")
     try:
         pixels = _decode(content)
-    except UnreadableImage:
+    except DataError:
         raise
     except UnidentifiedImageError:
-        raise UnreadableImage("not a PNG, JPEG, BMP or TIFF image") from None
+        kinds = "DICOM file" if path.suffix.lower() in (".dcm", ".dicom") else "PNG, JPEG, BMP or TIFF image"
+        raise UnreadableImage(f"not a {kinds}") from None
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
         raise UnreadableImage(_reason(error)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
     return np.ascontiguousarray(pixels)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a path is a regular file, readable, that begins as a DICOM file does, whatever its suffix."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return has_dicom_prefix(file.read(132))
+    except OSError:
+        return False
+
+
+def has_dicom_prefix(content: bytes) -> bool:
+    """Whether the first bytes of a file, 132 or more, are those of a DICOM file (PS3.10, 7.1)."""
+    return content[128:132] == b"DICM"
 
 
 def content_hash(pixels: Pixels) -> str:
@@ -99,6 +118,10 @@ def _eight_bit_table(bit_depth: int) -> npt.NDArray[np.uint8]:
 
 
 def _decode(content: bytes) -> Pixels:
+    if has_dicom_prefix(content):
+        from trainables.dicom import decode_dicom
+
+        return decode_dicom(content)
     with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
         # A JPEG with an embedded preview calls itself MPO and has "frames"; the first one is the photograph.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
@@ -155,6 +178,6 @@ def _decode_deep_colour(content: bytes, orientation: int) -> Pixels:
 
 def _reason(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if isinstance(error, EOFError) or any(word in text.lower() for word in ("truncated", "incomplete", "not enough")):
+    if isinstance(error, EOFError) or any(word in text.lower() for word in _CUT_SHORT):
         return "truncated"
     return f"damaged: {text or type(error).__name__}"

@@ -16,13 +16,13 @@ from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.errors import DataError
 from trainables.image_table import read_image_table
 from trainables.layout import cache_folder
-from trainables.readers import IMAGE_SUFFIXES
+from trainables.readers import IMAGE_SUFFIXES, is_dicom
 
 Source = FolderData | TableData | CovidQuExData | PhantomData
 
 #: What lies about in image folders without being one; hidden files (.DS_Store) are ignored as well.
 _CLUTTER_SUFFIXES = frozenset({".txt", ".csv", ".json", ".md"})
-_CLUTTER_NAMES = frozenset({"thumbs.db", "desktop.ini"})
+_CLUTTER_NAMES = frozenset({"thumbs.db", "desktop.ini", "dicomdir"})
 
 _QU_EX_TREES = {"lung": "Lung Segmentation Data", "infection": "Infection Segmentation Data"}
 _QU_EX_SPLITS = {"Train": "train", "Val": "validation", "Test": "test"}
@@ -146,7 +146,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _suffix_reason(path: Path) -> str | None:
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path):  # DICOM files are often named by a number alone
         return None
     return f"not an image format: {' '.join(path.suffix.split()) or 'no suffix'}"
 

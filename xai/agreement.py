@@ -64,25 +64,26 @@ def shortcuts(heat: Floats, lungs: Bools | None = None) -> Scores:
     DeGrave 2021 (doi:10.1038/s42256-021-00338-7).
     """
     size = heat.shape[1]
-    inner, edge = slice(round(BORDER * size), -round(BORDER * size)), round(CORNER * size)
-    low, high = slice(edge), slice(size - edge, size)
-    border = np.ones((size, size), np.bool_)
-    border[inner, inner] = False
-    regions = {"border": border}
+    edge, frame = round(CORNER * size), round(BORDER * size)
+    inner, low, high = slice(frame, -frame), slice(edge), slice(size - edge, size)
+    whole = _sum(heat)
+    held = {"border": (whole - _sum(heat[:, inner, inner]), 1 - ((size - 2 * frame) / size) ** 2)}
     corners = {
         "top_left": (low, low),
         "top_right": (low, high),
         "bottom_left": (high, low),
         "bottom_right": (high, high),
     }
-    for name, square in corners.items():
-        regions[f"corner_{name}"] = np.zeros((size, size), np.bool_)
-        regions[f"corner_{name}"][square] = True
-    if lungs is not None:
-        regions = {"outside_lungs": ~lungs & lungs.any(axis=(1, 2), keepdims=True), **regions}
+    for name, (rows, columns) in corners.items():
+        held[f"corner_{name}"] = _sum(heat[:, rows, columns]), (edge / size) ** 2
     scores = {}
-    for name, region in regions.items():
-        scores[name], scores[f"{name}_ratio"] = energy_in(heat, np.broadcast_to(region, heat.shape))
+    if lungs is not None:
+        outside = ~lungs & lungs.any(axis=(1, 2), keepdims=True)
+        scores["outside_lungs"], scores["outside_lungs_ratio"] = energy_in(heat, outside)
+    for name, (energy, area) in held.items():
+        with np.errstate(invalid="ignore", divide="ignore"):
+            scores[name] = energy / whole
+            scores[f"{name}_ratio"] = scores[name] / area
     return scores
 
 
@@ -101,10 +102,14 @@ def energy_in(heat: Floats, regions: Bools) -> tuple[NDArray[np.float64], NDArra
     NaN where there is no heat or no region.
     """
     share = regions.mean(axis=(1, 2))
-    heat = heat.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        energy = (heat * regions).sum(axis=(1, 2)) / heat.sum(axis=(1, 2))
+        energy = _sum(np.where(regions, heat, np.float32(0))) / _sum(heat)
         return np.where(share > 0, energy, np.nan), energy / share
+
+
+def _sum(heat: Floats) -> NDArray[np.float64]:
+    """Of each image."""
+    return np.asarray(heat.sum(axis=(1, 2), dtype=np.float64))
 
 
 def _near(mask: Bools) -> Bools:

@@ -20,7 +20,7 @@ def gradcam_weights(_features: Any, gradients: Any) -> Any:
 
 
 def gradcam_pp_weights(features: Any, gradients: Any) -> Any:
-    """cₖ = Σᵢⱼ αᵢⱼₖ ReLU(Gᵢⱼₖ), α = G² / (2 G² + G³ Σₐᵦ Aₐᵦ) (Chattopadhay et al. 2018, arXiv:1710.11063, eq. 19).
+    """cₖ = Σᵢⱼ αᵢⱼₖ ReLU(Gᵢⱼₖ), α = G² / (2 G² + G³ Σₐᵦ Aₐᵦ) (Chattopadhay et al. 2018, arXiv:1710.11063).
 
     Where G > 0, and only there it counts, α = 1 / (2 + G ΣA). The paper's score is exp(y); its derivatives differ from
     these by the factor exp(y), one number per image and class that overflows and changes no map's shape: left out.
@@ -31,12 +31,12 @@ def gradcam_pp_weights(features: Any, gradients: Any) -> Any:
 
 
 def hirescam_weights(_features: Any, gradients: Any) -> Any:
-    """cᵢⱼₖ = Gᵢⱼₖ (Draelos and Carin 2020, arXiv:2011.08891, equation 6): shows only places the model used."""
+    """cᵢⱼₖ = Gᵢⱼₖ (Draelos and Carin 2020, arXiv:2011.08891): shows only places the model used."""
     return gradients
 
 
 def layercam_weights(_features: Any, gradients: Any) -> Any:
-    """cᵢⱼₖ = ReLU(Gᵢⱼₖ) (Jiang et al. 2021, IEEE TIP 30:5875, equation 5): sharp at early layers too."""
+    """cᵢⱼₖ = ReLU(Gᵢⱼₖ) (Jiang et al. 2021, doi:10.1109/TIP.2021.3089943): sharp at early layers too."""
     return tf.nn.relu(gradients)
 
 
@@ -69,7 +69,7 @@ def layercam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int
 
 
 def scorecam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001
-    """Score-CAM (Wang et al. 2020, arXiv:1910.01279, equations 3 to 6), (b, t, h, w): one forward pass per channel.
+    """Score-CAM (Wang et al. 2020, arXiv:1910.01279), (b, t, h, w): one forward pass per channel.
 
     c = softmax over k of y(X ∘ Hₖ), Hₖ the channel Aₖ enlarged to the image and scaled to [0, 1]. What a mask hides
     fades to the image's mean, since black means something in a radiograph.

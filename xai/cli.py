@@ -6,32 +6,39 @@ from typing import Annotated, Literal
 
 import typer
 
+Methods = Annotated[str, typer.Option(help="Methods, separated by commas; `--methods list` names them.")]
+Candidates = Annotated[str, typer.Option(help="Ids or names, separated by commas; default: all.")]
+Folds = Annotated[str, typer.Option(help="Numbers, separated by commas; default: all.")]
+Split = Annotated[Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")]
+Layers = Annotated[str, typer.Option(help="Layers for the CAM methods, separated by commas.")]
+Judged = Annotated[int, typer.Option(help="Images per cell and split whose maps the model judges; 0: none.", min=0)]
+Overlays = Annotated[bool, typer.Option(help="Draw every image with its map.")]
+Edge = Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0)]
+Png = Annotated[bool, typer.Option("--png", help="Overlays as PNG; default: JPEG.")]
+Jet = Annotated[bool, typer.Option("--jet", help="The classic colours; default: inferno, which is even.")]
+PerImage = Annotated[
+    bool, typer.Option("--per-image-scale", help="Scale each map by itself; images are then not comparable.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
+]
+
 
 def explain(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
-    methods: Annotated[
-        str, typer.Option(help="Methods, separated by commas; `--methods list` names them.")
-    ] = "gradcam",
-    candidates: Annotated[str, typer.Option(help="Ids or names, separated by commas; default: all.")] = "",
-    folds: Annotated[str, typer.Option(help="Numbers, separated by commas; default: all.")] = "",
-    split: Annotated[
-        Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")
-    ] = "all",
-    layers: Annotated[str, typer.Option(help="Layers for the CAM methods, separated by commas.")] = "auto",
-    faithfulness: Annotated[
-        int, typer.Option(help="Images per cell and split whose maps the model itself judges; 0: none.", min=0)
-    ] = 32,
-    overlays: Annotated[bool, typer.Option(help="Draw every image with its map.")] = True,
-    edge: Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0)] = 512,
-    png: Annotated[bool, typer.Option("--png", help="Overlays as PNG; default: JPEG.")] = False,
-    jet: Annotated[bool, typer.Option("--jet", help="The classic colours; default: inferno, which is even.")] = False,
-    per_image: Annotated[
-        bool, typer.Option("--per-image-scale", help="Scale each map by itself; images are then not comparable.")
-    ] = False,
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
-    ] = None,
+    methods: Methods = "gradcam",
+    candidates: Candidates = "",
+    folds: Folds = "",
+    split: Split = "all",
+    layers: Layers = "auto",
+    faithfulness: Judged = 32,
+    overlays: Overlays = True,
+    edge: Edge = 512,
+    png: Png = False,
+    jet: Jet = False,
+    per_image: PerImage = False,
+    address: Address = None,
 ) -> None:
     """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a gallery."""
     from xai.methods import METHODS, method_named
@@ -60,13 +67,8 @@ def explain(
     from xai.explain import explain_run
     from xai.pages import Style
 
-    style = Style(
-        overlays=overlays,
-        edge=edge,
-        suffix=".png" if png else ".jpg",
-        colours="jet" if jet else "inferno",
-        per_image=per_image,
-    )
+    suffix, colours = ".png" if png else ".jpg", "jet" if jet else "inferno"
+    style = Style(overlays=overlays, edge=edge, suffix=suffix, colours=colours, per_image=per_image)
     raise typer.Exit(explain_run(run, options, style, address, _say))
 
 

@@ -1,5 +1,6 @@
 """The batch job: missing shards as a Ray Data stream through a pool of actors, each with its models open."""
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,7 @@ def export(
     """
     import ray
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -76,7 +78,6 @@ def export(
         num_gpus=1 if gpus else 0,
         num_cpus=0 if gpus else 1,
     )
-    images = sum(len(shard.images) for shard in wanted)
     outcomes: list[Outcome] = []
     began = said = time.monotonic()
     for row in results.iter_rows():
@@ -86,5 +87,5 @@ def export(
             said = now
             part = len(outcomes) / len(wanted)
             left = (now - began) * (1 - part) / part
-            say(f"explain {len(outcomes)} of {len(wanted)} shards ({images} images), about {left:.0f} s to go")
+            say(f"explain {len(outcomes)} of {len(wanted)} shards, about {left:.0f} s to go")
     return outcomes

@@ -38,17 +38,16 @@ class Place(NamedTuple):
 
 def check(model: Any) -> None:
     """Raise ModelError unless the model can be walked through, from images to one row of numbers each."""
-    if (
-        not isinstance(model, keras.Model)
-        or not model.built
-        or not isinstance(model, keras.Sequential | keras.Function)
-    ):
+    walkable = isinstance(model, keras.Sequential) or (
+        isinstance(model, keras.Model) and isinstance(model, keras.Function)
+    )
+    if not walkable or not model.built:
         raise ModelError(f"only a functional or built Sequential model can be explained, got {type(model).__name__}")
     shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
-    if [[len(shape) for shape in side] for side in shapes] != [[4], [2]]:
+    if [[len(shape) for shape in side] for side in shapes] != [[4], [2]] or None in shapes[0][0][1:]:
         raise ModelError(
-            f"{model.name} must have one input (images, size, size, channels) and one output (images, classes), "
-            f"got {shapes[0]} and {shapes[1]}"
+            f"{model.name} must have one input (images, size, size, channels) of a fixed size and one output "
+            f"(images, classes), got {shapes[0]} and {shapes[1]}"
         )
 
 

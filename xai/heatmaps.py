@@ -16,7 +16,7 @@ A shard is complete or not there; what it was made from is in its digest, so a s
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
+from xai.methods import METHODS
 
 Floats = NDArray[np.float32]
 
@@ -75,6 +76,16 @@ def shard_digest(path: Path) -> str | None:
     return metadata.get(_DIGEST, b"").decode() or None
 
 
+class Ensemble(NamedTuple):
+    """Of fold models: `table`, one row per image and class with `cells` and `spearman`, the mean rank correlation of
+    their evidence; `mean` and `deviation` (n - 1) of their signed maps, float32 (n, h, w).
+    """
+
+    table: pd.DataFrame
+    mean: Floats
+    deviation: Floats
+
+
 class Heatmaps:
     """The heatmaps of a run: `table` without the maps, `rows` and `arrays` with them, `save_npz` for elsewhere.
 
@@ -116,6 +127,29 @@ class Heatmaps:
             raise ValueError(f"maps of different sizes do not fit into one array: {sorted(shapes)}; filter further")
         maps = np.array(rows["map"].tolist(), np.float32).reshape(-1, *(int(n) for n in next(iter(shapes), (0, 0))))
         return rows.drop(columns=["map", "scale"]), maps
+
+    def ensemble(self, **filters: Any) -> "Ensemble":
+        """The maps of all fold models together, for each test image and class that every one of them explains.
+
+        The filters must leave one candidate, method and layer; ValueError otherwise.
+        """
+        from xai.agreement import fold_agreement
+
+        table, maps = self.arrays(**filters, split="test")
+        sets = table[["candidate", "method", "layer"]].drop_duplicates()
+        if len(sets) > 1:
+            raise ValueError(f"an ensemble is of one candidate, method and layer, got {len(sets)}; filter further")
+        table["cell"] = table.groupby(["fold", "seed"]).ngroup()
+        cells = table["cell"].nunique()
+        shared = table[table.groupby(["image", "class"])["cell"].transform("size") == cells]
+        order = shared.sort_values(["cell", "image", "class"]).index.to_numpy()
+        first = table.loc[order[: len(order) // max(cells, 1)]].drop(columns=["cell", "fold", "seed", "low", "high"])
+        if not len(first):
+            return Ensemble(first.assign(cells=cells, spearman=np.nan), maps, maps)
+        together = maps[order].reshape(cells, len(first), *maps.shape[1:])
+        agreed = fold_agreement(together, METHODS[str(sets["method"].iloc[0])].positive)
+        facts = first.reset_index(drop=True).assign(cells=cells, spearman=agreed.spearman)
+        return Ensemble(facts, agreed.mean, agreed.deviation)
 
     def curves(self, **filters: Any) -> pd.DataFrame:
         """The rows that match and were put to the model: image, group and the columns that end in _curve."""

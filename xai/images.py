@@ -60,9 +60,14 @@ class Images:
 
     def original(self, image: str) -> Uint8:
         """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage."""
-        table = self.manifest.table
-        (path,) = table.loc[table["image"] == image, "path"]
-        return to_uint8(read_image(Path(path)), self.manifest.bit_depth)
+        return to_uint8(read_image(self.path(image)), self.manifest.bit_depth)
+
+    def path(self, image: str) -> Path:
+        return Path(self._paths[image])
+
+    @cached_property
+    def _paths(self) -> dict[str, str]:
+        return dict(zip(self.manifest.table["image"], self.manifest.table["path"], strict=True))
 
     def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
         """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""

@@ -11,12 +11,13 @@ import pandas as pd
 
 from trainables.config import Frozen, Whole, digest
 from trainables.layout import RunLayout
-from trainables.readers import UnreadableImage
+from trainables.readers import UnreadableImage, is_dicom
 from xai import figures, render, sheets
 from xai.gallery import write_gallery
 from xai.heatmaps import Heatmaps
 from xai.images import Images
 from xai.render import Bytes, Colours, Scales
+from xai.secondary_capture import capture_row
 
 _MOST_IN_GALLERY = 1000
 _GALLERY_EDGE = 256
@@ -129,7 +130,7 @@ def write_overlays(layout: RunLayout, heatmaps: Heatmaps, style: Style) -> int:
 
     table = heatmaps.table
     table = table[table["error"].isna() & (table["class"] == table["prediction"])]
-    task = ray.remote(num_cpus=1)(_draw_cell)
+    task = ray.remote(num_cpus=1)(draw_cell)
     running = []
     scales: dict[tuple[str, ...], float | None] = {}
     for *names, fold, seed in table[[*_SET, "fold", "seed"]].drop_duplicates().itertuples(index=False):
@@ -146,10 +147,10 @@ def _shared_scale(heatmaps: Heatmaps, identity: Sequence[str]) -> float:
     return scale
 
 
-def _draw_cell(
+def draw_cell(
     run: str, identity: Sequence[str], fold: int, seed: int, scale: float | None, style: dict[str, Any]
 ) -> int:
-    """Runs in a Ray worker: the overlays of one cell."""
+    """Runs in a Ray worker: the overlays of one cell, of DICOM images as Secondary Captures (.dcm), too."""
     drawn, layout = Style.model_validate(style), RunLayout(Path(run))
     images, heatmaps = Images(layout), Heatmaps(layout)
     cv2.setNumThreads(1)
@@ -157,6 +158,7 @@ def _draw_cell(
     rows = rows[rows["error"].isna() & (rows["class"] == rows["prediction"])]
     candidate, method, layer = identity
     folder = layout.overlays / candidate / method / digest(layer, 6) / f"fold_{fold}_seed_{seed}"
+    sources = images.manifest.table.set_index("image")["path"]
     done = 0
     for row in rows.to_dict("records"):
         try:
@@ -166,6 +168,9 @@ def _draw_cell(
         own = Scales({}, True)[row] if scale is None else scale
         shown = render.overlay(picture, render.evidence_of(row), own, drawn.colours)
         render.write_image(folder / overlay_name(row["image"], drawn.suffix), shown)
+        if is_dicom(source := Path(sources[row["image"]])):
+            capture = folder / overlay_name(row["image"], ".dcm")
+            capture_row(source, shown, capture, layout.root.name, row, own, scale is not None)
         done += 1
     return done
 

@@ -174,7 +174,7 @@ def encode(image: Bytes, suffix: str = ".png") -> bytes:
 def write_image(path: Path, image: Bytes) -> Path:
     """Write a picture as PNG or JPEG, by the suffix of `path`, and return `path`."""
     content = encode(image, path.suffix.lower())
-    with replacing(path) as temporary:
+    with replacing(path, sync=False) as temporary:
         temporary.write_bytes(content)
     return path
 

@@ -1,22 +1,19 @@
 """What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
 
 summary: candidate, method, layer, class, score, mean, low, high (95 %, groups resampled), maps, groups, flagged
-folds:   candidate, method, layer, image, group, class, folds, spearman: agreement between fold models on test images
+folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold models on test images
 sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash, key
 """
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from xai.agreement import flagged, fold_agreement
+from xai.agreement import flagged
 from xai.heatmaps import Heatmaps
 from xai.intervals import interval
-from xai.methods import METHODS
 
 _SET = ["candidate", "method", "layer"]
 _SHORTCUTS = ("outside_lungs", "border", "corner")
@@ -69,33 +66,12 @@ def _interval(score: str, values: "pd.Series[float]", groups: "pd.Series[str]") 
 
 def _folds(heatmaps: Heatmaps) -> pd.DataFrame:
     """How alike the maps of a candidate's fold models are on each test image, for the class of its label."""
-    rows = []
-    for identity, table, maps in ensembles(heatmaps):
-        agreed = fold_agreement(maps, METHODS[identity["method"]].positive)
-        facts = table[["image", "group", "class"]].assign(folds=len(maps), spearman=agreed.spearman)
-        rows.append(facts.assign(**identity)[[*_SET, *facts.columns]])
-    empty = pd.DataFrame(columns=[*_SET, "image", "group", "class", "folds", "spearman"])
-    return pd.concat(rows, ignore_index=True) if rows else empty
-
-
-def ensembles(heatmaps: Heatmaps) -> Iterator[tuple[dict[str, str], pd.DataFrame, np.ndarray[Any, Any]]]:
-    """By candidate, method and layer: one row per test image, and the maps (folds × seeds, images, h, w) of its label.
-
-    Images that lack the map of any cell are left out.
-    """
+    parts = [pd.DataFrame(columns=[*_SET, "image", "group", "class", "cells", "spearman"])]
     for names in heatmaps.table[_SET].dropna().drop_duplicates().itertuples(index=False):
-        identity = dict(zip(_SET, map(str, names), strict=True))
-        table, maps = heatmaps.arrays(**identity, split="test")
-        own = (table["class"] == table["label"]).to_numpy(bool)
-        table, maps = table[own].reset_index(drop=True), maps[own]
-        cells = table.groupby(["fold", "seed"]).ngroup()
-        count = int(cells.nunique())
-        complete = table.groupby("image")["image"].transform("size") == count
-        order = table[complete].assign(cell=cells).sort_values(["cell", "image"])
-        if count < 2 or order.empty:
-            continue
-        together = maps[order.index.to_numpy()].reshape(count, -1, *maps.shape[1:])
-        yield identity, order.iloc[: len(order) // count].reset_index(drop=True), together
+        found = heatmaps.ensemble(**dict(zip(_SET, map(str, names), strict=True)))
+        own = found.table[(found.table["class"] == found.table["label"]) & (found.table["cells"] > 1)]
+        parts.append(own[parts[0].columns])
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:

@@ -164,7 +164,7 @@ def spoil(folder: Path) -> dict[str, str]:
     (normal / "empty.png").touch()
     (normal / "text.png").write_text("hello\n")
     (normal / "half.png").write_bytes((normal / "p0_0.png").read_bytes()[:80])
-    (normal / "scan.dcm").touch()
+    (normal / "scan.nii").touch()
     (normal / "README").touch()
     (normal / "gone.png").symlink_to("nowhere.png")
     os.mkfifo(normal / "pipe.png")
@@ -177,7 +177,7 @@ def spoil(folder: Path) -> dict[str, str]:
         "Normal/empty.png": "empty file",
         "Normal/text.png": "not a PNG, JPEG, BMP or TIFF image",
         "Normal/half.png": "truncated",
-        "Normal/scan.dcm": "not an image format: .dcm",
+        "Normal/scan.nii": "not an image format: .nii",
         "Normal/README": "not an image format: no suffix",
         "Normal/gone.png": "missing file",
         "Normal/pipe.png": "not a regular file",

@@ -97,3 +97,20 @@ def test_a_torn_or_absent_shard_has_no_digest(layout: RunLayout) -> None:
 def test_a_run_without_maps_says_how_to_make_them(layout: RunLayout) -> None:
     with pytest.raises(RunFolderError, match="rayfold explain"):
         Heatmaps(layout)
+
+
+def test_the_ensemble_is_the_mean_over_fold_models(layout: RunLayout) -> None:
+    rng = np.random.default_rng(0)
+    maps = rng.normal(size=(2, 3, 4, 4)).astype(np.float32)  # folds, images
+    for fold, key in enumerate(("k0", "k1")):
+        rows = [row(f"i{number}", heat, fold=fold) for number, heat in enumerate(maps[fold])]
+        write(layout, rows[: 3 - fold], key=key)  # the second model lacks the last image
+    found = Heatmaps(layout).ensemble(candidate="c", method="gradcam")
+    assert list(found.table["image"]) == ["i0", "i1"]
+    assert list(found.table["cells"]) == [2, 2]
+    np.testing.assert_allclose(found.mean, maps[:, :2].mean(axis=0), atol=2e-3)
+    np.testing.assert_allclose(found.deviation, maps[:, :2].std(axis=0, ddof=1), atol=2e-3)
+    assert (np.abs(found.table["spearman"]) < 1).all()
+    write(layout, [row("i0", maps[0, 0], method="hirescam")], key="k1", digest="other")
+    with pytest.raises(ValueError, match="one candidate, method and layer"):
+        Heatmaps(layout).ensemble(candidate="c")

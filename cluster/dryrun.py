@@ -1,0 +1,76 @@
+"""What `--dry-run` prints: the very commands and environments, and what is assumed where there is no job."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cluster import commands, network, node, slurm
+from cluster.allocation import StartError, read_allocation
+from cluster.folder import JobFolder, read_cluster
+from cluster.options import Options
+
+ASSUMED = {
+    "SLURM_JOB_ID": "0",
+    "SLURM_JOB_NODELIST": "node[1-2]",
+    "SLURM_CPUS_ON_NODE": "4",
+    "SLURM_MEM_PER_NODE": "16000",
+}
+
+
+def text(options: Options, environ: Mapping[str, str]) -> str:
+    """Commands and environments of head, workers and driver, as a shell would take them; nothing is run."""
+    in_job = bool(environ.get("SLURM_JOB_ID"))
+    assumed = {} if in_job else {name: value for name, value in ASSUMED.items() if not environ.get(name)}
+    environ = {**environ, **assumed}
+    allocation = read_allocation(environ)
+    folder = JobFolder(options.jobs_folder, allocation)
+    lines = [f"# assumed, for this is no SLURM job: {name}={value}" for name, value in assumed.items()]
+    lines += [f"# folder of the job: {folder.restart}"]
+    if options.join:
+        facts = read_cluster(options.join)
+        address, token, hosts = facts["address"], Path(facts["token_path"]), allocation.hosts
+    else:
+        token, hosts = folder.token, allocation.hosts[1:]
+        head, address = _head(options, environ, in_job)
+        lines += _section(
+            f"head, on {allocation.hosts[0]}",
+            commands.ray_settings(token),
+            commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
+        )
+        started = commands.ray_start(head)
+        lines += _section("which runs", commands.node_settings(head.ports, head.temp), started)
+        dropped = sorted(set(environ) - set(commands.ray_environment(environ, commands.ray_settings(token))))
+        lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
+    if hosts:
+        worker = commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address)
+        title = f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each node's own"
+        lines += _section(title, commands.ray_settings(token), commands.workers(hosts, worker))
+    if options.command:
+        command = commands.rayfold(options.command) if options.is_rayfold else options.command
+        dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"
+        environment = commands.driver_environment({}, commands.ray_settings(token), address, dashboard)
+        lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)
+    return "\n".join(lines)
+
+
+def _head(options: Options, environ: Mapping[str, str], in_job: bool) -> tuple[commands.RayNode, str]:
+    """The head's node as it would be now, and its address; in a job this is the head's node itself."""
+    allocation = read_allocation(environ)
+    host = allocation.hosts[0]
+    try:
+        place = network.node_address(options.interface, slurm.node_addr(host))
+    except StartError:
+        if in_job:
+            raise
+        place = f"ADDRESS-OF-{host}"
+    resources = node.measure(environ)
+    block = node.take_ports(environ, resources, allocation.job_id)
+    block.close()
+    temp = Path(f"/tmp/rf{allocation.job_id}-XXXXXXXX")
+    head = commands.RayNode(allocation.node_name(host), place, block.ports, resources, temp, None)
+    return head, f"{place}:{block.ports['gcs']}"
+
+
+def _section(title: str, environment: Mapping[str, str], command: Sequence[str]) -> list[str]:
+    settings = [f"{name}={shlex.quote(value)}" for name, value in environment.items()]
+    return [f"\n# {title}", " \\\n    ".join(["env", *settings, shlex.join(command)])]

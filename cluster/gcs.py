@@ -1,0 +1,116 @@
+"""What only Ray can answer or do, run as `python -m cluster.gcs`: the one module here that imports Ray.
+
+nodes ADDRESS             a line of JSON whenever the living nodes change: [{"name", "address"}, …]
+drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many seconds
+jobs DASHBOARD            the ids of submitted jobs that have not ended, one a line
+stop-jobs DASHBOARD SECONDS     stop them the orderly way; exit code 1 if one is still there
+"""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one of the subcommands; returns the exit code."""
+    verb, where, *rest = sys.argv[1:] if arguments is None else arguments
+    if verb == "nodes":
+        return watch(where)
+    if verb == "drain":
+        return drain(where, float(rest[0]), rest[1:])
+    if verb == "jobs":
+        say("\n".join(job.submission_id for job in _running(_jobs(where))))
+        return 0
+    if verb == "stop-jobs":
+        return stop_jobs(where, float(rest[0]))
+    raise SystemExit(f"unknown: {verb}")
+
+
+def say(text: str) -> None:
+    """A line on standard output, at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def watch(address: str) -> int:
+    """Say which nodes live, whenever that changes, until the parent process is gone."""
+    client_class = _client_class()
+    client: Any = None
+    said = None
+    parent, quick_until = os.getppid(), time.monotonic() + 300
+    while os.getppid() == parent:
+        try:
+            client = client or _connect(client_class, address)
+            alive = sorted((info.node_name, info.node_manager_address) for info in _alive(client).values())
+        except Exception as error:  # Ray's own kinds, while the head is not there yet or any more
+            client, alive = None, None
+            sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        if alive is not None and alive != said:
+            said = alive
+            say(json.dumps([{"name": name, "address": place} for name, place in alive]))
+        time.sleep(0.2 if time.monotonic() < quick_until else 1.0)
+    return 0
+
+
+def _client_class() -> Any:
+    import ray._raylet
+
+    return ray._raylet.GcsClient
+
+
+def _connect(client_class: Any, address: str) -> Any:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=2):  # quicker to refuse than Ray's own client
+        pass
+    return client_class(address=address)
+
+
+def _alive(client: Any) -> dict[Any, Any]:
+    return {node_id: info for node_id, info in client.get_all_node_info(timeout=5).items() if info.state == 0}
+
+
+def drain(address: str, seconds: float, names: Sequence[str]) -> int:
+    """Announce the end of nodes to Ray: no new work there, and `ray.train.get_preemption_info()` knows."""
+    from ray.core.generated import autoscaler_pb2
+
+    client = _connect(_client_class(), address)
+    reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    refused = 0
+    for node_id, info in _alive(client).items():
+        # Never the head unless it is named: without work it would end at once, and every driver with it.
+        if info.node_name in names or not (names or info.is_head_node):
+            deadline = int((time.time() + seconds) * 1000)
+            accepted, why = client.drain_node(node_id.hex(), reason, "the SLURM job ends", deadline)
+            say(f"{info.node_name}: {'drained' if accepted else why}")
+            refused += not accepted
+    return 1 if refused else 0
+
+
+def _jobs(dashboard: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    return JobSubmissionClient(dashboard)
+
+
+def _running(client: Any) -> list[Any]:
+    jobs = [job for job in client.list_jobs() if job.submission_id]
+    return [job for job in jobs if not job.status.is_terminal()]
+
+
+def stop_jobs(dashboard: str, seconds: float) -> int:
+    """Send SIGTERM to the submitted jobs, and wait for them."""
+    client = _jobs(dashboard)
+    until = time.monotonic() + seconds
+    for job in _running(client):
+        client.stop_job(job.submission_id)
+    while (left := _running(client)) and time.monotonic() < until:
+        time.sleep(0.3)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

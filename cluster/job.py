@@ -1,0 +1,181 @@
+"""The life of the batch process: bring-up, join barrier, the work, its end, teardown.
+
+Knows SLURM's and Ray's commands, not their details. A signal ends whatever phase is on, in order.
+"""
+
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from cluster import commands, slurm, teardown
+from cluster.allocation import Allocation, StartError, field
+from cluster.bringup import Cluster
+from cluster.endings import DEADLINE, HEAD_LOST, START_FAILED, TERMINATED, Ending, Interrupted
+from cluster.events import Child, Exited
+from cluster.folder import Journal, read_cluster
+from cluster.options import Options
+
+DEADLINE_SECONDS = 75.0  # for the driver to save its work
+RESERVE_SECONDS = 30.0  # for the teardown, before the time limit
+# Parts of SLURM's KillWait, the time between SIGTERM and SIGKILL.
+DRIVER_PART, NODES_PART = 0.55, 0.25
+NODES_SECONDS = 8.0  # for the nodes to end when there is time
+AGAIN = "to go on, submit the same command again, rayfold continues from its ledger"
+
+
+class Job:
+    """One batch job: a cluster and what it is for."""
+
+    def __init__(self, options: Options, allocation: Allocation, journal: Journal) -> None:
+        self.options, self.allocation, self.journal = options, allocation, journal
+        self.cluster = Cluster(options, allocation, journal)
+        self.driver: Child | None = None
+
+    def run(self) -> Ending:
+        """Live through all phases; returns how it ended."""
+        self.cluster.events.listen()
+        teardown.become_subreaper()
+        self.cluster.prepare()
+        requeue = False
+        try:
+            try:
+                self.cluster.bring_up()
+                ending = self._work()
+            except Interrupted as signalled:
+                ending, requeue = self._interrupted(signalled.name)
+            except Ending as early:
+                ending = early
+                if early.code == HEAD_LOST:
+                    self._stop_driver(DEADLINE_SECONDS / 5)
+        finally:
+            self._tear_down()
+        return self._requeued(ending) if requeue and not self.cluster.hurry else ending
+
+    # --- the work -----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> Ending:
+        if self.options.join:
+            return self._stay(self.options.join)
+        if self.options.serve:
+            while True:
+                self.cluster.turn(60)
+        command = list(self.options.command)
+        if self.options.is_rayfold:
+            command = commands.rayfold(command)
+        log = self.cluster.folder.driver_log.open("ab", buffering=0)
+
+        def sink(part: bytes) -> None:
+            log.write(part)
+            self.journal.raw(part)
+
+        try:
+            environment = self.cluster.client_environment()
+            self.driver = Child("driver", command, environment, self.cluster.events, sink=sink)
+        except OSError as error:
+            raise Ending(START_FAILED, f"the driver could not start: {error}") from error
+        code = self._wait_for_driver(float("inf"))
+        assert code is not None
+        return Ending(code, "the driver finished" if code == 0 else f"the driver ended with {code}")
+
+    def _wait_for_driver(self, seconds: float) -> int | None:
+        """The driver's exit code, or None after so many seconds."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            event = self.cluster.turn(min(left, 60))
+            if isinstance(event, Exited) and event.source == "driver":
+                return event.code
+        return None
+
+    def _stay(self, address_file: Path) -> Ending:
+        """A joined job: its nodes stay until their cluster ends."""
+        address = self.cluster.address
+        while not self.cluster.workers_ended():
+            self.cluster.turn(2)
+            try:
+                there = read_cluster(address_file)["address"] == address
+            except StartError:
+                there = False
+            if not there:
+                break
+        return Ending(0, "the joined cluster ended")
+
+    # --- ends ---------------------------------------------------------------------------------------------------------
+
+    def _interrupted(self, name: str) -> tuple[Ending, bool]:
+        """How it ends after a signal, and whether the job is to be requeued."""
+        if name == "USR1":
+            self.journal.say("SIGUSR1: the time limit is near")
+            try:
+                return self._deadline()
+            except Interrupted as second:
+                name = second.name
+            except Ending as lost:
+                return Ending(DEADLINE, f"stopped at the deadline; {lost.what}"), True
+        self.journal.say(f"SIG{name}: stopping")
+        self.cluster.hurry = True  # for SIGINT too
+        with suppress(Interrupted, Ending):
+            self._stop_driver(slurm_part(self.cluster.kill_wait, DRIVER_PART))
+        return Ending(TERMINATED, f"stopped by SIG{name}"), False
+
+    def _deadline(self) -> tuple[Ending, bool]:
+        bound = self._seconds_to_save()
+        if self.options.join:
+            self.cluster.drain(bound)
+            until = time.monotonic() + bound
+            while not self.cluster.workers_ended() and time.monotonic() < until:
+                self.cluster.turn(1)
+            return Ending(0, "its nodes left the cluster before their time limit"), False
+        self.cluster.drain(bound)
+        if self.options.serve:
+            if self.cluster.stop_jobs(bound):
+                return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), False
+            return Ending(0, "served until its deadline, no job was running"), False
+        code = self._stop_driver(bound)
+        if code == 0:
+            return Ending(0, "the driver finished"), False
+        return Ending(DEADLINE, "stopped at the deadline"), True
+
+    def _stop_driver(self, seconds: float) -> int | None:
+        """Ask the driver to save its work and end; its exit code, or None if it did not in time."""
+        if not self.driver or self.driver.ended():
+            return self.driver.process.returncode if self.driver else None
+        self.driver.signal(signal.SIGTERM)
+        code = self._wait_for_driver(seconds)
+        self.journal.say(
+            f"the driver ended with {code}" if code is not None else f"the driver did not end in {seconds:.0f} s"
+        )
+        return code
+
+    def _seconds_to_save(self) -> float:
+        end = field(slurm.job(self.allocation.job_id), "EndTime")
+        left = float(end) - time.time() - RESERVE_SECONDS if end and end.isdigit() else DEADLINE_SECONDS
+        return min(max(left, 5.0), DEADLINE_SECONDS)
+
+    def _tear_down(self) -> None:
+        cluster = self.cluster
+        started = time.monotonic()
+        nodes = slurm_part(cluster.kill_wait, NODES_PART) if cluster.hurry else NODES_SECONDS
+        kept = cluster.pids()
+        teardown.end_descendants(kept, grace=0.0 if cluster.hurry else 2.0, bound=5.0)  # what the driver left
+        left = cluster.stop(nodes) + teardown.end_descendants((), grace=0.5, bound=5.0)
+        text = f"left behind: {', '.join(left)}" if left else "nothing left behind"
+        text += f"; no word from {', '.join(cluster.roster.silent())}" if cluster.roster.silent() else ""
+        self.journal.say(f"torn down in {time.monotonic() - started:.1f} s, {text}")
+
+    def _requeued(self, ending: Ending) -> Ending:
+        """Requeue the job where that is allowed, and say which it is."""
+        restart, limit = self.allocation.restart, self.options.max_requeues
+        if restart >= limit:
+            return Ending(DEADLINE, f"{ending.what}, not requeued: --max-requeues {limit} is reached; {AGAIN}")
+        if field(slurm.job(self.allocation.job_id), "Requeue") != "1":
+            return Ending(DEADLINE, f"{ending.what}, not requeued: the job was submitted with --no-requeue; {AGAIN}")
+        code, said = slurm.ask("scontrol", "requeue", self.allocation.job_id)
+        if code != 0:
+            return Ending(DEADLINE, f"{ending.what}, not requeued: scontrol said {said!r}; {AGAIN}")
+        return Ending(DEADLINE, f"{ending.what}, requeued as restart {restart + 1} of at most {limit}")
+
+
+def slurm_part(kill_wait: float, part: float) -> float:
+    """A share of the seconds that SLURM leaves after SIGTERM."""
+    return max(0.5, kill_wait * part)

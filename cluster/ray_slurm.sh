@@ -1,0 +1,46 @@
+#!/bin/bash
+# A Ray cluster across the nodes of a SLURM job; `--help` says how, docs/slurm.md why. Options given to sbatch win over these:
+#SBATCH --job-name=rayfold
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --signal=B:USR1@120
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --no-kill
+#
+# This only finds rayfold's Python and becomes it, so that Python is the batch process which gets the signals. In a job
+# the script is a copy in SLURM's spool, so its own place does not tell where rayfold is.
+RAYFOLD_STARTED=$EPOCHREALTIME
+export RAYFOLD_STARTED
+
+site=${RAYFOLD_SITE:-$HOME/.config/rayfold/site.sh}
+if [ -e "$site" ]; then
+    set -a # what it sets is for Python and the nodes
+    # shellcheck source=/dev/null
+    . "$site" || exit 70
+    set +a
+elif [ -n "${RAYFOLD_SITE:-}" ]; then
+    echo "rayfold cluster: RAYFOLD_SITE names no file: '$site' (exit 70)"
+    exit 70
+fi
+set -euo pipefail
+
+if [ -n "${RAYFOLD_HOME:-}" ]; then
+    candidates=("$RAYFOLD_HOME/.venv/bin/python")
+else
+    # sbatch carries an activated environment along; else the one of the checkout that this file is in or came from.
+    script=$(readlink -f "${BASH_SOURCE[0]}")
+    if [ ! -e "${script%/*}/launch.py" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+        command=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=//p' | head -n 1)
+        script=${command%%/ray_slurm.sh*}/ray_slurm.sh # without the arguments that follow
+    fi
+    candidates=(python python3 "${script%/cluster/*}/.venv/bin/python")
+fi
+for python in "${candidates[@]}"; do
+    # -P: a folder of the user's that happens to be called `cluster` must not shadow ours.
+    if "$python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(not importlib.util.find_spec("ray"))' 2>/dev/null; then
+        exec "$python" -P -u -m cluster.launch "$@"
+    fi
+done
+echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]}; activate its environment before sbatch, or set RAYFOLD_HOME to the checkout (exit 70)"
+exit 70

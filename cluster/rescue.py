@@ -1,0 +1,37 @@
+"""Ray's own logs, from the node to the job's folder before the node's temporary folder goes: bounded in size."""
+
+import time
+from pathlib import Path
+
+LIMIT = 50 * 1000**2  # bytes per node
+FILES = 2000
+
+
+def rescue_logs(logs: Path, target: Path, seconds: float, limit: int = LIMIT) -> str | None:
+    """Copy the files of `logs` to `target`, the small ones first, the end of those that do not fit.
+
+    Stops after `limit` bytes, 2000 files or `seconds`. Returns one line on what was left behind, None if nothing was.
+    """
+    until = time.monotonic() + seconds
+    files = sorted((path.stat().st_size, path) for path in logs.rglob("*") if path.is_file() and not path.is_symlink())
+    cut = []
+    for number, (size, path) in enumerate(files):
+        if number >= FILES or limit <= 0 or time.monotonic() > until:
+            cut += [path.name for _, path in files[number:]]
+            break
+        share = min(size, max(limit // (len(files) - number), limit if number == len(files) - 1 else 0))
+        _copy_end(path, target / path.relative_to(logs), share)
+        limit -= share
+        if share < size:
+            cut.append(path.name)
+    return f"Ray's logs: {len(cut)} of {len(files)} files cut or left behind: {', '.join(cut[:5])}" if cut else None
+
+
+def _copy_end(source: Path, target: Path, size: int) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as read, target.open("wb") as written:
+        read.seek(max(0, source.stat().st_size - size))
+        left = size
+        while left > 0 and (part := read.read(min(left, 2**20))):
+            written.write(part)
+            left -= len(part)

@@ -1,0 +1,48 @@
+"""What SLURM's commands say; every answer may be missing, for the controller may be busy or away."""
+
+import os
+import subprocess
+from collections.abc import Sequence
+
+from cluster.allocation import field
+
+
+def ask(*command: str, seconds: float = 15) -> tuple[int, str]:
+    """Run one of SLURM's commands; its exit code and output, 127 where there is none."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=seconds,
+            check=False,
+            env={**os.environ, "SLURM_TIME_FORMAT": "%s"},  # times as seconds since 1970
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 127, str(error)
+    return done.returncode, done.stdout.strip()
+
+
+def _show(what: Sequence[str], key: str) -> str | None:
+    code, text = ask("scontrol", "show", *what)
+    return field(text, key) if code == 0 else None
+
+
+def node_addr(host: str) -> str | None:
+    """The name or address by which SLURM reaches a node."""
+    return _show(["node", host], "NodeAddr")
+
+
+def kill_wait() -> float:
+    """Seconds between SIGTERM and SIGKILL; SLURM's default where it does not say."""
+    found = _show(["config"], "KillWait")
+    return float(found) if found and found.isdigit() else 30.0
+
+
+def job(job_id: str) -> str:
+    """What SLURM knows of a job; empty where it cannot be asked."""
+    code, text = ask("scontrol", "show", "job", job_id)
+    return text if code == 0 else ""

@@ -1,0 +1,64 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import temp
+from cluster.allocation import StartError
+
+MAKE = "import sys; from cluster.temp import TempFolder; print(TempFolder('7', [sys.argv[1]]).path, flush=True)"
+
+
+def short(tmp_path: Path) -> Path:
+    """A short way to a test's own folder, as sockets need one."""
+    link = Path(f"/tmp/rfs{os.getpid()}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(tmp_path)
+    return link
+
+
+def test_private_short_and_gone_afterwards() -> None:
+    folder = temp.TempFolder("4711", [None, "/tmp"])
+    assert folder.path.name.startswith("rf4711-")
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert len(os.fsencode(folder.path)) + len(temp.LONGEST_SOCKET) <= 107
+    (folder.path / "session").mkdir()
+    assert folder.remove()
+    assert not folder.path.exists()
+
+
+def test_a_long_or_missing_parent_gives_way_to_the_next(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    folder = temp.TempFolder("1", [str(long), str(tmp_path / "none"), "/tmp"])
+    assert folder.path.parent == Path("/tmp")
+    assert not list(long.iterdir())
+    assert folder.remove()
+
+
+def test_no_parent_serves(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 60)
+    long.mkdir()
+    with pytest.raises(StartError, match=r"longer than 107 bytes.*No such file.*set TMPDIR to a short path"):
+        temp.TempFolder("1", [str(long), str(tmp_path / "none")])
+
+
+def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    parent = short(tmp_path)
+    left = Path(subprocess.check_output([sys.executable, "-c", MAKE, str(parent)], text=True).strip())
+    (left / "session").mkdir()
+    (parent / "rf-of-the-user").write_text("a file")
+    assert left.is_dir()
+    first = temp.TempFolder("8", [str(parent)])
+    second = temp.TempFolder("9", [str(parent)])
+    assert sorted(parent.iterdir()) == sorted([first.path, second.path, parent / "rf-of-the-user"])
+    assert first.remove()
+    assert second.remove()
+    parent.unlink()
+
+
+def test_file_systems() -> None:
+    assert temp.file_system("/proc/self") == "proc"
+    assert temp.file_system("/nowhere/at/all") == temp.file_system("/")

@@ -1,0 +1,152 @@
+"""DICOM files in, the picture that a viewer would show out: 8-bit grey or RGB; needs the extra `dicom`.
+
+The answer has 8 bits, whatever the file has, because the steps of DICOM end in display values: what a detector's
+numbers mean stands in each file's own header. Left as stored, files of 10, 12 and 16 bits in one dataset would differ
+in brightness for no reason but their scanners, and would shift the bit depth that their 16-bit neighbours share.
+"""
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainables.errors import DataError
+from trainables.readers import UnreadableImage
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+Floats = npt.NDArray[np.float64]
+Uint8 = npt.NDArray[np.uint8]
+
+
+def decode_dicom(content: bytes) -> Uint8:
+    """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they are stored.
+
+    Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of several, else the full
+    range, and is inverted for MONOCHROME1 (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). The full range is that of BitsStored;
+    files that say 16 mostly hold less, so of these it is the smallest of 8, 10, 12, 14, 16 bits that holds all pixels.
+
+    Raises `UnreadableImage` for several frames, no or float pixels, palettes, 16-bit colour and compressions that the
+    installed plug-ins of pydicom do not know, `DataError` without pydicom, and almost anything for damaged bytes.
+    """
+    pydicom = import_pydicom()
+    dataset = pydicom.dcmread(io.BytesIO(content))
+    _refuse(dataset)
+    stored = pydicom.pixels.pixel_array(dataset, index=0)
+    if dataset.PhotometricInterpretation not in _GREY:
+        return np.asarray(stored, np.uint8)
+    signed, bits = bool(dataset.PixelRepresentation), int(dataset.BitsStored)
+    if bits == 16:
+        low, high = int(stored.min()), int(stored.max())
+        bits = next(b for b in (8, 10, 12, 14, 16) if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1])
+    low, high = _limits(bits, signed)
+    shown = _shown(dataset, np.arange(low, high + 1))
+    return np.asarray(shown[np.clip(stored, low, high).astype(np.int64) - low])
+
+
+def import_pydicom() -> Any:
+    """pydicom; raises `DataError` where it is not installed."""
+    try:
+        import pydicom
+        import pydicom.pixels
+    except ImportError as error:
+        raise DataError(
+            f"DICOM files need a library that is not installed ({error}): pip install 'rayfold[dicom]'"
+        ) from None
+    return pydicom
+
+
+def _refuse(dataset: "Dataset") -> None:
+    if "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset:
+        raise UnreadableImage("float pixels")
+    if "PixelData" not in dataset:
+        raise UnreadableImage("no pixels: truncated, or no image")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frames > 1:
+        raise UnreadableImage(f"{frames} frames")
+    colours, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsAllocated)
+    if colours not in (*_GREY, *_COLOUR):
+        raise UnreadableImage(f"photometric interpretation {colours}")
+    if bits not in ((8, 16) if colours in _GREY else (8,)):
+        raise UnreadableImage(f"{bits}-bit {colours} pixels")
+    _refuse_compression(dataset)
+
+
+def _refuse_compression(dataset: "Dataset") -> None:
+    from pydicom.pixels.decoders.base import get_decoder
+
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        known = not syntax.is_compressed or get_decoder(syntax).is_available
+    except NotImplementedError:
+        known = False
+    if not known:
+        raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
+
+
+# --- from stored values to display values -----------------------------------------------------------------------------
+
+
+def _limits(bits: int, signed: bool) -> tuple[int, int]:
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
+    """What a viewer shows, 0 black to 255 white, for every stored value, given in ascending order."""
+    values = stored.astype(np.float64)
+    if dataset.get("ModalityLUTSequence"):
+        values, top = _looked_up(values, dataset.ModalityLUTSequence[0])
+        full = (0.0, top)
+    else:
+        values = values * float(dataset.get("RescaleSlope") or 1) + float(dataset.get("RescaleIntercept") or 0)
+        full = (values.min(), values.max())
+    if dataset.get("VOILUTSequence"):
+        values, top = _looked_up(values, dataset.VOILUTSequence[0])
+        share = values / top
+    else:
+        share = _windowed(dataset, values, full)
+    share = share.clip(0, 1)
+    if dataset.PhotometricInterpretation == "MONOCHROME1":
+        share = 1 - share
+    return np.rint(255 * share).astype(np.uint8)
+
+
+def _windowed(dataset: "Dataset", values: Floats, full: tuple[float, float]) -> Floats:
+    """Values of the window, or of the full range where there is none with a width, as shares of white."""
+    centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    function = str(dataset.get("VOILUTFunction") or "LINEAR")
+    if centre is None or width is None or width <= 0:
+        return (values - full[0]) / (full[1] - full[0])
+    if function == "SIGMOID":
+        share: Floats = 1 / (1 + np.exp(-4 * (values - centre) / width))
+        return share
+    if function == "LINEAR_EXACT":
+        return (values - centre) / width + 0.5
+    if width <= 1:  # the formula's limit: a threshold
+        return (values > centre - 0.5).astype(np.float64)
+    return (values - (centre - 0.5)) / (width - 1) + 0.5
+
+
+def _first(value: Any) -> float | None:
+    """The first of the numbers of an element; None where there is none."""
+    numbers = np.atleast_1d(np.array(value if value is not None else [], np.float64))
+    return float(numbers[0]) if numbers.size else None
+
+
+def _looked_up(values: Floats, item: "Dataset") -> tuple[Floats, float]:
+    """Values through a lookup table, and the greatest value that it can give.
+
+    pydicom's own lookup overflows for 8-bit tables of more than 256 entries and knows no modality tables of 12 bits.
+    """
+    entries, first, bits = (int(number) for number in item.LUTDescriptor)
+    entries = entries % 2**16 or 2**16  # 0 stands for 65536, and a signed element wraps
+    data = item.LUTData
+    if isinstance(data, bytes):
+        data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else np.dtype("<u2"))
+    table = np.asarray(data, np.float64)[:entries]
+    return table[np.rint(values - first).clip(0, len(table) - 1).astype(np.int64)], 2.0**bits - 1
