@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _NONE = "–"
 _SET = ["candidate", "method", "layer"]
-_HEAD = ("Candidate", "Method", "Layer")
+_HEAD = ("Candidate", "Method", "Layer and map")
 _PLACES = {
     "outside_lungs": "outside the lungs",
     "border": "at the border",
@@ -92,7 +92,8 @@ def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
         checked = sanity[(sanity[_SET] == list(identity)).all(axis=1)] if len(sanity) else sanity
         verdict = _NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
         means = {str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()}
-        yield _Explained((names.get(candidate, candidate), METHODS[method].title, layer), means, verdict)
+        place = f"{layer}, {of_set['height'].iloc[0]}×{of_set['width'].iloc[0]}"
+        yield _Explained((names.get(candidate, candidate), METHODS[method].title, place), means, verdict)
 
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:

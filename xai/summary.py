@@ -1,6 +1,7 @@
 """What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
 
-summary: candidate, method, layer, class, score, mean, low, high (95 %, groups resampled), maps, groups, flagged
+summary: candidate, method, layer, height, width (of its maps), class, score, mean, low, high (95 %, groups resampled),
+         maps, groups, flagged
 folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold models on test images
 sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash, key
 """
@@ -32,7 +33,8 @@ def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
     folds = _folds(heatmaps)
     rows = []
     for names, of_set in table.groupby(_SET, sort=True):
-        identity = dict(zip(_SET, names, strict=True))
+        size = {name: int(of_set[name].iloc[0]) for name in ("height", "width")}
+        identity: dict[str, Any] = dict(zip(_SET, names, strict=True)) | size
         for score in heatmaps.scores:
             values = of_set[_judged(of_set, score) & of_set[score].notna()]
             parts = values.groupby("class") if score.startswith(_SHORTCUTS) else [("", values)]
