@@ -72,7 +72,7 @@ def method_grid(
     candidates, methods = list(dict.fromkeys(table["candidate"])), list(dict.fromkeys(table["method"]))
     with matplotlib.style.context(["default", _STYLE]):
         columns, lines = len(candidates) + 1, len(methods)
-        height = 1.5 * lines * image.shape[0] / image.shape[1] + 0.8
+        height = 1.5 * lines * image.shape[0] / image.shape[1] + 1.0
         figure = Figure(figsize=(1.5 * columns + 0.4, height))
         figure.suptitle(f"{render.shorten(name, 50)}, maps of {render.shorten(class_name, 30)}")
         panels = figure.subplots(lines, columns, squeeze=False)
@@ -83,24 +83,23 @@ def method_grid(
         for line, method in enumerate(methods):
             for column, candidate in enumerate(candidates, start=1):
                 row = found.get((candidate, method))
-                _map_panel(panels[line, column], image, row, scales, colours)
+                heading = f"{render.shorten(candidate, 22)}\n" if line == 0 else ""
+                _map_panel(panels[line, column], image, row, scales, colours, heading)
             title = render.method_title(method)
             panels[line, 1].text(
                 -0.04, 0.5, title, transform=panels[line, 1].transAxes, rotation=90, ha="right", va="center"
             )
-        for column, candidate in enumerate(candidates, start=1):
-            text = render.shorten(candidate, 24)
-            panels[0, column].text(0.5, 1.14, text, transform=panels[0, column].transAxes, ha="center", weight="bold")
         _colour_bar(figure, panels, scales, colours)
         return _save(figure, path)
 
 
-def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours) -> None:
+def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours, heading: str) -> None:
     if row is None or not render.drawable(row):
+        axes.set_title(heading.strip(), fontsize=7, pad=2)
         axes.text(0.5, 0.5, "no map", transform=axes.transAxes, ha="center", va="center")
         return
     axes.imshow(render.overlay(image, render.evidence_of(row), scales[row], colours))
-    axes.set_title(f"p = {row['probability']:.2f}, scale {scales[row]:.2g}", fontsize=7, pad=2)
+    axes.set_title(f"{heading}p = {row['probability']:.2f}, scale {scales[row]:.2g}", fontsize=7, pad=2)
 
 
 def _colour_bar(figure: Figure, panels: Any, scales: Scales, colours: Colours) -> None:
