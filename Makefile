@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c 'import sys; print(sys.executable)' 2>/dev/null)) python3)
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# Two at a time: many tests wait for Ray to start. A file's tests stay together, since they share what they set up.
+PARALLEL := --numprocesses 2 --dist loadfile
 
 .PHONY: setup demo test test-slow test-slurm bench lint clean
 
@@ -19,10 +21,10 @@ demo: setup
 	$(VENV)/bin/rayfold demo --run runs/demo
 
 test: setup
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest $(PARALLEL)
 
 test-slow: setup
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest -m slow $(PARALLEL)
 
 test-slurm: setup
 	$(VENV)/bin/python -m pytest -m slurm
