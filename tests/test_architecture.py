@@ -72,6 +72,8 @@ def loaded(code: str) -> set[str]:
         "trainables.files",
         "trainables.layout",
         "trainables.zoo",
+        "xai.cli",
+        "xai.methods",
     ],
 )
 def test_light_modules_import_nothing_heavy(module: str) -> None:
