@@ -102,6 +102,17 @@ def gpus(environ: Mapping[str, str]) -> int:
     return min(int(granted), shown) if granted.isdigit() else shown
 
 
+def worker_gpus(environ: Mapping[str, str], without_first: bool) -> str | None:
+    """What `srun --gpus` must say for all nodes, or all but the first, of a job that asked with `--gpus`; else None.
+
+    Such a number holds for the whole job, and a step on some of its nodes would ask for all of it there.
+    """
+    kind, colon, number = environ.get("SLURM_GPUS", "").rpartition(":")
+    if not number.isdigit() or "," in kind:  # none, or several kinds: SLURM's own words must do
+        return None
+    return f"{kind}{colon}{int(number) - gpus(environ) * without_first}"
+
+
 def megabytes(value: str) -> int:
     """SLURM's memory sizes, `6000`, `6000M` or `6G`, as bytes."""
     found = re.fullmatch(r"(\d+)([KMGT]?)", value)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import commands, slurm
-from cluster.allocation import Allocation, StartError
+from cluster.allocation import Allocation, StartError, worker_gpus
 from cluster.endings import HEAD_LOST, JOIN_TIMEOUT, START_FAILED, Ending, Interrupted
 from cluster.events import Child, Event, Events, Exited, Line, Signalled
 from cluster.folder import JobFolder, Journal, last_line, read_cluster
@@ -66,8 +66,9 @@ class Cluster:
             workers = workers[1:]
         self._passed("ports")
         if workers:
+            gpus = worker_gpus(os.environ, without_first=not self.options.join)
             # At once, for `ray start --address` waits for the head by itself.
-            command = commands.workers(workers, self._node_command(self.address))
+            command = commands.workers(workers, self._node_command(self.address), gpus)
             self._start("workers", command, commands.step_environment(os.environ, self._settings()), control=True)
         watch = commands.gcs("nodes", self.address)
         self._start("watcher", watch, self.client_environment(), stderr=subprocess.DEVNULL)

@@ -164,8 +164,8 @@ def node(folder: Path, name_suffix: str, interface: str | None, patience: float,
     ]
 
 
-def workers(hosts: Sequence[str], command: Sequence[str]) -> list[str]:
-    """One srun that starts `command` once on each host.
+def workers(hosts: Sequence[str], command: Sequence[str], gpus: str | None = None) -> list[str]:
+    """One srun that starts `command` once on each host; `gpus`: how many it has there in all, where that must be said.
 
     --overlap: the batch script's step holds the same resources. --no-kill, --kill-on-bad-exit=0 and --wait=0: a lost
     node takes no other with it. --cpu-bind=none: the job's CPUs are the limit, not one task's share. --input=all: the
@@ -186,6 +186,7 @@ def workers(hosts: Sequence[str], command: Sequence[str]) -> list[str]:
         f"--ntasks={len(hosts)}",
         "--ntasks-per-node=1",
         f"--nodelist={','.join(hosts)}",
+        *([f"--gpus={gpus}"] if gpus else []),
         *command,
     ]
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cluster import commands, network, node, slurm
-from cluster.allocation import StartError, read_allocation
+from cluster.allocation import StartError, read_allocation, worker_gpus
 from cluster.folder import JobFolder, read_cluster
 from cluster.options import Options
 
@@ -44,7 +44,8 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
     if hosts:
         worker = commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address)
         title = f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each node's own"
-        lines += _section(title, commands.ray_settings(token), commands.workers(hosts, worker))
+        gpus = worker_gpus(environ, without_first=not options.join)
+        lines += _section(title, commands.ray_settings(token), commands.workers(hosts, worker, gpus))
     if options.command:
         command = commands.rayfold(options.command) if options.is_rayfold else options.command
         dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"

@@ -16,7 +16,7 @@ from cluster.events import Child, Exited
 from cluster.folder import Journal, read_cluster
 from cluster.options import Options
 
-DEADLINE_SECONDS = 75.0  # for the driver to save its work
+DEADLINE_SECONDS = 75.0  # for the driver to save its work, where SLURM does not say when the job ends
 RESERVE_SECONDS = 30.0  # for the teardown, before the time limit
 # Parts of SLURM's KillWait, the time between SIGTERM and SIGKILL.
 DRIVER_PART, NODES_PART = 0.55, 0.25
@@ -149,8 +149,7 @@ class Job:
 
     def _seconds_to_save(self) -> float:
         end = field(slurm.job(self.allocation.job_id), "EndTime")
-        left = float(end) - time.time() - RESERVE_SECONDS if end and end.isdigit() else DEADLINE_SECONDS
-        return min(max(left, 5.0), DEADLINE_SECONDS)
+        return max(float(end) - time.time() - RESERVE_SECONDS, 5.0) if end and end.isdigit() else DEADLINE_SECONDS
 
     def _tear_down(self) -> None:
         cluster = self.cluster

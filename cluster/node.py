@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import allocation, commands, network, ports, rescue, slurm, teardown
-from cluster.allocation import StartError
+from cluster.allocation import StartError, field
 from cluster.temp import TempFolder
 
 STOP_SECONDS = 10.0
@@ -134,6 +134,8 @@ class Node:
         if not ordered:
             tell("lost", host=self.host, reason=self._why_lost(process))
         self._end(process, stop.seconds or STOP_SECONDS)
+        if self.options.head and not ordered:
+            give_back_orphan(os.environ.get("SLURM_JOB_ID", ""))
         return 0 if ordered else 1
 
     def _runs(self, process: subprocess.Popen[bytes]) -> bool:
@@ -169,6 +171,16 @@ class Node:
         if not self.temp.remove():
             left.append(str(self.temp.path))
         tell("ended", host=self.host, left=left, note=note)
+
+
+def give_back_orphan(job_id: str) -> None:
+    """Requeue, or else end, a job without the node of its batch script: with --no-kill SLURM lets the rest run on."""
+    text = slurm.job(job_id)
+    batch, hosts = field(text, "BatchHost"), allocation.hostnames(field(text, "NodeList") or "")
+    if batch and hosts and batch not in hosts:
+        tell("orphaned", reason=f"{batch}, which ran the batch script, is no longer part of the job")
+        if slurm.ask("scontrol", "requeue", job_id)[0] != 0:
+            slurm.ask("scancel", job_id)
 
 
 def measure(environ: Mapping[str, str]) -> allocation.NodeResources:

@@ -126,3 +126,12 @@ def test_cgroup_v2_limit_is_the_tightest_on_the_way_up(tmp_path: Path) -> None:
     (step.parent.parent / "memory.max").write_text("5000\n")
     assert allocation.cgroup_limit("0::/system.slice/job_7/step_0\n", tmp_path) == 2000
     assert allocation.cgroup_limit("0::/nowhere\n", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "without_first", "said"),
+    [("3", True, "1"), ("3", False, "3"), ("a100:3", True, "a100:1"), ("", True, None), ("a100:2,v100:1", True, None)],
+)
+def test_gpus_of_the_worker_nodes(asked: str, without_first: bool, said: str | None) -> None:
+    environ = {"SLURM_GPUS": asked, "SLURM_GPUS_ON_NODE": "2"}
+    assert allocation.worker_gpus(environ, without_first) == said
