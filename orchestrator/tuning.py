@@ -174,8 +174,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed":  # the process died without a word
             reason = "the worker process died (killed, out of memory, or its node was lost)"
             state = entry.update(state="failed", reason=reason)
-        enlarged = state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"])
-        if enlarged or not host_lives(state.host):
+            if not host_lives(state.host):
+                self._tries[job.key] += 1
+        if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1
         again = self._tries[job.key] > 0
         if again:

@@ -282,7 +282,7 @@ def spoil_text(images: Path) -> None:
 
 
 def spoil_suffix(images: Path) -> None:
-    (images / "Spot" / "scan.dcm").write_bytes(b"x" * 200)
+    (images / "Spot" / "scan.nii").write_bytes(b"x" * 200)
 
 
 def spoil_masks(images: Path) -> None:
@@ -329,7 +329,7 @@ DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "zero bytes": (spoil_zero_bytes, ("Spot/000.png", "empty file", "data.on_error: skip")),
     "truncated": (spoil_truncated, ("Spot/001.png", "truncated", "1 of 16")),
     "text": (spoil_text, ("Spot/002.png", "not a PNG, JPEG, BMP or TIFF")),
-    "another format": (spoil_suffix, ("Spot/scan.dcm", "not an image format: .dcm")),
+    "another format": (spoil_suffix, ("Spot/scan.nii", "not an image format: .nii")),
     "a mask": (spoil_masks, ("Clear/003.png", "looks like a mask")),
     "blank": (spoil_blank, ("Clear/003.png", "blank: every pixel is 7")),
     "tiny": (spoil_tiny, ("Clear/003.png", "only 3x3 pixels, needs 8x8")),

@@ -237,6 +237,8 @@ OTHER_TRAINING = {
     "dropout": 0.3,
     "batch_norm_momentum": 0.9,
     "class_weights": "balanced",
+    "precision": "bfloat16",
+    "xla": True,
 }
 OTHER_AUGMENTATION = {"flip": True, "rotation": 1.0, "zoom": 0.1}
 
