@@ -114,10 +114,14 @@ def test_ray_job_submit(cluster: dict[str, str], spots: Path, tmp_path: Path) ->
     ray = Path(sys.executable).with_name("ray")
     package = tmp_path / "working directory"
     package.mkdir()
-    done = call(
-        cluster, ray, "job", "submit", "--working-dir", package, "--",
-        sys.executable, "-m", "orchestrator", "run", file, "--run", run,
-    )  # fmt: skip
+    for _ in range(30):
+        done = call(
+            cluster, ray, "job", "submit", "--working-dir", package, "--",
+            sys.executable, "-m", "orchestrator", "run", file, "--run", run,
+        )  # fmt: skip
+        if "No available agent" not in done.stdout + done.stderr:  # Ray's, which starts after the dashboard answers
+            break
+        time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (load_run(run).cells["state"] == "done").all()
     nodes = load_run(run).provenance["invocations"][0]["cluster"]
