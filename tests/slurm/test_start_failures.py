@@ -1,0 +1,72 @@
+"""Starts that cannot work end soon, with their own codes, and say why."""
+
+import sys
+from concurrent.futures import wait
+
+import pytest
+
+from tests.slurm.config import address
+from tests.slurm.conftest import Outcomes
+from tests.slurm.lab import Lab
+from tests.slurm.launcher import (
+    DRIVERS,
+    JOIN_TIMEOUT,
+    START_FAILED,
+    ended,
+    job_folder,
+    launch,
+    on,
+)
+
+pytestmark = pytest.mark.slurm
+DRIVER = ["--", "touch", "driver-ran"]
+
+
+def wrong_interface(lab: Lab) -> tuple[str, str]:
+    cwd = lab.folder_for("alice")
+    job = launch(lab, "alice", on("n2"), "--interface", "none0", *DRIVER, cwd=cwd)
+    told = ended(lab, job, cwd, START_FAILED, seconds=120)
+    assert not (cwd / "driver-ran").exists()
+    return told, lab.output(job)
+
+
+def node_that_never_joins(lab: Lab) -> tuple[str, str]:
+    """SLURM reaches n3, but over the chosen interface n3 does not reach the head."""
+    cwd = lab.folder_for("alice")
+    lab.run_on("n3", "ip", "route", "add", "blackhole", f"{address('n1', 'fast0')}/32", user="root")
+    try:
+        options = ["--interface", "fast0", "--join-timeout", "60"]
+        job = launch(lab, "alice", on("n1", "n3"), *options, *DRIVER, cwd=cwd)
+        told = ended(lab, job, cwd, JOIN_TIMEOUT, seconds=180)
+    finally:
+        lab.run_on("n3", "ip", "route", "delete", "blackhole", f"{address('n1', 'fast0')}/32", user="root")
+    assert not (cwd / "driver-ran").exists()
+    assert (job_folder(cwd, job) / "restart-0" / "worker-n3.log").exists()
+    return told, lab.output(job)
+
+
+SCENARIOS = (node_that_never_joins, wrong_interface)
+
+
+def test_a_wrong_interface_is_named_with_the_ones_there_are(lab: Lab, jobs: Outcomes) -> None:
+    told, output = jobs[wrong_interface].result()
+    assert "none0" in told
+    assert "fast0" in output
+
+
+def test_no_free_port_is_told(lab: Lab, jobs: Outcomes) -> None:
+    wait(jobs.values())  # they need ports
+    cwd = lab.folder_for("alice")
+    with lab.background("n2", sys.executable, DRIVERS / "occupy.py") as first_line:
+        assert first_line.startswith("held ")
+        job = launch(lab, "alice", on("n2"), *DRIVER, cwd=cwd)
+        told = ended(lab, job, cwd, START_FAILED, seconds=120)
+    assert "port" in told
+    assert not (cwd / "driver-ran").exists()
+
+
+def test_a_node_that_never_joins_is_named_with_its_log(lab: Lab, jobs: Outcomes) -> None:
+    told, output = jobs[node_that_never_joins].result()
+    assert "n3" in told
+    assert "n1" not in told
+    assert "worker-n3.log" in output
