@@ -174,7 +174,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed":  # the process died without a word
             reason = "the worker process died (killed, out of memory, or its node was lost)"
             state = entry.update(state="failed", reason=reason)
-            if not host_lives(state.host):
+            if state.host and not host_lives(state.host):  # without one the cell had not begun
                 self._tries[job.key] += 1
         if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1

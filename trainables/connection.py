@@ -3,19 +3,28 @@
 import logging
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from trainables.errors import ResourceError
+
 
 def prepare_ray(address: str | None) -> None:
     """Set what Ray and Tune are to do; call before anything imports Ray.
 
     A cluster of our own (`address` None) demands a token that only this run's processes know. An existing cluster has
-    its own rules, which the user's environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH).
+    its own rules, which the user's environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH). Raises ResourceError where
+    Ray could not start a worker.
     """
+    if any(letter.isspace() for letter in sys.executable):
+        raise ResourceError(
+            f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start workers from it; "
+            "make the virtual environment in another folder (data and runs may lie anywhere)"
+        )
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)

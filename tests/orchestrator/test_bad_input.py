@@ -23,7 +23,7 @@ from PIL import Image
 from orchestrator import cli
 from orchestrator.cells import prepare
 from orchestrator.experiment import read_experiment
-from tests.conftest import rayfold, write_images
+from tests.conftest import ROOT, rayfold, write_images
 from trainables.layout import RunLayout
 from trainables.ledger import CellState
 
@@ -603,3 +603,16 @@ def test_a_real_command_survives_a_terminal_that_knows_no_unicode(
     monkeypatch.setenv("LC_ALL", "C")
     done = rayfold("plan", tmp_path / "模型\n.yaml")
     assert_one_line((done.returncode, done.stdout, done.stderr), "cannot read")
+
+
+def test_a_python_whose_path_has_a_space_is_refused_at_once(tmp_path: Path) -> None:
+    """Ray would start its workers from the part before the space, again and again."""
+    folder = tmp_path / "my environment"
+    folder.mkdir()
+    (folder / "python").symlink_to(sys.executable)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [folder / "python", "-m", "orchestrator", "demo", "--run", tmp_path / "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Python must lie in a path without spaces" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -24,8 +24,8 @@ MEMORY = "--mem=2500"
 EXPERIMENT = """
 name: small
 data: {source: phantom, images_per_class: 60, image_size: 32}
-folds: {k: 4, test_set: 0.1}
-training: {epochs: 50, early_stopping: null, batch_size: 4}
+folds: {k: 6, test_set: 0.1}
+training: {epochs: 60, early_stopping: null, batch_size: 4}
 candidates: [{model: TinyCNN, image_size: 32}]
 resources: {gpus_per_cell: 0, cpus_per_cell: 1, retries: 3}
 """
@@ -42,7 +42,7 @@ def launch(lab: Lab, user: str, slurm: Sequence[str], *arguments: str | Path, cw
 
 
 def experiment(lab: Lab, user: str, folder: Path) -> Path:
-    """The small experiment in a file: four cells, several seconds of training each."""
+    """The small experiment in a file: six cells, some seconds of training each."""
     return lab.write(user, folder / "experiment.yaml", EXPERIMENT)
 
 
