@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import cells, grid, memory, store
+from benchmarks import cells, explain, grid, memory, store
 
 
 def machine() -> dict[str, Any]:
@@ -56,6 +56,13 @@ def table(results: dict[str, Any]) -> Table:
             f"{mean(m['few']['private']):.0f} MB and {mean(m['many']['private']):.0f} MB",
         ),
     ]
+    gradcam, export = results["explain"]["gradcam"], results["explain"]["export"]
+    rows += [
+        (f"Grad-CAM of all classes ÷ forward pass, {explain.MODEL} at {explain.SIZE} px: {way}", f"{times:.2f}×")
+        for way, times in gradcam["over_forward"].items()
+        if way != "forward"
+    ]
+    rows.append(("exported images (maps, Parquet, overlays) ÷ forward passes", f"{export['export_over_forward']:.0%}"))
     drawn = Table("measure", "result", title=f"{results['machine']['processor']}, {results['machine']['cores']} cores")
     for row in rows:
         drawn.add_row(*row)
@@ -68,6 +75,7 @@ def main() -> None:
     results |= {"memory": memory.measure(), "noop": cells.noop_cells()}
     with tempfile.TemporaryDirectory() as folder:
         results["grid"] = grid.compare(Path(folder), rounds)
+    results["explain"] = {"gradcam": explain.methods(), "export": explain.export()}
     Path(__file__).with_name("results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     Console(width=120).print(table(results))
 
