@@ -88,6 +88,14 @@ class RunLayout:
         return self.root / "xai" / "tables"
 
     @property
+    def xai_figures(self) -> Path:
+        return self.root / "xai" / "figures"
+
+    @property
+    def xai_lock(self) -> Path:
+        return self.root / "xai.lock"
+
+    @property
     def gallery(self) -> Path:
         return self.root / "xai" / "gallery.html"
 

@@ -104,7 +104,7 @@ class Session:
 
     def _build(self, seed: int) -> keras.Model:
         a = self._architecture
-        with _python_seed(seed), _dtype_policy(a.precision):
+        with python_seed(seed), _dtype_policy(a.precision):
             model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
         if a.batch_norm_momentum is not None:
             for layer in model.layers:
@@ -157,7 +157,7 @@ class Session:
 
 
 @contextmanager
-def _python_seed(seed: int) -> Iterator[None]:
+def python_seed(seed: int) -> Iterator[None]:
     """Keras draws the seeds of initializers and dropout from Python's generator: fix it for the time of a build."""
     before = random.getstate()
     random.seed(seed)

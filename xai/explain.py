@@ -24,7 +24,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
     """
     layout = RunLayout(run.absolute())
     entries = chosen_cells(layout, options)
-    lock = FileLock(layout.root / "xai.lock", timeout=0)
+    lock = FileLock(layout.xai_lock, timeout=0)
     try:
         lock.acquire()
     except Timeout:

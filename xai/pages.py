@@ -52,7 +52,7 @@ def write_pages(layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style)
         rows = rows[rows["split"] == "fold"] if (rows["split"] == "fold").any() else rows
         several = (sets[(sets["candidate"] == candidate) & (sets["method"] == method)]).shape[0] > 1
         stem = f"{method}-{digest(layer, 6)}" if several else str(method)
-        folder = layout.root / "xai" / "figures" / str(candidate)
+        folder = layout.xai_figures / str(candidate)
         if not several:
             found = sheets.write_representatives(
                 rows, reader, layout.candidate_figures(str(candidate)), style.per_image, style.colours
@@ -79,9 +79,7 @@ def _faithfulness(layout: RunLayout, heatmaps: Heatmaps) -> list[Path]:
             if len(rows):
                 curves[method] = {name: np.stack(list(rows[f"{name}_curve"])) for name in _CURVES}
         if curves:
-            written += figures.faithfulness_curves(
-                curves, layout.root / "xai" / "figures" / f"faithfulness_{candidate}"
-            )
+            written += figures.faithfulness_curves(curves, layout.xai_figures / f"faithfulness_{candidate}")
     return written
 
 
@@ -97,7 +95,7 @@ def _grids(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, reader: A
             continue
         image = str(chosen[0]["image"])
         scaled = heatmaps.rows(**{"class": name})
-        path = layout.root / "xai" / "figures" / f"grid_{number}"
+        path = layout.xai_figures / f"grid_{number}"
         written += figures.method_grid(scaled, reader(image), image, name, path, style.per_image, style.colours)
     return written
 
@@ -124,7 +122,7 @@ def _fitted(picture: Bytes, edge: int) -> Bytes:
 def write_overlays(layout: RunLayout, heatmaps: Heatmaps, style: Style) -> int:
     """Draw the map of the predicted class over every image, as tasks on the cluster; how many there are.
 
-    `xai/overlays/<candidate>/<method>/[<layer>/]fold_<i>_seed_<s>/<image>.jpg`, on the scale of its set.
+    `xai/overlays/<candidate>/<method>/<digest of the layer>/fold_<i>_seed_<s>/<image>.jpg`, on the scale of its set.
     """
     import ray
 
@@ -158,7 +156,6 @@ def draw_cell(
     rows = rows[rows["error"].isna() & (rows["class"] == rows["prediction"])]
     candidate, method, layer = identity
     folder = layout.overlays / candidate / method / digest(layer, 6) / f"fold_{fold}_seed_{seed}"
-    sources = images.manifest.table.set_index("image")["path"]
     done = 0
     for row in rows.to_dict("records"):
         try:
@@ -168,7 +165,7 @@ def draw_cell(
         own = Scales({}, True)[row] if scale is None else scale
         shown = render.overlay(picture, render.evidence_of(row), own, drawn.colours)
         render.write_image(folder / overlay_name(row["image"], drawn.suffix), shown)
-        if is_dicom(source := Path(sources[row["image"]])):
+        if is_dicom(source := images.path(row["image"])):
             capture = folder / overlay_name(row["image"], ".dcm")
             capture_row(source, shown, capture, layout.root.name, row, own, scale is not None)
         done += 1

@@ -1,8 +1,6 @@
 """Does a method explain the model at all? Maps must change when what the model has learned is thrown away."""
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +66,8 @@ def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: 
     with both maps scaled to a maximum of 1. SSIM is for the eye: large dark areas make any two sparse maps alike. A map
     of a randomised model without contrast correlates with nothing: 0. An own map without contrast makes NaN.
     """
+    from trainables.session import python_seed  # Keras draws the seeds of initializers from Python's generator
+
     size = pixels.shape[1]
     stages = _stages(_layers(model))
     learned = model.get_weights()
@@ -75,7 +75,7 @@ def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: 
     correlations, alike = [], []
     try:
         for draw in range(DRAWS):
-            with _python_seed(int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])):
+            with python_seed(int(np.random.SeedSequence([seed, draw]).generate_state(1)[0])):
                 for stage in stages:
                     for layer in stage:
                         _reinitialise(layer)
@@ -153,14 +153,3 @@ def _reinitialise(layer: Any) -> None:
     fresh = type(layer).from_config(layer.get_config())
     fresh.build_from_config(layer.get_build_config())
     layer.set_weights(fresh.get_weights())
-
-
-@contextmanager
-def _python_seed(seed: int) -> Iterator[None]:
-    """Keras draws the seeds of initializers from Python's generator: fix it for the time of a cascade."""
-    before = random.getstate()
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
