@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainables import zoo
+from trainables import normalization, zoo
 from trainables.architecture import Architecture
 from trainables.config import Augmentation
 from trainables.optimizers import SGD, Adam
@@ -40,7 +40,9 @@ class Session:
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
         self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
-        self._logits = tf.function(self._forward, input_signature=[self._pixels_spec], jit_compile=architecture.xla)
+        self._logits = tf.function(
+            self._forward, input_signature=[self._pixels_spec], autograph=False, jit_compile=architecture.xla
+        )
 
     def reset(self, seed: int) -> None:
         """Back to the first moment of a cell with this seed."""
@@ -107,9 +109,8 @@ class Session:
         with python_seed(seed), _dtype_policy(a.precision):
             model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
         if a.batch_norm_momentum is not None:
-            for layer in model.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
-                    layer.momentum = a.batch_norm_momentum
+            for layer in normalization.batch_normalizations(model):
+                layer.momentum = a.batch_norm_momentum
         return model
 
     def _state_variables(self) -> list[Any]:
@@ -150,7 +151,9 @@ class Session:
         for layer in frozen:
             layer.trainable = False
         try:
-            return tf.function(step, jit_compile=self._architecture.xla).get_concrete_function(*signature)
+            with normalization.fused(self.model):
+                traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)
+                return traced.get_concrete_function(*signature)
         finally:
             for layer in frozen:
                 layer.trainable = True
