@@ -1,4 +1,4 @@
-"""The flat optimizers take the steps of Keras's own."""
+"""The optimizers take the steps of Keras's own."""
 
 import keras
 import numpy as np
@@ -9,15 +9,15 @@ from trainables.optimizers import SGD, Adam
 
 
 @pytest.mark.parametrize(
-    ("flat", "reference"),
+    ("optimizer_class", "reference"),
     [(Adam, keras.optimizers.Adam(3e-3)), (SGD, keras.optimizers.SGD(3e-3, momentum=0.9))],
 )
-def test_ten_steps_equal_keras(flat: type, reference: keras.optimizers.Optimizer) -> None:
+def test_ten_steps_equal_keras(optimizer_class: type, reference: keras.optimizers.Optimizer) -> None:
     rng = np.random.default_rng(0)
     shapes = [(3, 3, 2, 4), (4,), (), (5, 7)]
     ours = [keras.Variable(rng.normal(size=shape), dtype="float32") for shape in shapes]
     theirs = [keras.Variable(variable.numpy(), dtype="float32") for variable in ours]
-    optimizer = flat(ours)
+    optimizer = optimizer_class(ours)
     optimizer.learning_rate.assign(3e-3)
     for _ in range(10):
         gradients = [tf.constant(rng.normal(size=shape) * 10.0 ** rng.integers(-6, 2), tf.float32) for shape in shapes]
