@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
 
@@ -37,6 +38,7 @@ def main() -> None:
         "fold": tune.grid_search(list(range(len(task["folds"])))),
         "task": task,
     }
+    ray.init(address="local", log_to_driver=False)  # never somebody else's cluster
     with tempfile.TemporaryDirectory() as storage:
         tuner = tune.Tuner(
             tune.with_resources(trial, {"cpu": 1}),

@@ -40,7 +40,7 @@ def demo(run: RunOption = None, address: Address = None) -> None:
     code = _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
     if code == 0:
         from orchestrator.results import load_run
-        from orchestrator.run import write_reports
+        from orchestrator.write_up import write_reports
         from xai.explain import explain_run
         from xai.pages import Style
         from xai.work import Options
@@ -137,7 +137,7 @@ def status(run: RunFolder) -> None:
 def report(run: RunFolder) -> None:
     """Write tables, figures and report again from the ledger."""
     from orchestrator.results import load_run
-    from orchestrator.run import write_reports
+    from orchestrator.write_up import write_reports
 
     layout = load_run(run).layout
     write_reports(layout)
@@ -169,7 +169,7 @@ def explain(**options: Any) -> None:
         xai_cli.explain(**options)
     except typer.Exit:  # something was explained, so the report has more to tell
         from orchestrator.results import load_run
-        from orchestrator.run import write_reports
+        from orchestrator.write_up import write_reports
 
         write_reports(load_run(options["run"]).layout)
         raise

@@ -2,8 +2,11 @@
 
 import sys
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -12,12 +15,9 @@ from orchestrator import tuning
 from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
-from orchestrator.figures import draw_figures
 from orchestrator.packing import Packing, Probe, cell_share, check_devices
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
-from orchestrator.report import write_report
-from orchestrator.results import Run, load_run
 from trainables import connection
 from trainables.architecture import Architecture
 from trainables.config import Candidate
@@ -26,7 +26,6 @@ from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import Entry
 from trainables.probe import measure
 from trainables.store import build_store, open_store
-from xai.methods import METHODS
 
 
 def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
@@ -45,8 +44,14 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
-            complete = _train(prepared, missing, address, progress) if missing else True
-            write_reports(layout)
+            with ThreadPoolExecutor(1) as beside:
+                # Ray's start and end are mostly waiting: time to import what writes the reports, and to write them.
+                beside.submit(import_module, "orchestrator.write_up")
+                cluster = connection.connect(address) if missing else nullcontext(list[dict[str, Any]]())
+                with cluster as nodes:
+                    complete = not missing or _train(prepared, missing, nodes, progress)
+                    reports = beside.submit(_write_reports, layout)
+                reports.result()
             failed = sum(entry.state().state == "failed" for entry in prepared.entries)
             progress.say(_verdict(complete, failed, layout))
         finally:
@@ -55,32 +60,24 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
     return 130 if not complete else 1 if failed else 0
 
 
-def write_reports(layout: RunLayout) -> None:
-    """Tables, figures and report of everything that is done so far."""
-    run = load_run(layout.root)
-    run.save_tables()
-    write_report(run, [*draw_figures(run), *_representatives(run)])
-
-
-def _representatives(run: Run) -> list[Path]:
-    """The pictures that `rayfold explain` has drawn for each class of each candidate."""
-    folders = [run.layout.candidate_figures(str(candidate)) for candidate in run.candidates["id"]]
-    return [path for folder in folders for method in METHODS for path in sorted(folder.glob(f"{method}_*.png"))]
-
-
-def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
+def _train(prepared: Prepared, missing: list[Entry], nodes: list[dict[str, Any]], progress: RunProgress) -> bool:
     experiment = prepared.experiment
-    with connection.connect(address) as nodes:
-        share = cell_share(experiment.resources, nodes, len(prepared.entries))
-        check_devices((entry.spec.candidate for entry in missing), share)
-        write_provenance(prepared, nodes)
-        _check_models(prepared, missing)
-        _build_stores(prepared, missing, progress)
-        probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
-        packing = Packing(connection.nodes, share, probed)
-        work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
-        with progress:
-            return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
+    share = cell_share(experiment.resources, nodes, len(prepared.entries))
+    check_devices((entry.spec.candidate for entry in missing), share)
+    write_provenance(prepared, nodes)
+    _check_models(prepared, missing)
+    _build_stores(prepared, missing, progress)
+    probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+    packing = Packing(connection.nodes, share, probed)
+    work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
+    with progress:
+        return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
+
+
+def _write_reports(layout: RunLayout) -> None:
+    from orchestrator.write_up import write_reports
+
+    write_reports(layout)
 
 
 def _probe(missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
