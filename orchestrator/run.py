@@ -2,11 +2,10 @@
 
 import sys
 from collections.abc import Hashable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from threading import Thread
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -44,14 +43,10 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
-            with ThreadPoolExecutor(1) as beside:
-                # Ray's start and end are mostly waiting: time to import what writes the reports, and to write them.
-                beside.submit(import_module, "orchestrator.write_up")
-                cluster = connection.connect(address) if missing else nullcontext(list[dict[str, Any]]())
-                with cluster as nodes:
-                    complete = not missing or _train(prepared, missing, nodes, progress)
-                    reports = beside.submit(_write_reports, layout)
-                reports.result()
+            complete = not missing or _train(prepared, missing, address, progress)
+            from orchestrator.write_up import write_reports
+
+            write_reports(layout)
             failed = sum(entry.state().state == "failed" for entry in prepared.entries)
             progress.say(_verdict(complete, failed, layout))
         finally:
@@ -60,24 +55,21 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
     return 130 if not complete else 1 if failed else 0
 
 
-def _train(prepared: Prepared, missing: list[Entry], nodes: list[dict[str, Any]], progress: RunProgress) -> bool:
+def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
     experiment = prepared.experiment
-    share = cell_share(experiment.resources, nodes, len(prepared.entries))
-    check_devices((entry.spec.candidate for entry in missing), share)
-    write_provenance(prepared, nodes)
-    _check_models(prepared, missing)
-    _build_stores(prepared, missing, progress)
-    probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
-    packing = Packing(connection.nodes, share, probed)
-    work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
-    with progress:
-        return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
-
-
-def _write_reports(layout: RunLayout) -> None:
-    from orchestrator.write_up import write_reports
-
-    write_reports(layout)
+    # Ray's start is mostly waiting: time to import what writes the reports.
+    Thread(target=import_module, args=("orchestrator.write_up",)).start()
+    with connection.connect(address) as nodes:
+        share = cell_share(experiment.resources, nodes, len(prepared.entries))
+        check_devices((entry.spec.candidate for entry in missing), share)
+        write_provenance(prepared, nodes)
+        _check_models(prepared, missing)
+        _build_stores(prepared, missing, progress)
+        probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+        packing = Packing(connection.nodes, share, probed)
+        work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
+        with progress:
+            return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
 
 
 def _probe(missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
