@@ -44,7 +44,7 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
             complete = not missing or _train(prepared, missing, address, progress)
-            from orchestrator.write_up import write_reports
+            from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
 
             write_reports(layout)
             failed = sum(entry.state().state == "failed" for entry in prepared.entries)
