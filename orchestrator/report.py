@@ -12,7 +12,7 @@ import jinja2
 
 from orchestrator.data_summary import Table
 from orchestrator.findings import Report, gather
-from trainables.files import write_text
+from trainables.files import whole_files, write_text
 from trainables.layout import RunLayout
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _figure(path: Path) -> dict[str, Any]:
 def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
     """Names and relative links of the run's tables and records, as far as they exist."""
     records = (layout.experiment, layout.manifest, layout.folds, layout.provenance, layout.report_text, layout.log)
-    tables = sorted(layout.results.glob("*")), sorted(layout.xai_tables.glob("*"))
+    tables = whole_files(layout.results), whole_files(layout.xai_tables)
     for path in (*chain(*tables), *records):
         if path.is_file():
             name = path.relative_to(layout.root).as_posix()

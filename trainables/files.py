@@ -35,6 +35,11 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
             temporary.unlink()
 
 
+def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """The files below `folder` that match the glob pattern, sorted, without what a killed writer left unfinished."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text so that readers see the old file or the new one, never a part."""
     with replacing(path) as temporary:

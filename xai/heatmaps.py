@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainables.errors import RunFolderError
-from trainables.files import replacing
+from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
 from xai.methods import METHODS
 
@@ -96,8 +96,8 @@ class Heatmaps:
     def __init__(self, layout: RunLayout) -> None:
         keys = set(json.loads(layout.cells.read_text("utf-8")))
         # A shard of a cell that the experiment no longer asks for stays on disk, and is no part of the results.
-        files = [path for path in layout.heatmaps.glob("*/*/*/*.parquet") if path.parent.name in keys]
-        files += layout.heatmaps.glob("skipped.parquet")
+        files = whole_files(layout.heatmaps, "*/*/*/*.parquet")
+        files = [path for path in files if path.parent.name in keys] + whole_files(layout.heatmaps, "skipped.parquet")
         if not files:
             raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
         schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in sorted(files)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.files import file_digest, replacing, write_json, write_text
+from trainables.files import file_digest, replacing, whole_files, write_json, write_text
 
 
 def test_a_file_appears_whole_with_its_folder(tmp_path: Path) -> None:
@@ -51,6 +51,15 @@ def test_a_writer_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         forgetful()
     assert path.read_text("utf-8") == "old"
+
+
+def test_the_files_of_a_folder_are_the_whole_ones(tmp_path: Path) -> None:
+    for name in ("b/2.csv", "a/1.csv", "a/1.txt"):
+        write_text(tmp_path / name, "")
+    (tmp_path / "c" / "3.csv").mkdir(parents=True)
+    with replacing(tmp_path / "a" / "1.csv") as unfinished:
+        unfinished.touch()
+        assert whole_files(tmp_path, "*/*.csv") == [tmp_path / "a" / "1.csv", tmp_path / "b" / "2.csv"]
 
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:

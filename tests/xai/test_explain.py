@@ -17,6 +17,7 @@ import pytest
 
 from orchestrator import load_run
 from tests.conftest import ROOT, rayfold
+from trainables.files import whole_files
 from xai.methods import METHODS
 
 EXPERIMENT = """
@@ -173,7 +174,7 @@ def test_killed_in_the_middle_it_goes_on_with_no_map_twice_and_none_missing(
     command = [sys.executable, "-m", "orchestrator", "explain", str(run), "--faithfulness", "4"]
     driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
     for _ in range(1200):
-        if list(run.glob("xai/heatmaps/*/*/*/*.parquet")):
+        if whole_files(run, "xai/heatmaps/*/*/*/*.parquet"):
             break
         assert driver.poll() is None
         time.sleep(0.1)
@@ -184,7 +185,7 @@ def test_killed_in_the_middle_it_goes_on_with_no_map_twice_and_none_missing(
         if victim.is_running():
             victim.kill()
     keys = json.loads((run / "cells.json").read_text())
-    assert 1 <= len(list(run.glob("xai/heatmaps/*/*/*/*.parquet"))) < 2 * len(keys)
+    assert 1 <= len(whole_files(run, "xai/heatmaps/*/*/*/*.parquet")) < 2 * len(keys)
     done = rayfold("explain", run, "--faithfulness", "4", "--no-overlays")
     assert done.returncode == 0, done.stderr
     pd.testing.assert_frame_equal(maps_of(run), maps_of(explained))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from trainables.errors import RunFolderError
+from trainables.files import replacing
 from trainables.layout import RunLayout
 from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
 
@@ -92,6 +93,13 @@ def test_a_torn_or_absent_shard_has_no_digest(layout: RunLayout) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     assert shard_digest(path) is None
     assert shard_digest(path.with_name("none.parquet")) is None
+
+
+def test_what_a_killed_writer_left_is_no_shard(layout: RunLayout) -> None:
+    path = write(layout, [row("x", np.ones((2, 2), np.float32))])
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(path.read_bytes()[:100])
+        assert list(Heatmaps(layout).table["image"]) == ["x"]
 
 
 def test_a_run_without_maps_says_how_to_make_them(layout: RunLayout) -> None:
