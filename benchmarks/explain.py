@@ -28,7 +28,7 @@ resources: {{cpus_per_cell: 1}}
 
 def methods() -> dict[str, Any]:
     """Milliseconds per image of a batch, all classes, and multiples of the forward pass; one thread."""
-    from trainables.worker import configure_tensorflow
+    from trainables.startup import configure_tensorflow
 
     configure_tensorflow(1)
     import keras
@@ -119,7 +119,7 @@ def table(train: int, test: int) -> str:
 
 def steady(run: Path) -> tuple[float, float, int]:
     """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One thread."""
-    from trainables.worker import configure_tensorflow
+    from trainables.startup import configure_tensorflow
 
     configure_tensorflow(1)
     from trainables.layout import RunLayout

@@ -25,8 +25,9 @@ candidates: [{{model: TinyCNN, image_size: {size}}}]
 TRIAL = """
 import json, psutil, sys
 from pathlib import Path
-from trainables.worker import Worker, configure_tensorflow
+from trainables.startup import configure_tensorflow
 configure_tensorflow(1)
+from trainables.worker import Worker
 cell = Worker(0.0).open(Path(sys.argv[1]), sys.argv[2], 0.0)
 while not cell.done:
     cell.advance()

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainables.architecture import Architecture
 from trainables.config import Augmentation
-from trainables.worker import configure_tensorflow
+from trainables.startup import configure_tensorflow
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from trainables.architecture import Architecture
+from trainables.startup import configure_tensorflow
 
 _SECONDS = 4.0  # of steps, after the first few
 
@@ -16,14 +17,13 @@ def measure(architecture: str, batch_size: int) -> tuple[float, float, float] | 
 
     `architecture`: an `Architecture` as JSON. Runs on random pixels.
     """
+    configure_tensorflow(1)
     import tensorflow as tf
 
     from trainables.session import Session
-    from trainables.worker import configure_tensorflow
 
     if not tf.config.list_physical_devices("GPU"):
         return None
-    configure_tensorflow(1)
     what = Architecture.model_validate_json(architecture)
     session = Session(what, 0)
     session.reset(0)

@@ -1,12 +1,13 @@
 """The adapter between Ray Tune and a worker: one trial is one cell."""
 
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+
+from trainables.startup import configure_tensorflow
 
 _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
 
@@ -24,12 +25,11 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         began = _process_start()
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         sys.path.insert(0, config["import_path"])
-        from trainables import worker  # imports TensorFlow
-
         cpus = config["share"]["CPU"]
-        worker.configure_tensorflow(int(cpus), config["deterministic"])
+        configure_tensorflow(int(cpus), config["deterministic"])
+        from trainables import worker  # which imports TensorFlow
+
         self._worker = worker.Worker(worker.session_budget(cpus))
         # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
         self._cell: Any = None

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from pathlib import Path
 
 import psutil
-import tensorflow as tf
 
 from trainables.architecture import Architecture
 from trainables.cell import Cell
@@ -17,23 +16,6 @@ from trainables.ledger import read_entry
 from trainables.session import Session
 
 _MEMORY_SHARE = 0.25  # of a worker's part of the machine's memory may go to models that wait to be used again
-
-
-def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
-    """Give TensorFlow the threads of its share, memory growth on GPUs, and kernels that repeat. Call before use.
-
-    `deterministic` False lets GPU kernels differ in their last bits from run to run where that is faster.
-    """
-    tf.config.threading.set_intra_op_parallelism_threads(cpus)
-    tf.config.threading.set_inter_op_parallelism_threads(cpus)
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
-    if not gpus:
-        # On CPU rewriting the graph costs seconds per model and makes its steps no faster; on GPU it chooses layouts.
-        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    if deterministic:
-        tf.config.experimental.enable_op_determinism()
 
 
 class Worker:

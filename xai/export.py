@@ -25,11 +25,8 @@ class ExplainActor:
     """A worker of the pool: one row in is a piece of work, shards of one cell; one row out per shard."""
 
     def __init__(self, run: str, import_path: str, cpus: int) -> None:
-        import os
-
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         sys.path.insert(0, import_path)
-        from trainables.worker import configure_tensorflow
+        from trainables.startup import configure_tensorflow
 
         configure_tensorflow(cpus)
         from xai.explainer import Explainer

@@ -45,7 +45,7 @@ def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str
 def _check(run: str, key: str, name: str, layer: str, import_path: str) -> list[dict[str, Any]]:
     """Runs in a Ray worker."""
     sys.path.insert(0, import_path)
-    from trainables.worker import configure_tensorflow
+    from trainables.startup import configure_tensorflow
 
     configure_tensorflow(1)
     from xai.explainer import Explainer

@@ -21,8 +21,9 @@ WORKER = """
 import json, os, sys
 from pathlib import Path
 run, keys, stop, budget, suspend = json.loads(sys.argv[1])
-from trainables.worker import Worker, configure_tensorflow
+from trainables.startup import configure_tensorflow
 configure_tensorflow(1)
+from trainables.worker import Worker
 worker = Worker(budget)
 for key in keys:
     cell = worker.open(Path(run), key, 0.0)
