@@ -66,14 +66,17 @@ class Cell:
             self._begin(open_session, start_seconds)
 
     def _begin(self, open_session: Callable[[], Session], start_seconds: float) -> None:
-        saved = checkpoint.load(self.entry.resume_path)
-        self._watch = Stopwatch(Seconds(**(saved.seconds if saved else {})).plus(start=start_seconds))
+        self._watch = Stopwatch(Seconds(start=start_seconds))
         with self._watch("build"):
             self._session = open_session()
             self._session.reset(self._spec.seed)
             self._parts = Parts(self._layout, self._spec)
+        saved = checkpoint.load(self.entry.resume_path)
+        if saved and not self._session.fits(saved.state):
+            saved = None  # another version of rayfold or Keras wrote it
         if saved:
             self._session.set_state(saved.state)
+            self._watch = Stopwatch(self._watch.seconds.plus(**saved.seconds))
         self._training_state = saved or TrainingState()
         self._checkpoint_cost = self._session.state_bytes / _DISK_BYTES_PER_SECOND  # until one has been measured
         self._last_checkpoint, self._last_note = time.monotonic(), 0.0

@@ -84,6 +84,11 @@ class Session:
         """All that training changes: weights, optimizer variables, random generator states."""
         return [np.asarray(variable) for variable in self._state_variables()]
 
+    def fits(self, arrays: Sequence[NDArray[Any]]) -> bool:
+        """Whether `state` could have given these arrays."""
+        ours, theirs = ([(array.shape, array.dtype) for array in state] for state in (self.state(), arrays))
+        return ours == theirs
+
     def set_state(self, arrays: Sequence[NDArray[Any]]) -> None:
         for variable, array in zip(self._state_variables(), arrays, strict=True):
             variable.assign(array)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from orchestrator.cells import prepare
 from orchestrator.experiment import parse_experiment
 from tests.conftest import ROOT
+from trainables import checkpoint
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
 
@@ -133,13 +135,28 @@ def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(spots: Path, t
     assert interrupted.state().attempts == 2
 
 
-def test_a_damaged_resume_state_starts_the_cell_over(spots: Path, tmp_path: Path) -> None:
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def flatten_last(path: Path) -> None:
+    """As a version might write it whose optimizer keeps its variables in another form."""
+    saved = checkpoint.load(path)
+    assert saved is not None
+    saved.state[-3] = saved.state[-3].ravel()[:-1]
+    checkpoint.save(path, saved)
+
+
+@pytest.mark.parametrize("spoil", [cut, flatten_last])
+def test_a_resume_state_that_cannot_be_used_starts_the_cell_over(
+    spots: Path, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
     undisturbed = prepared_run(tmp_path / "a", spots)["plain", 0]
     damaged = prepared_run(tmp_path / "b", spots)["plain", 0]
     work(tmp_path / "a", [undisturbed])
     work(tmp_path / "b", [damaged], stop=2, expected=9)
-    content = damaged.resume_path.read_bytes()
-    damaged.resume_path.write_bytes(content[: len(content) // 2])
+    spoil(damaged.resume_path)
     work(tmp_path / "b", [damaged])
     same_result(undisturbed, damaged)
 
