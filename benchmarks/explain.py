@@ -1,6 +1,5 @@
 """Grad-CAM against the forward pass it is made from, beside what else there is; and a whole export against it."""
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -13,6 +12,7 @@ import numpy as np
 
 from benchmarks.grid import timed
 from benchmarks.store import write_images
+from trainables.startup import configure_tensorflow
 
 MODEL, SIZE, BATCH, CLASSES = "EfficientNetB0", 224, 8, 3
 
@@ -28,8 +28,6 @@ resources: {{cpus_per_cell: 1}}
 
 def methods() -> dict[str, Any]:
     """Milliseconds per image of a batch, all classes, and multiples of the forward pass; one thread."""
-    from trainables.startup import configure_tensorflow
-
     configure_tensorflow(1)
     import keras
     import tensorflow as tf
@@ -119,8 +117,6 @@ def table(train: int, test: int) -> str:
 
 def steady(run: Path) -> tuple[float, float, int]:
     """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One thread."""
-    from trainables.startup import configure_tensorflow
-
     configure_tensorflow(1)
     from trainables.layout import RunLayout
     from xai.explainer import Explainer
@@ -149,5 +145,4 @@ def steady(run: Path) -> tuple[float, float, int]:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stdout.write(" ".join(map(str, steady(Path(sys.argv[1])))))

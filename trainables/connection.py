@@ -36,7 +36,6 @@ def prepare_ray(address: str | None) -> None:
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     # Our searcher alone decides how many trials there are at once; Tune would start the first workers one by one.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "4096")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
 @contextmanager

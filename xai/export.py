@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainables.layout import RunLayout
+from trainables.startup import configure_tensorflow
 from xai.work import Shard, pieces
 
 _REPORT_SECONDS = 5.0
@@ -26,8 +27,6 @@ class ExplainActor:
 
     def __init__(self, run: str, import_path: str, cpus: int) -> None:
         sys.path.insert(0, import_path)
-        from trainables.startup import configure_tensorflow
-
         configure_tensorflow(cpus)
         from xai.explainer import Explainer
 

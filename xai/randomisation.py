@@ -10,6 +10,7 @@ import pandas as pd
 
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
+from trainables.startup import configure_tensorflow
 from xai.methods import method_named
 from xai.summary import load_table
 
@@ -45,8 +46,6 @@ def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str
 def _check(run: str, key: str, name: str, layer: str, import_path: str) -> list[dict[str, Any]]:
     """Runs in a Ray worker."""
     sys.path.insert(0, import_path)
-    from trainables.startup import configure_tensorflow
-
     configure_tensorflow(1)
     from xai.explainer import Explainer
     from xai.heat import evidence

@@ -140,15 +140,15 @@ def cut(path: Path) -> None:
     path.write_bytes(content[: len(content) // 2])
 
 
-def flatten_last(path: Path) -> None:
-    """As a version might write it whose optimizer keeps its variables in another form."""
+def shorten_one_array(path: Path) -> None:
+    """Whole, but not this session's: so looks the state of a version whose optimizer keeps other variables."""
     saved = checkpoint.load(path)
     assert saved is not None
     saved.state[-3] = saved.state[-3].ravel()[:-1]
     checkpoint.save(path, saved)
 
 
-@pytest.mark.parametrize("spoil", [cut, flatten_last])
+@pytest.mark.parametrize("spoil", [cut, shorten_one_array])
 def test_a_resume_state_that_cannot_be_used_starts_the_cell_over(
     spots: Path, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
