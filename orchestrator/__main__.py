@@ -1,5 +1,15 @@
 """`python -m orchestrator` is the command `rayfold`."""
 
-from orchestrator.cli import main
+from trainables.neighbours import current_folder_last
 
-main()
+
+def main() -> None:
+    """Entry point; the current folder, which `python -m` puts first on the search path, goes to its end."""
+    current_folder_last()
+    from orchestrator.cli import main as command
+
+    command()
+
+
+if __name__ == "__main__":
+    main()

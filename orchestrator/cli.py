@@ -180,7 +180,13 @@ def doctor(context: typer.Context) -> None:
     """Check a SLURM login or compute node for what stops Ray clusters (`rayfold doctor --help`)."""
     import subprocess
 
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "cluster.doctor", *context.args], check=False).returncode)
+    from trainables.neighbours import ROOT
+
+    # A `cluster` of the user's, in the current folder or on PYTHONPATH, must not shadow ours.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-P", "-m", "cluster.doctor", *context.args]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
+    raise typer.Exit(done.returncode)
 
 
 def _folder(run: Path | None, name: str) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 
 from trainables.errors import ModelError, nearest
 from trainables.files import file_digest
+from trainables.neighbours import hint
 from trainables.weights import one_line
 
 if TYPE_CHECKING:
@@ -27,10 +28,10 @@ def source_digest(model: str, import_path: Path | str | None) -> str:
     """
     name = model.partition(":")[0]
     with _first_on_path(import_path):
-        spec = _find_module(name)
+        spec, hides = _find_module(name), hint(name)
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         raise ModelError(
-            f"no source file of module {name!r} was found (model: {model}); check import_path or install it"
+            f"no source file of module {name!r} was found (model: {model}); check import_path or install it{hides}"
         )
     return file_digest(Path(spec.origin))
 
@@ -84,13 +85,15 @@ def _import_builder(model: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ModelError(f"module {module_name!r} cannot be imported (model: {model}): {one_line(error)}") from error
+        raise ModelError(
+            f"module {module_name!r} cannot be imported (model: {model}): {one_line(error)}{hint(error.name)}"
+        ) from error
     builder = getattr(module, attribute, None)
     if callable(builder):
         return builder
     public = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
-    hint = f"; {nearest(attribute, public)}"
-    raise ModelError(f"module {module_name!r} has no builder {attribute!r} (model: {model}){hint}")
+    advice = hint(module_name) or f"; {nearest(attribute, public)}"
+    raise ModelError(f"module {module_name!r} has no builder {attribute!r} (model: {model}){advice}")
 
 
 def _check_contract(model: str, built: Any, input_shape: tuple[int, int, int], n_classes: int) -> None:

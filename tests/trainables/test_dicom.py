@@ -196,7 +196,7 @@ def test_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: py
         write_dicom(tmp_path / label / "a.dcm", GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     data = FolderData(source="folder", path=str(tmp_path), on_error="skip")
-    with pytest.raises(DataError, match=r"pip install 'rayfold\[dicom\]'$") as error:
+    with pytest.raises(DataError, match=r"pip install pydicom$") as error:
         build_manifest(data, tmp_path)
     assert not isinstance(error.value, UnreadableImage)  # it is no fault of the image, which is not to be skipped
     assert "\n" not in str(error.value)

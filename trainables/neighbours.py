@@ -1,0 +1,115 @@
+"""rayfold's packages find each other by where they lie, whatever a search path has under their names.
+
+A user may well have an `xai.py` beside her script or experiment, and Python takes what it finds first. So each of our
+packages opens this file by its place, as its first act. `cluster` runs in processes of its own only: hers stays hers.
+
+In Ray's workers the user's folders may come first on the search path before any line of ours runs. There the folder
+`signposts` stands in front of them all: a module in it becomes our package of its name.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+ROOT = Path(__file__).absolute().parents[1]
+NAMES = ("orchestrator", "trainables", "xai")
+SIGNPOSTS = ROOT / "trainables" / "signposts"
+
+
+class Neighbours:
+    """A finder for `sys.meta_path` that knows where each of our packages lies."""
+
+    root = ROOT
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        return spec_from_file_location(name, ROOT / name / "__init__.py") if name in NAMES else None
+
+
+def settle() -> None:
+    """From now on our names lead to our packages in this process.
+
+    Where somebody else's module has such a name already, that is one line: of a command, which it ends with exit code
+    2, else of an ImportError.
+    """
+    if not any(getattr(finder, "root", None) == ROOT for finder in sys.meta_path):
+        sys.meta_path.insert(0, Neighbours)
+    for name in NAMES:
+        place = _place(sys.modules.get(name))
+        if place and not _is_ours(name, place):
+            line = (
+                f"{name!r} stands for {place!r} here, where rayfold needs its own package in {str(ROOT)!r}: "
+                "import rayfold first, or rename the other"
+            )
+            if Path(sys.argv[0]).name in ("-m", "rayfold"):
+                sys.stderr.write(f"rayfold: {line}\n")
+                sys.exit(2)
+            raise ImportError(line, name=name)
+
+
+def stand_for(name: str) -> None:
+    """Run by a signpost as it is imported: the package itself takes its place, in a process that is now ours."""
+    current_folder_last(added=True)
+    del sys.modules[name]
+    settle()
+    spec = Neighbours.find_spec(name)
+    assert spec
+    assert spec.loader
+    sys.modules[name] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules[name])
+
+
+def current_folder_last(added: bool = False) -> None:
+    """Nothing in the current folder, such as a `keras.py`, stands for a library; what only lies there is still found.
+
+    added: also where the current folder was not on the search path.
+    """
+    here = os.path.realpath(os.curdir)
+    others = [entry for entry in sys.path if os.path.realpath(entry) != here]
+    if added or len(others) < len(sys.path):
+        sys.path[:] = [*others, here]
+
+
+def hint(module: str | None) -> str:
+    """What to add to an error about `module`: which file of the user's our package hides; '' where it hides none."""
+    name = (module or "").partition(".")[0]
+    hidden = next(_hidden(name), None) if name in NAMES else None
+    return f"; rayfold's own package {name!r} hides {hidden!r}: rename yours" if hidden else ""
+
+
+def job_config() -> Any:
+    """Settings of a Ray job for `ray.init`: its workers have the signposts, and no folder of the driver's, first.
+
+    Ray puts the driver's current folder and that of its script in front of a worker's search path, so that a user's
+    `xai.py` or `keras.py` there would be imported instead of ours and Keras's. This relies on Ray's private
+    `JobConfig._serialize` and `_py_driver_sys_path`; should they go, workers are what they are with any driver.
+    """
+    from ray.job_config import JobConfig
+
+    class WithSignposts(JobConfig):  # type: ignore[misc]
+        def _serialize(self) -> Any:
+            self._py_driver_sys_path = [str(SIGNPOSTS)]
+            return super()._serialize()
+
+    return WithSignposts()
+
+
+def _place(module: ModuleType | None) -> str | None:
+    """The file of a module, or the folder of a package that is a mere folder."""
+    return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+
+
+def _is_ours(name: str, place: str) -> bool:
+    return os.path.realpath(place) == os.path.realpath(ROOT / name / "__init__.py")
+
+
+def _hidden(name: str) -> Iterator[str]:
+    for folder in sys.path:
+        spec = PathFinder.find_spec(name, [folder])
+        if spec and spec.origin and not _is_ours(name, spec.origin) and Path(folder) != SIGNPOSTS:
+            yield spec.origin
