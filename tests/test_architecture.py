@@ -4,6 +4,8 @@ import ast
 import json
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -142,3 +144,33 @@ def test_the_module_is_the_command() -> None:
     assert "Show data, folds, cells and resources" in done.stdout
     installed = tool(BIN / "rayfold", "plan", "--help")
     assert installed.stdout.split("rayfold plan")[1].split() == done.stdout.split("orchestrator plan")[1].split()
+
+
+# --- what a user installs ---------------------------------------------------------------------------------------------
+
+
+def test_every_import_is_declared() -> None:
+    """A plain install has what our packages import; what only an extra brings is imported where it is asked for."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    declared = {name.split(">")[0].split("[")[0] for name in project["dependencies"]}
+    optional = {"dicom": {"pydicom"}, "xai": {"lime", "shap"}}
+    for extra, names in optional.items():
+        assert names == {name.split(">")[0] for name in project["optional-dependencies"][extra]}
+    distributions = packages_distributions()
+    ours = {"cluster", "orchestrator", "trainables", "xai"}
+    for path in MODULES:
+        for module in imported(ast.parse(path.read_text("utf-8"))) - ours - set(sys.stdlib_module_names):
+            found = {name.lower().replace("_", "-") for name in distributions[module]}
+            assert found & (declared | set().union(*optional.values())), f"{path} imports {module}"
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The top-level names that a module imports, wherever it does."""
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+def test_no_remedy_names_an_extra_of_a_distribution_that_is_on_no_index() -> None:
+    for path in [*MODULES, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        assert "rayfold[" not in path.read_text("utf-8"), path

@@ -119,17 +119,22 @@ except builders.ModelError as error:
 
 # --- Ray's workers ----------------------------------------------------------------------------------------------------
 
+HELPER = """
+import keras
+
+scaled = keras.layers.Rescaling(1 / 255)
+"""
 BUILDER = """
 from pathlib import Path
 
 import keras
-from helper import WIDTH
+from helper import scaled
 
 def build(input_shape, n_classes):
-    classes = Path("relative.txt").read_text().split()  # in the folder in which the user has called us
+    width = int(Path("width.txt").read_text())  # in the folder in which the user has called us
     inputs = keras.Input(input_shape)
-    x = keras.layers.Conv2D(WIDTH, 3, activation="relu")(keras.layers.Rescaling(1 / 255)(inputs))
-    return keras.Model(inputs, keras.layers.Dense(len(classes))(keras.layers.GlobalAveragePooling2D()(x)))
+    x = keras.layers.Conv2D(width, 3, activation="relu")(scaled(inputs))
+    return keras.Model(inputs, keras.layers.Dense(n_classes)(keras.layers.GlobalAveragePooling2D()(x)))
 """
 EXPERIMENT = """
 name: beside
@@ -140,19 +145,18 @@ candidates: [{{model: "models:build", image_size: 32}}]
 """
 
 
-def planted_project(folder: Path, images: Path) -> Path:
-    """A user's project that holds everything that could lead us astray; returns its experiment."""
+def plant_project(folder: Path) -> None:
+    """What a user may have in her project, and what could lead us astray."""
     plant(folder, "xai.py", "keras.py", "trainables.py", "cluster/__init__.py", "statistics.py", "pandas/notes.txt")
     plant(folder, "models.py", text=BUILDER)
-    plant(folder, "helper.py", text="WIDTH = 4\n")
-    plant(folder, "relative.txt", text="Clear Spot\n")
-    plant(folder, "experiment.yaml", text=EXPERIMENT.format(path=str(images)))
-    return folder / "experiment.yaml"
+    plant(folder, "helper.py", text=HELPER)
+    plant(folder, "width.txt", text="4\n")
 
 
 def test_training_and_explaining_beside_the_users_own_modules(spots: Path, tmp_path: Path) -> None:
-    experiment = planted_project(tmp_path, spots)
-    done = rayfold("run", experiment, cwd=tmp_path)
+    plant_project(tmp_path)
+    plant(tmp_path, "experiment.yaml", text=EXPERIMENT.format(path=str(spots)))
+    done = rayfold("run", "experiment.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     done = rayfold("explain", "runs/beside", "--no-overlays", "--split", "oof", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
