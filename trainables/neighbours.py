@@ -1,7 +1,7 @@
 """rayfold's packages find each other by where they lie, whatever a search path has under their names.
 
 A user may well have an `xai.py` beside her script or experiment, and Python takes what it finds first. So each of our
-packages opens this file by its place, as its first act. `cluster` runs in processes of its own only: hers stays hers.
+packages opens this file by its place, as its first act. `cluster` runs in processes of its own only: hers comes first.
 
 In Ray's workers the user's folders may come first on the search path before any line of ours runs. There the folder
 `signposts` stands in front of them all: a module in it becomes our package of its name.
@@ -22,13 +22,17 @@ SIGNPOSTS = ROOT / "trainables" / "signposts"
 
 
 class Neighbours:
-    """A finder for `sys.meta_path` that knows where each of our packages lies."""
+    """A finder for `sys.meta_path` that knows where our packages lie, and that a `cluster` elsewhere is the user's."""
 
     root = ROOT
 
     @staticmethod
     def find_spec(name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
-        return spec_from_file_location(name, ROOT / name / "__init__.py") if name in NAMES else None
+        if name in NAMES:
+            return spec_from_file_location(name, ROOT / name / "__init__.py")
+        if name == "cluster":
+            return next(_elsewhere(name), None)
+        return None
 
 
 def settle() -> None:
@@ -78,8 +82,8 @@ def current_folder_last(added: bool = False) -> None:
 def hint(module: str | None) -> str:
     """What to add to an error about `module`: which file of the user's our package hides; '' where it hides none."""
     name = (module or "").partition(".")[0]
-    hidden = next(_hidden(name), None) if name in NAMES else None
-    return f"; rayfold's own package {name!r} hides {hidden!r}: rename yours" if hidden else ""
+    hidden = next(_elsewhere(name), None) if name in NAMES else None
+    return f"; rayfold's own package {name!r} hides {hidden.origin!r}: rename yours" if hidden else ""
 
 
 def job_config() -> Any:
@@ -108,8 +112,10 @@ def _is_ours(name: str, place: str) -> bool:
     return os.path.realpath(place) == os.path.realpath(ROOT / name / "__init__.py")
 
 
-def _hidden(name: str) -> Iterator[str]:
+def _elsewhere(name: str) -> Iterator[ModuleSpec]:
+    """Modules and packages of one of our names on the search path that are not ours; mere folders do not count."""
     for folder in sys.path:
-        spec = PathFinder.find_spec(name, [folder])
-        if spec and spec.origin and not _is_ours(name, spec.origin) and Path(folder) != SIGNPOSTS:
-            yield spec.origin
+        if Path(folder) != SIGNPOSTS:
+            spec = PathFinder.find_spec(name, [folder])
+            if spec and spec.origin and not _is_ours(name, spec.origin):
+                yield spec

@@ -162,6 +162,22 @@ def test_training_and_explaining_beside_the_users_own_modules(spots: Path, tmp_p
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("first", ["orchestrator.candidates", "trainables.layout", "xai.methods"])
+def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_path: Path) -> None:
+    """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's folder."""
+    plant(tmp_path, "xai.py", "trainables/__init__.py", "orchestrator.py", "keras.py")
+    plant(tmp_path, "cluster.py", text="")
+    code = f"""
+import sys, importlib
+importlib.import_module({first!r})
+import orchestrator.candidates, trainables.layout, xai.methods
+import cluster  # hers
+print(*sys.modules["xai"].__path__, cluster.__file__, sys.path[-1], sep="\\n")
+"""
+    done = python(tmp_path, "-P", "-c", code, path=(ROOT / "trainables" / "signposts", tmp_path))
+    assert done.stdout.splitlines() == [str(ROOT / "xai"), str(tmp_path / "cluster.py"), str(tmp_path)], done.stderr
+
+
 def test_ray_still_asks_the_job_for_its_search_path(tmp_path: Path) -> None:
     """Should a later Ray not: see `neighbours.job_config`."""
     plant(tmp_path, "script.py", text="""
