@@ -13,7 +13,6 @@ import numpy as np
 
 from trainables.errors import ModelError, nearest
 from trainables.files import file_digest
-from trainables.neighbours import hint
 from trainables.weights import one_line
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ def source_digest(model: str, import_path: Path | str | None) -> str:
     """
     name = model.partition(":")[0]
     with _first_on_path(import_path):
-        spec, hides = _find_module(name), hint(name)
+        spec = _find_module(name)
     if spec is None or not spec.origin or not Path(spec.origin).is_file():
         raise ModelError(
-            f"no source file of module {name!r} was found (model: {model}); check import_path or install it{hides}"
+            f"no source file of module {name!r} was found (model: {model}); check import_path or install it"
         )
     return file_digest(Path(spec.origin))
 
@@ -85,15 +84,13 @@ def _import_builder(model: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ModelError(
-            f"module {module_name!r} cannot be imported (model: {model}): {one_line(error)}{hint(error.name)}"
-        ) from error
+        raise ModelError(f"module {module_name!r} cannot be imported (model: {model}): {one_line(error)}") from error
     builder = getattr(module, attribute, None)
     if callable(builder):
         return builder
     public = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
-    advice = hint(module_name) or f"; {nearest(attribute, public)}"
-    raise ModelError(f"module {module_name!r} has no builder {attribute!r} (model: {model}){advice}")
+    hint = f"; {nearest(attribute, public)}"
+    raise ModelError(f"module {module_name!r} has no builder {attribute!r} (model: {model}){hint}")
 
 
 def _check_contract(model: str, built: Any, input_shape: tuple[int, int, int], n_classes: int) -> None:

@@ -9,7 +9,6 @@ In Ray's workers the user's folders may come first on the search path before any
 
 import os
 import sys
-from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -31,7 +30,7 @@ class Neighbours:
         if name in NAMES:
             return spec_from_file_location(name, ROOT / name / "__init__.py")
         if name == "cluster":
-            return next(_elsewhere(name), None)
+            return _users(name)
         return None
 
 
@@ -79,13 +78,6 @@ def current_folder_last(added: bool = False) -> None:
         sys.path[:] = [*others, here]
 
 
-def hint(module: str | None) -> str:
-    """What to add to an error about `module`: which file of the user's our package hides; '' where it hides none."""
-    name = (module or "").partition(".")[0]
-    hidden = next(_elsewhere(name), None) if name in NAMES else None
-    return f"; rayfold's own package {name!r} hides {hidden.origin!r}: rename yours" if hidden else ""
-
-
 def job_config() -> Any:
     """Settings of a Ray job for `ray.init`: its workers have the signposts, and no folder of the driver's, first.
 
@@ -112,10 +104,10 @@ def _is_ours(name: str, place: str) -> bool:
     return os.path.realpath(place) == os.path.realpath(ROOT / name / "__init__.py")
 
 
-def _elsewhere(name: str) -> Iterator[ModuleSpec]:
-    """Modules and packages of one of our names on the search path that are not ours; mere folders do not count."""
+def _users(name: str) -> ModuleSpec | None:
+    """The first module or package of this name on the search path that is not ours; a mere folder does not count."""
     for folder in sys.path:
-        if Path(folder) != SIGNPOSTS:
-            spec = PathFinder.find_spec(name, [folder])
-            if spec and spec.origin and not _is_ours(name, spec.origin):
-                yield spec
+        spec = PathFinder.find_spec(name, [folder])
+        if spec and spec.origin and not _is_ours(name, spec.origin):
+            return spec
+    return None

@@ -86,37 +86,6 @@ def test_the_doctor_is_ours(on_path: bool, tmp_path: Path) -> None:
     assert done.stdout.startswith("usage: python -m cluster.doctor")
 
 
-# --- builders of the user's -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("model", "files", "says"),
-    [
-        ("xai:build", ["xai.py"], "module 'xai' has no builder 'build'"),
-        ("xai.models:build", ["xai/__init__.py", "xai/models.py"], "no source file of module 'xai.models' was found"),
-        ("models:build", ["xai.py", "models.py"], "cannot import name 'build' from 'xai'"),
-    ],
-)
-def test_a_builder_that_needs_a_hidden_module_is_told_so(
-    model: str, files: list[str], says: str, tmp_path: Path
-) -> None:
-    plant(tmp_path, *files, text="def build(): pass\n")
-    plant(tmp_path, "models.py", text="from xai import build\n")
-    code = f"""
-import sys
-from trainables import builders
-sys.path.append({str(tmp_path)!r})
-try:
-    builders.source_digest({model!r}, {str(tmp_path)!r})
-    builders.build({model!r}, (8, 8, 1), 2, {{}})
-except builders.ModelError as error:
-    print(error)
-"""
-    done = python(ROOT, "-c", code)
-    assert says in done.stdout, done.stderr
-    assert done.stdout.endswith(f"; rayfold's own package 'xai' hides {str(tmp_path / files[0])!r}: rename yours\n")
-
-
 # --- Ray's workers ----------------------------------------------------------------------------------------------------
 
 HELPER = """
