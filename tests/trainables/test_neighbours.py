@@ -116,7 +116,7 @@ candidates: [{{model: "models:build", image_size: 32}}]
 
 def plant_project(folder: Path) -> None:
     """What a user may have in her project, and what could lead us astray."""
-    plant(folder, "xai.py", "keras.py", "trainables.py", "cluster/__init__.py", "statistics.py", "pandas/notes.txt")
+    plant(folder, "xai.py", "keras.py", "trainables.py", "cluster/__init__.py", "pandas/notes.txt")
     plant(folder, "models.py", text=BUILDER)
     plant(folder, "helper.py", text=HELPER)
     plant(folder, "width.txt", text="4\n")
