@@ -5,7 +5,6 @@ are imported inside the commands, so that help and mistakes answer at once.
 """
 
 import errno
-import os
 import sys
 from functools import wraps
 from pathlib import Path
@@ -152,7 +151,6 @@ def predict(
     candidate: Annotated[str | None, typer.Option(help="Id or name of one candidate; default: all.")] = None,
 ) -> None:
     """Score new images with the fold ensemble."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from orchestrator.predict import predict as score
     from orchestrator.predict import write_predictions
     from orchestrator.results import load_run

@@ -34,10 +34,11 @@ class Resources(Frozen):
     """What one cell gets, and how often it may be tried."""
 
     gpus_per_cell: Real | Literal["auto"] = Field(
-        "auto", description="GPUs of one cell, fractions share one; auto: one where the cluster has any, else none."
+        "auto",
+        description="GPUs of one cell, from 0 to 1, fractions share one; auto: one where there are any, else none.",
     )
     cpus_per_cell: Whole | Literal["auto"] = Field(
-        "auto", description="CPU cores of one cell; auto: one, or with GPUs an equal share per GPU."
+        "auto", description="CPU cores and threads of one cell; auto: one, or with GPUs an equal share per GPU."
     )
     deterministic: bool = Field(
         True, description="The same tables every time; false lets GPUs use kernels that are faster but do not repeat."
@@ -147,9 +148,10 @@ def _check_ranges(file: ExperimentFile) -> None:
     if len(set(file.seeds)) < len(file.seeds):
         raise ValueError(f"seeds must all be different, got {list(file.seeds)}: remove the repeated ones")
     gpus, cpus = resources.gpus_per_cell, resources.cpus_per_cell
-    if gpus != "auto" and (gpus < 0 or (gpus > 1 and gpus % 1)):
+    if gpus != "auto" and not 0 <= gpus <= 1:
         raise ValueError(
-            f"resources.gpus_per_cell must be auto, a fraction from 0 to 1 or a whole number, got {gpus:g}"
+            f"resources.gpus_per_cell must be auto or from 0 to 1, got {gpus:g}: a cell uses one GPU at most, and more "
+            "GPUs train more cells at once"
         )
     if cpus != "auto" and cpus < 1:
         raise ValueError(f"resources.cpus_per_cell must be auto or at least 1, got {cpus}")

@@ -166,6 +166,24 @@ def _warnings(run: "Run") -> Iterator[str]:
     devices = sorted({str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]})
     if len(devices) > 1:
         yield f"The cells ran on different devices, whose last digits may differ: {', '.join(devices)}."
+    yield from _differing_threads(run)
+
+
+def _differing_threads(run: "Run") -> Iterator[str]:
+    """Where the done cells had different numbers of threads, which cells had which."""
+    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(subset=["threads"])
+    if done["threads"].nunique() < 2:
+        return
+    names = _names(run)
+    had = []
+    for threads, cells in done.groupby("threads"):
+        labels = [f"{names[str(c.candidate)]} fold {c.fold} seed {c.seed}" for c in cells.itertuples()]
+        more = f" and {len(labels) - _FEW} more" if len(labels) > _FEW else ""
+        had.append(f"{threads} ({', '.join(labels[:_FEW])}{more})")
+    yield (
+        f"Cells were computed with different numbers of threads, which may move probabilities by hundredths: "
+        f"{'; '.join(had)}. Do not read small differences between them; resources.cpus_per_cell fixes the number."
+    )
 
 
 def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:

@@ -4,13 +4,14 @@ With `gpus_per_cell: auto` a short probe says how many cells of an architecture 
 runs out of memory all the same gets a larger share from then on.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.experiment import Resources
 from trainables.config import Candidate
 from trainables.errors import ResourceError
+from trainables.ledger import CellState
 
 Share = dict[str, float]
 
@@ -67,23 +68,20 @@ class Packing:
         return True
 
 
-def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]], cells: int) -> Share:
+def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Share:
     """CPUs and GPUs of one cell on these nodes; ResourceError when no node can ever give that much.
 
-    CPUs by default: with GPUs an equal share per GPU; without, one, or more where there are fewer cells than cores.
-    That depends on the experiment and the cluster alone, never on timing, since the number of threads decides the last
-    bits of a result.
+    CPUs by default: without GPUs one, whatever the machine and however few the cells, since the number of threads is
+    part of what a result depends on; with GPUs, which do the sums then, an equal share per GPU of this cluster.
     """
     gpu_nodes = [node for node in nodes if node["gpus"] > 0]
     gpus = resources.gpus_per_cell
     if gpus == "auto":
         gpus = 1.0 if gpu_nodes else 0.0
     cpus = resources.cpus_per_cell
-    if cpus == "auto" and gpus and gpu_nodes:
-        cpus = max(1, int(min(node["cpus"] / node["gpus"] * min(gpus, node["gpus"]) for node in gpu_nodes)))
-    elif cpus == "auto":
-        total, largest = sum(node["cpus"] for node in nodes), max(node["cpus"] for node in nodes)
-        cpus = max(1, int(min(total // max(cells, 1), largest)))
+    if cpus == "auto":
+        per_gpu = min((node["cpus"] / node["gpus"] for node in gpu_nodes), default=0.0)
+        cpus = max(1, int(per_gpu * gpus))
     if not any(node["cpus"] >= cpus and node["gpus"] >= gpus for node in nodes):
         largest_nodes = "; ".join(f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs" for node in nodes)
         raise ResourceError(
@@ -91,6 +89,17 @@ def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]], cells: 
             f"lower resources.gpus_per_cell or resources.cpus_per_cell"
         )
     return {"CPU": float(cpus), "GPU": float(gpus)}
+
+
+def other_threads(states: Iterable[CellState], share: Share) -> Iterator[str]:
+    """One line where cells without a GPU were computed with other numbers of threads than the next ones will get."""
+    before = {state.threads for state in states if state.state == "done" and state.threads and state.device == "CPU"}
+    now = int(share["CPU"])
+    if not share["GPU"] and (others := sorted(before - {now})):
+        yield (
+            f"threads the cells that are done had {' and '.join(map(str, others))} threads, the next ones get {now}, "
+            f"which moves their results: resources.cpus_per_cell: {others[0]} goes on as before"
+        )
 
 
 def check_devices(candidates: Iterable[Candidate], share: Share) -> None:

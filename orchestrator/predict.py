@@ -10,6 +10,7 @@ from orchestrator.results import Run
 from trainables.errors import DataError, RunFolderError
 from trainables.files import replacing
 from trainables.readers import IMAGE_SUFFIXES, UnreadableImage, is_dicom, read_image, resize, to_uint8
+from trainables.startup import prepare_keras
 
 
 def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFrame:
@@ -24,6 +25,7 @@ def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFram
     manifest = run.manifest
     pixels, reasons = _read(paths, manifest.bit_depth)
     tables = []
+    prepare_keras()
     for identity in chosen:
         cells = run.cells[(run.cells["candidate"] == identity) & (run.cells["state"] == "done")]
         if cells.empty:

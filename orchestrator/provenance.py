@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.cells import Prepared, folds_hash
 from trainables.files import write_json
+from trainables.startup import NUMERIC_VARIABLES
 
 _PACKAGES = (
     "rayfold", "ray", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pyarrow", "pillow",
@@ -52,6 +53,7 @@ def _invocation(folder: Path, cluster: list[dict[str, Any]]) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "environment": {name: os.environ[name] for name in NUMERIC_VARIABLES if name in os.environ},
         "git_commit": _git_commit(folder),
         "cluster": cluster,
     }

@@ -22,6 +22,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry, read_entry
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
+from trainables.startup import keras_settings
 from xai.heatmaps import Heatmaps
 
 _CELL = ["candidate", "fold", "seed"]
@@ -119,7 +120,8 @@ class Run:
         """How every cell stands and what it cost."""
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            hidden = {"seconds", "versions", "digests", "traceback", "updated", "parameters", "out_of_memory"}
+            hidden = {"seconds", "versions", "digests", "traceback", "updated", "parameters"}
+            hidden |= {"out_of_memory", "worker_failed"}
             facts = state.model_dump(exclude=hidden)
             reason = {key: facts.pop(key) for key in ("state", "reason", "attempts", "epochs", "best_epoch")}
             seconds = {f"seconds_{phase}": value for phase, value in state.seconds.model_dump().items()}
@@ -134,7 +136,7 @@ class Run:
                 }
             )
         table = pd.DataFrame(rows)
-        return table.astype({"best_epoch": "Int64", "peak_memory_mb": "float64"})
+        return table.astype({"best_epoch": "Int64", "threads": "Int64", "peak_memory_mb": "float64"})
 
     def failures(self) -> list[dict[str, Any]]:
         """The cells that failed: candidate, fold, seed, reason, traceback."""
@@ -250,10 +252,13 @@ class Run:
         return str(match.iloc[0])
 
     def model(self, candidate: str, fold: int, seed: int | None = None) -> Any:
-        """The Keras model of a done cell: raw pixels 0–255 in, class probabilities out."""
-        import keras
+        """The Keras model of a done cell: raw pixels 0–255 in, class probabilities out.
 
-        return keras.saving.load_model(self.entry(candidate, fold, seed).model_path, compile=False, safe_mode=True)
+        Keras is imported on TensorFlow for it; its other settings in this process stay as they are.
+        """
+        path = self.entry(candidate, fold, seed).model_path
+        with keras_settings() as keras:
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:
         """The ledger entry of a done cell; `seed` defaults to the experiment's first."""

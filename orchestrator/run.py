@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -14,15 +14,15 @@ from orchestrator import tuning
 from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
-from orchestrator.packing import Packing, Probe, cell_share, check_devices
+from orchestrator.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from trainables import connection
 from trainables.architecture import Architecture
 from trainables.config import Candidate
-from trainables.errors import ModelError, RunFolderError
+from trainables.errors import ModelError, NoWorkerError, RunFolderError
 from trainables.layout import RunLayout, cache_folder
-from trainables.ledger import Entry
+from trainables.ledger import CellState, Entry
 from trainables.probe import measure
 from trainables.store import build_store, open_store
 
@@ -43,11 +43,14 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
-            complete = not missing or _train(prepared, missing, address, progress)
-            from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
-
-            write_reports(layout)
-            failed = sum(entry.state().state == "failed" for entry in prepared.entries)
+            try:
+                complete = not missing or _train(prepared, missing, address, progress)
+            except NoWorkerError:
+                _write_up(layout)  # which shows the traceback
+                raise
+            _write_up(layout)
+            states = [entry.state() for entry in prepared.entries]
+            failed = [state for state in states if state.state == "failed"]
             progress.say(_verdict(complete, failed, layout))
         finally:
             logger.removeHandler(handler)
@@ -55,18 +58,25 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
     return 130 if not complete else 1 if failed else 0
 
 
+def _write_up(layout: RunLayout) -> None:
+    from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
+
+    write_reports(layout)
+
+
 def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
     experiment = prepared.experiment
     # Ray's start is mostly waiting: time to import what writes the reports.
-    Thread(target=import_module, args=("orchestrator.write_up",)).start()
-    with connection.connect(address) as nodes:
-        share = cell_share(experiment.resources, nodes, len(prepared.entries))
+    with _imported_meanwhile("orchestrator.write_up"), connection.connect(address) as nodes:
+        share = cell_share(experiment.resources, nodes)
         check_devices((entry.spec.candidate for entry in missing), share)
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
         probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
         packing = Packing(connection.nodes, share, probed)
+        for line in other_threads((entry.state() for entry in prepared.entries), share):
+            progress.say(line)
         work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
         with progress:
             return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
@@ -129,6 +139,22 @@ def _try_model(candidate: dict[str, object], channels: int, n_classes: int, impo
 
 
 @contextmanager
+def _imported_meanwhile(module: str) -> Iterator[None]:
+    """Import a module in a thread, which is waited for: one that outlives a failed block would have the last word."""
+
+    def attempt() -> None:
+        with suppress(Exception):  # whoever needs the module meets the error again, at a better place
+            import_module(module)
+
+    thread = Thread(target=attempt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+@contextmanager
 def _locked(layout: RunLayout) -> Iterator[None]:
     """Only one driver may work in a run folder; the kernel releases the lock when the driver dies."""
     try:
@@ -149,12 +175,12 @@ def _locked(layout: RunLayout) -> Iterator[None]:
         lock.release()
 
 
-def _verdict(complete: bool, failed: int, layout: RunLayout) -> str:
+def _verdict(complete: bool, failed: list[CellState], layout: RunLayout) -> str:
     if not complete:
         return "stopped before the end; run the same command again to continue"
     report = f"report  {layout.report_html}"
-    return (
-        f"{failed} cells failed, their tracebacks are in the report; run again to retry them\n{report}"
-        if failed
-        else report
-    )
+    if not failed:
+        return report
+    known = "tracebacks are" if all(state.traceback for state in failed) else "reasons, tracebacks as far as known, are"
+    cells = "1 cell" if len(failed) == 1 else f"{len(failed)} cells"
+    return f"{cells} failed, the {known} in the report; run again to retry\n{report}"

@@ -5,6 +5,7 @@ the one way to go on after any interruption.
 """
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -24,10 +25,14 @@ from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
 from trainables.connection import host_lives
+from trainables.errors import NoWorkerError
 from trainables.layout import RunLayout
-from trainables.ledger import Entry
+from trainables.ledger import CellState, Entry
+from trainables.startup import configure_tensorflow
 from trainables.store import Chunk, decode_chunk
 from trainables.trainable import CellTrainable
+
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
@@ -43,15 +48,24 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
 
 
 def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0) -> list[Any]:
-    """Call a function once per tuple of arguments in fresh Ray worker processes; results, or errors, in order."""
-    task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(function)
+    """Call a function once per tuple of arguments in fresh Ray worker processes, in which TensorFlow is configured.
+
+    Returns results, or errors, in order.
+    """
+    task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
     results = []
-    for reference in [task.remote(*each) for each in arguments]:
+    for reference in [task.remote(function, *each) for each in arguments]:
         try:
             results.append(ray.get(reference))
         except ray.exceptions.RayError as error:
             results.append(error)
     return results
+
+
+def _configured(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs in a Ray worker."""
+    configure_tensorflow(1)
+    return function(*arguments)
 
 
 def train_cells(
@@ -65,7 +79,7 @@ def train_cells(
     """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the work early.
 
     `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again as often as the experiment
-    allows; the outcome of each stands in its ledger entry.
+    allows; the outcome of each stands in its ledger entry. Raises NoWorkerError when not one worker could start.
     """
     resources = experiment.resources
     searcher = CellSearcher(entries, jobs, packing, resources.retries, progress)
@@ -87,6 +101,7 @@ def train_cells(
             name=f"{os.getpid()}-{int(time.time())}",
             storage_path=str(layout.tune),
             verbose=0,
+            callbacks=[searcher.trials],
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
@@ -95,7 +110,24 @@ def train_cells(
             tuner.fit()
     finally:
         shutil.rmtree(layout.tune, ignore_errors=True)
+    if searcher.obstacle:
+        raise NoWorkerError(f"{searcher.obstacle}; mend it and run again, nothing that was computed is lost")
     return searcher.exhausted
+
+
+class Trials(tune.Callback):  # type: ignore[misc]
+    """Keeps the list of Tune's trials, which alone know how a process died."""
+
+    _all: Sequence[Any] = ()
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        self._all = trials
+
+    def error(self, trial_id: str) -> Exception | None:
+        """What Ray says about the end of a trial; None where it says nothing."""
+        trial = next((trial for trial in self._all if trial.trial_id == trial_id), None)
+        error: Exception | None = trial and (trial.get_pickled_error() or trial.get_error())
+        return error
 
 
 class CellSearcher(Searcher):  # type: ignore[misc]
@@ -104,6 +136,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     Retrying is done here and not by Tune, so that a retried cell waits behind the others and every attempt is seen.
     `packing` says what share a cell gets and whether it fits, every time anew, since nodes come and go. A cell that ran
     out of memory on a part of a GPU gets a larger part; that attempt is not counted, nor is one whose node was lost.
+    While no worker has managed to start, one that cannot is reason to hand out nothing more: the next would fail, too.
     """
 
     def __init__(
@@ -120,7 +153,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._schedule = Schedule(jobs)
         self._entries = {entry.spec.key: entry for entry in entries}
         self._tries = dict.fromkeys(self._entries, 1 + retries)
-        self._running: dict[str, tuple[Job, Share]] = {}
+        self.trials = Trials()
+        self._started, self._stopped_by = False, ""  # whether any worker could start, what the first failure was
+        self._running: dict[str, tuple[Job, Share, int]] = {}
         # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
         self._free: list[Hashable] = []
         by_key = {job.key: job for job in jobs}
@@ -131,21 +166,26 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         """Whether every cell has been done or given up."""
         return not self._schedule and not self._running
 
+    @property
+    def obstacle(self) -> str:
+        """Why no worker starts; empty once one has, or as long as none has failed to."""
+        return "" if self._started else self._stopped_by
+
     def suggest(self, trial_id: str) -> Any:
-        if not self._schedule:
+        if not self._schedule or self.obstacle:
             # A running cell may still fail and come back, so the end is near only when none is running.
             return None if self._running else Searcher.FINISHED
         job = self._schedule.take(self._free[-1] if self._free else None)
         if job is None:
             return None
-        running = [each.architecture for each, _ in self._running.values()]
+        running = [each.architecture for each, *_ in self._running.values()]
         if running and not self._packing.fits(job.architecture, running):
             self._schedule.hand_back(job)
             return None
         if self._free:
             self._free.pop()
         share = self._packing.share(job.architecture)
-        self._running[trial_id] = job, share
+        self._running[trial_id] = job, share, self._entries[job.key].state().attempts
         self._tries[job.key] -= 1
         spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
@@ -155,30 +195,33 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self._running:
-            job, _ = self._running[trial_id]
+            self._started = True
+            job, *_ = self._running[trial_id]
             monitor = self._entries[job.key].spec.candidate.training.monitor
             self._progress.epoch(job.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._running:
             return
-        job, share = self._running.pop(trial_id)
+        job, share, attempts = self._running.pop(trial_id)
         entry = self._entries[job.key]
         state = entry.state()
+        self._started |= state.attempts > attempts and not state.worker_failed
         if state.state == "done":
             self._schedule.release(job, state.seconds.train + state.seconds.score)
             self._free.append(job.architecture)
             self._progress.finished(job.key, state.epochs, state.best_epoch)
             return
         self._schedule.release(job, None)
-        if state.state != "failed":  # the process died without a word
-            reason = "the worker process died (killed, out of memory, or its node was lost)"
-            state = entry.update(state="failed", reason=reason)
+        if state.state != "failed" or state.attempts == attempts:  # the process died without a word
+            state = _note_death(entry, state, self.trials.error(trial_id))
             if state.host and not host_lives(state.host):  # without one the cell had not begun
                 self._tries[job.key] += 1
         if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1
-        again = self._tries[job.key] > 0
+        if state.worker_failed:
+            self._stopped_by = self._stopped_by or state.reason
+        again = self._tries[job.key] > 0 and not self.obstacle
         if again:
             self._schedule.put_back(job)
         self._progress.lost(job.key, state.reason, final=not again)
@@ -192,6 +235,20 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""
+
+
+def _note_death(entry: Entry, state: CellState, error: Exception | None) -> CellState:
+    """Note in the ledger that the process of a cell ended without an error of its own, and what Ray knows of it."""
+    told = _COLOURS.sub("", str(error or "")).strip()
+    last = told.rpartition("\n")[2]
+    facts: dict[str, object] = {"state": "failed", "traceback": told, "worker_failed": "creation task" in told}
+    if facts["worker_failed"]:
+        return entry.update(**facts, reason=f"the worker could not start: {last}"[:500])
+    detail = (
+        " ".join(told.rpartition("Worker exit detail:")[2].split()) or "killed, out of memory, or its node was lost"
+    )
+    memory = f"; at its last note it held {state.peak_memory_mb:.0f} MB" if state.peak_memory_mb else ""
+    return entry.update(**facts, reason=f"the worker process died: {detail}{memory}"[:500])
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import math
 import shutil
 import socket
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -32,7 +31,7 @@ _DISK_BYTES_PER_SECOND = 200e6  # a first guess
 _STATE_PERIOD = 2.0  # seconds between notes of progress in the ledger
 
 
-class DivergedError(RuntimeError):
+class DivergedError(RayfoldError):
     """No epoch of a cell gave a finite validation metric."""
 
 
@@ -58,6 +57,7 @@ class Cell:
             attempts=previous.attempts + 1,
             host=socket.gethostname(),
             device=_device(),
+            threads=tf.config.threading.get_intra_op_parallelism_threads() or None,
             versions={name: version(name) for name in ("rayfold", "tensorflow", "keras", "numpy")},
         )
         entry.write_state(self._facts)
@@ -218,12 +218,7 @@ class Cell:
     def _fail(self, error: Exception) -> None:
         """Mark the entry as failed; what training had reached stays for the next attempt."""
         self._failed = True
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        if not isinstance(error, RayfoldError | DivergedError):
-            reason = f"{type(error).__name__}: {reason}"
-        text = "".join(traceback.format_exception(error))
-        out_of_memory = isinstance(error, tf.errors.ResourceExhaustedError)
-        self.entry.update(state="failed", reason=reason[:500], traceback=text, out_of_memory=out_of_memory)
+        self.entry.fail(error, out_of_memory=isinstance(error, tf.errors.ResourceExhaustedError))
 
 
 def _device() -> str:

@@ -1,32 +1,43 @@
-"""The connection to Ray: settings that it reads from the environment when it is imported, a cluster, its nodes."""
+"""The connection to Ray: settings that it reads from the environment when it is imported, a cluster, its nodes.
+
+Whatever stands in the way of a connection is one ResourceError: what was asked for, the cause, the remedy.
+"""
 
 import logging
 import os
 import secrets
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+from trainables.address import asked_for, check_answer, check_form
 from trainables.errors import ResourceError
 from trainables.neighbours import job_config
+
+_SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
+_LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"  # below Ray's folder
 
 
 def prepare_ray(address: str | None) -> None:
     """Set what Ray and Tune are to do; call before anything imports Ray.
 
-    A cluster of our own (`address` None) demands a token that only this run's processes know. An existing cluster has
-    its own rules, which the user's environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH). Raises ResourceError where
-    Ray could not start a worker.
+    A cluster of our own (no `address`) demands a token that only this run's processes know. An existing cluster has its
+    own rules, which the user's environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH). Raises ResourceError where Ray
+    could not start a worker, and where `address` cannot be one.
     """
     if any(letter.isspace() for letter in sys.executable):
         raise ResourceError(
             f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start workers from it; "
             "make the virtual environment in another folder (data and runs may lie anywhere)"
         )
-    if address is None:
+    if address:
+        check_form(address)
+    else:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -44,20 +55,129 @@ def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
     """Connect to the cluster at `address`, or start one on this machine; yields the nodes with their resources.
 
     A local cluster belongs to this run alone: it demands a random token, has no dashboard, and ends with the block.
+    Raises ResourceError where that fails, after about a minute at most.
     """
     import ray
 
-    # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
-    own: dict[str, Any] = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus()}
-    options: dict[str, Any] = {"address": address} if address else own
-    if "://" not in options["address"]:  # Ray's client takes no such settings
-        options["job_config"] = job_config()
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    if address:
+        _join(address)
+    else:
+        _start_here()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     try:
         yield nodes()
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    """Connect to a cluster that somebody else started."""
+    from ray._private.services import canonicalize_bootstrap_address
+
+    with _standard_error() as written:
+        try:
+            # What `auto` and localhost stand for, as Ray will find it.
+            found = canonicalize_bootstrap_address(address) or address
+            check_answer(found, address)
+            _initialise(address=address)
+        except ResourceError:
+            raise
+        except Exception as error:
+            cause = _cause(error)
+            if "AuthToken" in written() or "uthenticat" in written() + cause:
+                raise ResourceError(
+                    f"the Ray cluster at {asked_for(address, found)} wants another token: set RAY_AUTH_MODE=token and "
+                    "RAY_AUTH_TOKEN_PATH to the file with its token, or leave the address out to use this machine"
+                ) from error
+            raise ResourceError(
+                f"cannot connect to RAY_ADDRESS or --address {address!r}: {cause}; start rayfold on a node of that "
+                "cluster, or leave the address out to use this machine alone"
+            ) from error
+
+
+def _start_here() -> None:
+    """Start a cluster on this machine; a second time where the first try fails, as it does when the machine is busy."""
+    import psutil
+
+    folder = _ray_folder()
+    # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
+    own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": folder}
+    before = set(psutil.Process().children())
+    try:
+        with _standard_error():
+            _initialise(**own)
+    except Exception:
+        for process in set(psutil.Process().children()) - before:
+            process.kill()  # what Ray had begun
+        try:
+            with _standard_error():
+                _initialise(**own)
+        except Exception as error:
+            raise ResourceError(
+                f"Ray cannot start on this machine: {_cause(error)}; try again when it is less busy, else look into "
+                f"Ray's logs ({folder}/session_latest/logs)"
+            ) from error
+
+
+def _initialise(**options: Any) -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=job_config(), **options)
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _ray_folder() -> str:
+    """Where Ray keeps sockets and logs: `ray` below the first temporary folder that is short enough and writable."""
+    parents = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
+    for parent in filter(None, parents):
+        folder = Path(parent).absolute() / "ray"
+        short = len(os.fsencode(folder)) + len(_LONGEST_SOCKET) <= _SOCKET_LIMIT
+        if short and os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
+            return str(folder)
+    raise ResourceError(
+        f"Ray has no folder for its sockets: {', '.join(filter(None, parents))} are not writable, or longer than "
+        f"{_SOCKET_LIMIT - len(_LONGEST_SOCKET) - len('/ray')} bytes; set RAY_TMPDIR to a short folder on this machine"
+    )
+
+
+@contextmanager
+def _standard_error() -> Iterator[Callable[[], str]]:
+    """Hold back what is written to standard error, by Ray's C++ too; it is passed on unless the block fails.
+
+    Yields a function that says what has been written so far.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+
+        def written() -> str:
+            sys.stderr.flush()
+            return os.pread(file.fileno(), 10**6, 0).decode("utf-8", errors="replace")
+
+        os.dup2(file.fileno(), 2)
+        try:
+            yield written
+        except BaseException:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            raise
+        else:
+            text = written()
+            os.dup2(kept, 2)
+            sys.stderr.write(text)
+        finally:
+            os.close(kept)
+
+
+def _cause(error: BaseException) -> str:
+    """What Ray says, in one line."""
+    said = " ".join(str(error).split())
+    if (first := error.__cause__) is not None and str(first):
+        said += f": {' '.join(str(first).split())}"
+    return said[:400].rstrip(". ") or type(error).__name__
 
 
 def _usable_cpus() -> int:

@@ -29,7 +29,11 @@ class ModelError(RayfoldError):
 
 
 class ResourceError(RayfoldError):
-    """The cluster can never satisfy what a cell asks for."""
+    """The cluster cannot be reached, starts no worker, or can never satisfy what a cell asks for."""
+
+
+class NoWorkerError(ResourceError):
+    """Not one worker of this run could start; what stopped the first one is in the ledger."""
 
 
 class RunFolderError(RayfoldError):

@@ -14,6 +14,7 @@ full disk tore is told from a finished one and computed again. Nothing is pickle
 """
 
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,7 @@ import pandas as pd
 from pydantic import Field, ValidationError
 
 from trainables.config import CellSpec, Frozen
-from trainables.errors import RunFolderError
+from trainables.errors import RayfoldError, RunFolderError
 from trainables.files import file_digest, replacing, write_json, write_text
 
 State = Literal["missing", "running", "failed", "done"]
@@ -53,6 +54,7 @@ class CellState(Frozen):
     reason: str = Field("", description="Why it failed: one line.")
     traceback: str = ""
     out_of_memory: bool = Field(False, description="Whether it failed because its device had no memory left.")
+    worker_failed: bool = Field(False, description="Whether it failed because its worker could not start.")
     attempts: int = 0
     epochs: int = 0
     best_epoch: int | None = Field(None, description="Counted from 1.")
@@ -61,6 +63,7 @@ class CellState(Frozen):
     parameters: int | None = Field(None, description="Weights of the model.")
     host: str = ""
     device: str = ""
+    threads: int | None = Field(None, description="Threads that TensorFlow had for one operation.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
     updated: str = ""
     digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the tables, size of the model.")
@@ -124,6 +127,14 @@ class Entry:
         state = CellState.model_validate(self.state().model_dump() | changes)
         self.write_state(state)
         return state
+
+    def fail(self, error: Exception, **facts: object) -> None:
+        """Note that the cell failed, and of what; `facts` are further fields of the state."""
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        if not isinstance(error, RayfoldError):
+            reason = f"{type(error).__name__}: {reason}"
+        text = "".join(traceback.format_exception(error))
+        self.update(**{"state": "failed", "reason": reason[:500], "traceback": text, **facts})
 
     def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
         """Write the tables, then declare the cell done. The model must be in place already."""

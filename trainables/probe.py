@@ -7,7 +7,6 @@ import time
 import numpy as np
 
 from trainables.architecture import Architecture
-from trainables.startup import configure_tensorflow
 
 _SECONDS = 4.0  # of steps, after the first few
 
@@ -15,9 +14,8 @@ _SECONDS = 4.0  # of steps, after the first few
 def measure(architecture: str, batch_size: int) -> tuple[float, float, float] | None:
     """Peak bytes, total bytes and utilisation (0 to 1) of this process's GPU; None where there is no real GPU.
 
-    `architecture`: an `Architecture` as JSON. Runs on random pixels.
+    `architecture`: an `Architecture` as JSON. Runs on random pixels, where TensorFlow has been configured.
     """
-    configure_tensorflow(1)
     import tensorflow as tf
 
     from trainables.session import Session

@@ -1,15 +1,29 @@
-"""How a process of rayfold's own starts TensorFlow."""
+"""How a process starts TensorFlow and Keras: the one place that says with what settings rayfold computes."""
 
 import functools
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from trainables.errors import ModelError
+
+#: What may be set in a user's environment, is left to her, and moves numbers: kept with the run (provenance.json).
+#: oneDNN and cuDNN choose kernels, XLA rewrites graphs, TF32 drops bits of a product.
+NUMERIC_VARIABLES = (
+    "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "XLA_FLAGS", "TF_XLA_FLAGS",
+    "NVIDIA_TF32_OVERRIDE", "TF_DETERMINISTIC_OPS", "TF_CUDNN_USE_AUTOTUNE", "CUBLAS_WORKSPACE_CONFIG",
+)  # fmt: skip
 
 
 def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
     """Import TensorFlow with the threads of its share, memory growth on GPUs, and kernels that repeat. Call before use.
 
-    `deterministic` False lets GPU kernels differ in their last bits from run to run where that is faster.
+    For processes of rayfold's own; Keras's global settings become ours for good. `deterministic` False lets GPU kernels
+    differ in their last bits from run to run where that is faster.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    prepare_keras()
     import tensorflow as tf
     from keras.src.saving import saving_lib
 
@@ -25,3 +39,56 @@ def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
         tf.config.experimental.enable_op_determinism()
     # Keras stores this set under one name and looks for it under another, so saving a model makes it for every layer.
     saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
+
+
+def prepare_keras() -> Any:
+    """Import Keras on TensorFlow and make its global settings ours, whatever keras.json and KERAS_* say; the module.
+
+    Raises ModelError where this process has imported Keras on another backend already.
+    """
+    keras = _import_keras()
+    _set(keras, channels="channels_last", floatx="float32", policy="float32", epsilon=1e-7, steps=None)
+    return keras
+
+
+@contextmanager
+def keras_settings() -> Iterator[Any]:
+    """The same for a block in somebody else's process, whose own settings are back afterwards; yields the module.
+
+    What cannot be undone is the backend: it is TensorFlow from the first import on. Raises ModelError as above.
+    """
+    keras = _import_keras()
+    before = {
+        "channels": keras.config.image_data_format(),
+        "floatx": keras.config.floatx(),
+        "policy": keras.config.dtype_policy(),
+        "epsilon": keras.config.epsilon(),
+        "steps": keras.config.max_steps_per_epoch(),
+    }
+    try:
+        yield prepare_keras()
+    finally:
+        _set(keras, **before)
+
+
+def _import_keras() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "keras" not in sys.modules:
+        # Without the second, a builder that says `tf.keras` would get Keras 2.
+        os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0")
+    import keras
+
+    if keras.config.backend() != "tensorflow":
+        raise ModelError(
+            f"rayfold's models need Keras on TensorFlow, and this process has imported it on {keras.config.backend()}: "
+            "set KERAS_BACKEND=tensorflow before keras is imported"
+        )
+    return keras
+
+
+def _set(keras: Any, *, channels: str, floatx: str, policy: Any, epsilon: float, steps: int | None) -> None:
+    keras.config.set_image_data_format(channels)
+    keras.config.set_floatx(floatx)
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_epsilon(epsilon)
+    keras.config.set_max_steps_per_epoch(steps)  # which would cut predictions short

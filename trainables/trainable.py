@@ -1,5 +1,6 @@
 """The adapter between Ray Tune and a worker: one trial is one cell."""
 
+import socket
 import sys
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from ray import tune
 
+from trainables.layout import RunLayout
 from trainables.startup import configure_tensorflow
 
 _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
@@ -24,16 +26,24 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         return tune.PlacementGroupFactory([config["share"]])
 
     def setup(self, config: dict[str, Any]) -> None:
+        # Tune may start an actor for a trial and then give it to another one: only the first step knows the cell, opens
+        # it, and writes into its entry what went wrong here.
+        self._cell: Any = None
+        self._obstacle: Exception | None = None
         began = _process_start()
+        try:
+            self._start(config)
+        except Exception as error:
+            self._obstacle = error
+        self._start_seconds = time.time() - began
+
+    def _start(self, config: dict[str, Any]) -> None:
         sys.path.insert(0, config["import_path"])
         cpus = config["share"]["CPU"]
         configure_tensorflow(int(cpus), config["deterministic"])
         from trainables import worker  # which imports TensorFlow
 
         self._worker = worker.Worker(worker.session_budget(cpus))
-        # The cell is opened by its first step: Tune may start an actor for a trial and then give it to another one.
-        self._cell: Any = None
-        self._start_seconds = time.time() - began
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._cell = None
@@ -41,8 +51,12 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         began = time.monotonic()
+        run, key = Path(self.config["run"]), self.config["key"]
+        if self._obstacle is not None:
+            _note_obstacle(run, key, self._obstacle)
+            raise self._obstacle
         if self._cell is None:
-            self._cell = self._worker.open(Path(self.config["run"]), self.config["key"], self._start_seconds)
+            self._cell = self._worker.open(run, key, self._start_seconds)
             self._start_seconds = 0.0
         row = self._cell.advance()
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
@@ -55,6 +69,14 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be unpickled."""
+
+
+def _note_obstacle(run: Path, key: str, error: Exception) -> None:
+    """Write into the entry of a cell why its worker could not start; what training had reached stays."""
+    from trainables.ledger import read_entry  # which imports pandas
+
+    entry = read_entry(RunLayout(run).ledger / key)
+    entry.fail(error, worker_failed=True, attempts=entry.state().attempts + 1, host=socket.gethostname())
 
 
 def _process_start() -> float:

@@ -26,7 +26,7 @@ Address = Annotated[
 
 
 def explain(
-    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    run: Annotated[Path | None, typer.Argument(help="A run folder.", metavar="RUN")] = None,
     methods: Methods = "gradcam",
     candidates: Candidates = "",
     folds: Folds = "",
@@ -41,14 +41,16 @@ def explain(
     address: Address = None,
 ) -> None:
     """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a gallery."""
+    from trainables.errors import RunFolderError
     from xai.methods import METHODS, method_named
 
     if methods == "list":
         for method in METHODS.values():
             typer.echo(f"{method.name:22} {method.title:22} about {method.passes} forward passes per image")
         return
+    if run is None:
+        raise RunFolderError("explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made")
     from trainables.connection import prepare_ray
-    from trainables.errors import RunFolderError
     from xai.work import Options
 
     try:

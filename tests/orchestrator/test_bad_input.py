@@ -185,6 +185,7 @@ VALUES = {
         "name of its own",
     ),
     "part of many GPUs": (put("resources.gpus_per_cell", 1.5), "resources.gpus_per_cell must be auto", "got 1.5"),
+    "several GPUs": (put("resources.gpus_per_cell", 2), "a cell uses one GPU at most", "got 2"),
     "negative GPUs": (put("resources.gpus_per_cell", -1), "resources.gpus_per_cell must be auto", "got -1"),
     "no CPU": (put("resources.cpus_per_cell", 0), "resources.cpus_per_cell must be auto or at least 1, got 0"),
     "a broken character": (put("candidates.0.name", "\ud800"), "without broken characters"),

@@ -5,35 +5,45 @@ from typing import Any
 import pytest
 
 from orchestrator.experiment import Resources
-from orchestrator.packing import Packing, Probe, cell_share, check_devices
+from orchestrator.packing import Packing, Probe, cell_share, check_devices, other_threads
 from trainables.config import Candidate, Training
 from trainables.errors import ResourceError
+from trainables.ledger import CellState
 
 CPU_NODE = {"host": "c", "cpus": 8.0, "gpus": 0.0}
 GPU_NODE = {"host": "g", "cpus": 32.0, "gpus": 4.0}
 
 
 @pytest.mark.parametrize(
-    ("resources", "nodes", "cells", "expected"),
+    ("resources", "nodes", "expected"),
     [
-        ({}, [CPU_NODE], 100, {"CPU": 1, "GPU": 0}),
-        ({}, [CPU_NODE], 2, {"CPU": 4, "GPU": 0}),
-        ({}, [CPU_NODE, CPU_NODE], 1, {"CPU": 8, "GPU": 0}),
-        ({}, [CPU_NODE, GPU_NODE], 100, {"CPU": 8, "GPU": 1}),
-        ({"gpus_per_cell": 0.5}, [GPU_NODE], 100, {"CPU": 4, "GPU": 0.5}),
-        ({"gpus_per_cell": 2}, [GPU_NODE], 100, {"CPU": 16, "GPU": 2}),
-        ({"gpus_per_cell": 0}, [GPU_NODE], 100, {"CPU": 1, "GPU": 0}),
-        ({"cpus_per_cell": 3}, [GPU_NODE], 100, {"CPU": 3, "GPU": 1}),
+        ({}, [CPU_NODE], {"CPU": 1, "GPU": 0}),
+        ({}, [CPU_NODE, CPU_NODE], {"CPU": 1, "GPU": 0}),
+        ({}, [CPU_NODE, GPU_NODE], {"CPU": 8, "GPU": 1}),
+        ({"gpus_per_cell": 0.5}, [GPU_NODE], {"CPU": 4, "GPU": 0.5}),
+        ({"gpus_per_cell": 0}, [GPU_NODE], {"CPU": 1, "GPU": 0}),
+        ({"cpus_per_cell": 3}, [GPU_NODE], {"CPU": 3, "GPU": 1}),
     ],
 )
-def test_share(resources: dict[str, Any], nodes: list[dict[str, Any]], cells: int, expected: dict[str, float]) -> None:
-    assert cell_share(Resources(**resources), nodes, cells) == expected
+def test_share(resources: dict[str, Any], nodes: list[dict[str, Any]], expected: dict[str, float]) -> None:
+    assert cell_share(Resources(**resources), nodes) == expected
+
+
+def test_going_on_with_other_threads_is_told() -> None:
+    one, two, old = (CellState(state="done", device="CPU", threads=threads) for threads in (1, 2, None))
+    gpu = CellState(state="done", device="NVIDIA H100", threads=8)
+    unfinished = CellState(state="running", device="CPU", threads=4)
+    assert not list(other_threads([one, old, gpu, unfinished], {"CPU": 1.0, "GPU": 0.0}))
+    assert not list(other_threads([one, two], {"CPU": 4.0, "GPU": 1.0}))
+    (line,) = other_threads([one, two], {"CPU": 1.0, "GPU": 0.0})
+    assert "had 2 threads, the next ones get 1" in line
+    assert "resources.cpus_per_cell: 2" in line
 
 
 @pytest.mark.parametrize("resources", [{"gpus_per_cell": 1}, {"gpus_per_cell": 0.1}, {"cpus_per_cell": 9}])
 def test_what_no_node_has_is_refused(resources: dict[str, Any]) -> None:
     with pytest.raises(ResourceError, match="no node of the cluster has") as refusal:
-        cell_share(Resources(**resources), [CPU_NODE, CPU_NODE], 10)
+        cell_share(Resources(**resources), [CPU_NODE, CPU_NODE])
     assert "\n" not in str(refusal.value)
 
 

@@ -12,6 +12,7 @@ from orchestrator.cells import Prepared, prepare
 from orchestrator.experiment import parse_experiment
 from orchestrator.provenance import write_provenance
 from trainables.layout import RunLayout
+from trainables.startup import NUMERIC_VARIABLES
 
 EXPERIMENT = """
 name: study
@@ -68,6 +69,14 @@ def test_by_what_where_and_how(prepared: Prepared, monkeypatch: pytest.MonkeyPat
     assert invocation["host"]
     assert invocation["user"]
     assert invocation["started"].endswith("+00:00")
+
+
+def test_under_which_settings(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NUMERIC_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    (invocation,) = written(prepared)["invocations"]
+    assert invocation["environment"] == {"TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 def test_an_invocation_adds_to_the_earlier_ones(prepared: Prepared) -> None:

@@ -111,11 +111,11 @@ def test_a_second_run_into_the_same_folder_is_refused(finished: Path) -> None:
 
 def test_a_request_that_no_node_can_satisfy_ends_at_once(spots: Path, tmp_path: Path) -> None:
     file = experiment_file(tmp_path, spots)
-    file.write_text(file.read_text().replace("cpus_per_cell: 1", "gpus_per_cell: 64"))
+    file.write_text(file.read_text().replace("cpus_per_cell: 1", "cpus_per_cell: 4096"))
     done = rayfold("run", file, "--run", tmp_path / "run")
     assert done.returncode == 2
     assert "asks for" in done.stderr
-    assert "64 GPUs" in done.stderr
+    assert "4096 CPUs" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
