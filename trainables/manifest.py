@@ -22,6 +22,7 @@ from trainables.errors import DataError, nearest
 from trainables.files import replacing
 from trainables.readers import Pixels, UnreadableImage, content_hash, read_image
 from trainables.sources import Source, list_images
+from trainables.spelling import alike, count, listed, tidy
 
 #: Smaller images show nothing; shorter edge, in pixels.
 MIN_EDGE = 8
@@ -54,11 +55,13 @@ class Manifest:
     - content_hash: SHA-256 of the decoded pixels; width, height: pixels; channels: 1 or 3; bits: 8 or 16 per pixel and
       channel; max_value: the brightest pixel; size_bytes and mtime_ns of the file; 0 where it could not be read.
 
-    `classes` are the labels in the order of the probability columns.
+    `classes` are the labels in the order of the probability columns. `notes` say, in one line each, what was left out,
+    merged or read as it was meant rather than as it was written.
     """
 
     table: pd.DataFrame
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def usable(self) -> pd.DataFrame:
@@ -86,12 +89,12 @@ class Manifest:
         return 8 if deep.empty else next(depth for depth in (10, 12, 14, 16) if deep.max() < 2**depth)
 
     def save(self, path: Path) -> None:
-        """Write the table as Parquet, with the classes in the metadata of its schema."""
+        """Write the table as Parquet, with classes and notes in the metadata of its schema."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.table, preserve_index=False)
-        about = json.dumps({"format": _FORMAT_VERSION, "classes": self.classes})
+        about = json.dumps({"format": _FORMAT_VERSION, "classes": self.classes, "notes": self.notes})
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"rayfold.manifest": about.encode()})
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
@@ -111,7 +114,7 @@ class Manifest:
             raise DataError(
                 f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to rebuild it)"
             )
-        return cls(_typed(table.to_pandas()), tuple(about["classes"]))
+        return cls(_typed(table.to_pandas()), tuple(about["classes"]), tuple(about.get("notes", ())))
 
 
 def build_manifest(data: Source, base: Path, previous: Manifest | None = None) -> Manifest:
@@ -121,8 +124,8 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None) -
     decoded again. Raises `DataError` where the data cannot be listed or a class has no usable image, and
     `UnusableImages`, naming all of them, where some cannot be used and `data.on_error` is fail.
     """
-    listing = list_images(data, base)
-    classes = _classes(data.classes, listing)
+    listing, notes = list_images(data, base)
+    classes = _classes(data.classes, listing, notes)
     table = _scan(listing[listing["label"].isin([*classes, ""])], previous)
     _mark_mislabelled(table)
     bad = table["reason"].notna()
@@ -134,12 +137,25 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None) -
             _draw(table, label, data.images_per_class, data.seed)
     for label in classes:
         _require_usable(table, label)
-    return Manifest(_typed(table), classes)
+    return Manifest(_typed(table), classes, tuple(notes))
 
 
-def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame) -> tuple[str, ...]:
-    found = sorted(set(listing["label"]) - {""})
-    classes = tuple(found) if wanted is None else wanted
+def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[str]) -> tuple[str, ...]:
+    """The classes, with a note on what `wanted` leaves out; raises where names are wrong, too few or too much alike."""
+    images = listing["label"][listing["label"] != ""].value_counts()
+    found = sorted(images.index)
+    classes = tuple(found) if wanted is None else tuple(map(tidy, wanted))
+    for same in alike(found):
+        if wanted is None or 0 < sum(name in classes for name in same) < len(same):
+            raise DataError(
+                f"classes must differ in more than capitals, blanks, dashes or look-alikes, got {listed(same)} "
+                "(write them alike; where they are different classes, name all of them in data.classes)"
+            )
+    if others := [name for name in found if name not in classes]:
+        notes.append(
+            f"{count(int(images[others].sum()), 'image')} of classes that data.classes does not name are left out: "
+            f"{listed(others)}"
+        )
     for label in classes:
         if label not in found:
             raise DataError(f"data.classes must name classes that have images, got {label!r} ({nearest(label, found)})")
