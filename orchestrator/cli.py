@@ -153,13 +153,21 @@ def predict(
 ) -> None:
     """Score new images with the fold ensemble."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from orchestrator.predict import finished_cells, write_predictions
     from orchestrator.predict import predict as score
-    from orchestrator.predict import write_predictions
     from orchestrator.results import load_run
 
-    table = score(load_run(run), images, candidate)
+    opened = load_run(run)
+    table = score(opened, images, candidate)
     write_predictions(table, out)
     typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+    cells = finished_cells(opened, candidate)
+    for name, (done, of) in cells.items():
+        if done < of:
+            what = f"{done} models of {of}" if done else "left out, none of its cells is finished"
+            typer.echo(f"{name}: {what}; run the experiment again to finish it", err=True)
+    if not all(done for done, _ in cells.values()):
+        raise typer.Exit(1)
 
 
 @app.command()

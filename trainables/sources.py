@@ -14,9 +14,9 @@ import pandas as pd
 
 from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.errors import DataError
+from trainables.formats import IMAGE_SUFFIXES, unread_format
 from trainables.image_table import read_image_table
 from trainables.layout import cache_folder
-from trainables.readers import IMAGE_SUFFIXES, is_dicom
 
 Source = FolderData | TableData | CovidQuExData | PhantomData
 
@@ -69,9 +69,9 @@ def _list_folder(data: FolderData, root: Path) -> pd.DataFrame:
         )
     group_of = _group_reader(data.group_from_name)
     rows = []
-    for path in _files_below(root):
+    for path in images_below(root):
         relative = path.relative_to(root)
-        label, reason = relative.parts[0], _suffix_reason(path)
+        label, reason = relative.parts[0], unread_format(path)
         if len(relative.parts) == 1:
             if reason is not None:
                 continue
@@ -109,7 +109,7 @@ def _group_reader(pattern: str | None) -> Callable[[str], tuple[str | None, str 
     return read
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def images_below(folder: Path) -> Iterator[Path]:
     """Every file that is meant as an image or may be mistaken for one: no clutter, nothing hidden, no masks.
 
     Symbolic links are followed, except back to a folder that contains them.
@@ -145,12 +145,6 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _suffix_reason(path: Path) -> str | None:
-    if path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path):  # DICOM files are often named by a number alone
-        return None
-    return f"not an image format: {' '.join(path.suffix.split()) or 'no suffix'}"
-
-
 # --- COVID-QU-Ex ------------------------------------------------------------------------------------------------------
 
 
@@ -165,9 +159,9 @@ def _list_covid_qu_ex(data: CovidQuExData, path: Path) -> pd.DataFrame:
                 for column, name in _QU_EX_MASKS[data.part].items()
             }
             images = class_folder / "images"
-            for image in _files_below(images) if images.is_dir() else ():
+            for image in images_below(images) if images.is_dir() else ():
                 row = {"path": image, "image": image.relative_to(root).as_posix(), "label": class_folder.name}
-                row |= {"split": _QU_EX_SPLITS[split], "reason": _suffix_reason(image)}
+                row |= {"split": _QU_EX_SPLITS[split], "reason": unread_format(image)}
                 rows.append(row | {column: files.get(image.name) for column, files in masks.items()})
     if not rows:
         raise DataError(f"data.path must hold {{Train,Val,Test}}/<class>/images, found no image in {str(root)!r}")

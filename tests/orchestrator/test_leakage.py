@@ -41,3 +41,10 @@ def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
 
 def test_a_group_named_like_a_hash_is_no_link() -> None:
     assert merged(["1", "2"], ["2", "3"]) == ["1", "2"]
+
+
+def test_what_models_see_links_groups_at_any_size_and_what_is_missing_links_nothing() -> None:
+    table = pd.DataFrame({"group": list("dcbaef"), "content_hash": list("123456")})
+    table["seen_32"] = ["x", "x", None, None, None, "y"]
+    table["seen_64"] = ["z", None, "z", None, "x", "1"]  # a digest of another size, or of a file, is another thing
+    assert list(leak_groups(table)) == ["b", "b", "b", "a", "e", "f"]
