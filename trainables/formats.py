@@ -50,13 +50,19 @@ def has_dicom_preamble(content: bytes) -> bool:
 
 def is_dicom(path: Path) -> bool:
     """Whether a path is a regular file, readable, that begins as a DICOM file does, whatever its suffix."""
-    return format_of(_beginning(path)) == "DICOM"
+    return format_of(_beginning(path) or b"") == "DICOM"
 
 
 def unread_format(path: Path) -> str | None:
-    """Why a listed file is no image by its name and its first bytes: a short reason, or None where it may be one."""
+    """Why a listed file is no image by its name and its first bytes: a short reason, or None where it may be one.
+
+    Of what cannot be read, reading will say why.
+    """
     suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES or format_of(_beginning(path)):  # DICOM files are often named by a number alone
+    if suffix in IMAGE_SUFFIXES:
+        return None
+    beginning = _beginning(path)
+    if beginning is None or format_of(beginning):  # DICOM files are often named by a number alone
         return None
     return f"a format that rayfold does not read: {' '.join(path.suffix.split()) or 'no suffix'}"
 
@@ -66,12 +72,12 @@ def not_an_image(path: Path) -> str:
     return "not a DICOM file" if path.suffix.lower() in _DICOM_SUFFIXES else f"not a {FORMATS} image"
 
 
-def _beginning(path: Path) -> bytes:
-    """The first bytes of a regular file; none of anything else, since devices and pipes may never end."""
+def _beginning(path: Path) -> bytes | None:
+    """The first bytes of a file; None where it cannot be read, or is a device or pipe, which may never end."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return b""
+            return None
         with path.open("rb") as file:
             return file.read(_ENOUGH)
     except OSError:
-        return b""
+        return None
