@@ -14,6 +14,7 @@ from orchestrator.explain import explain, printable, shown
 from trainables import zoo
 from trainables.config import Candidate, Frozen, Line, Scalar, Training, Whole, digest
 from trainables.errors import ExperimentError, ModelError
+from trainables.files import expand
 
 _LONGEST_NAME = 200  # characters, as `Line` allows
 _LONGEST_ID = 80  # characters: ids become file names
@@ -177,11 +178,17 @@ def _check_unique(candidates: list[Candidate], source: str) -> None:
 
 
 def absolute(stated: str, folder: Path, source: str) -> str:
-    """A path of the file as an absolute one."""
-    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
-    path = str(folder / os.path.expanduser(stated))  # noqa: PTH111
+    """A path of the file as an absolute one, with its variables put in unless a file is called so literally."""
     try:
+        path = str(folder / stated)
+        if not os.path.lexists(path):
+            path = str(folder / expand(stated))
         path.encode()
+    except KeyError as error:
+        raise ExperimentError(
+            f"environment variables in paths must be set, ${error.args[0]} in {printable(repr(stated))} is not "
+            f"({source}); set it, or write $$ for a dollar sign"
+        ) from None
     except UnicodeEncodeError:
         raise ExperimentError(
             f"paths must be UTF-8, got {printable(repr(path))} ({source}); rename the folder"

@@ -158,7 +158,7 @@ def predict(
     from orchestrator.results import load_run
 
     opened = load_run(run)
-    table = score(opened, images, candidate)
+    table = score(opened, images, candidate, lambda note: typer.echo(f"note        {note}"))
     write_predictions(table, out)
     typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
     cells = finished_cells(opened, candidate)

@@ -85,6 +85,9 @@ class Experiment(Frozen):
             }
             for candidate in self.candidates
         ]
+        for section, key in [(content["data"], "path"), *((each, "weights") for each in content["candidates"])]:
+            if key in section:
+                section[key] = section[key].replace("$", "$$")  # what is resolved names no variables any more
         return yaml_text.dump(content)
 
 
@@ -120,7 +123,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         file = ExperimentFile.model_validate(content)
         _check_ranges(file)
     except ValidationError as error:
-        raise ExperimentError(explain(error, ExperimentFile, source)) from error
+        raise ExperimentError(explain(error, ExperimentFile, source, text=text)) from error
     except ValueError as error:
         raise ExperimentError(f"{error} ({source})") from error
     data = file.data

@@ -4,6 +4,7 @@ from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
+from orchestrator import yaml_text
 from trainables.config import Frozen
 from trainables.errors import nearest
 
@@ -34,9 +35,10 @@ _RULES = {
 _SHOWN = 80  # characters of a value
 
 
-def explain(error: ValidationError, model: type[Frozen], source: str, place: str = "") -> str:
+def explain(error: ValidationError, model: type[Frozen], source: str, place: str = "", text: str = "") -> str:
     """The first problem of a validation error; `source` names the file, `place` what `model` stands for in it.
 
+    `text` is the file itself, where `model` stands for the whole of it: values are then shown as they are written.
     A key that does not exist comes before one that is missing: it usually is the same one, misspelt.
     """
     problems: list[Any] = error.errors(include_url=False)
@@ -47,18 +49,27 @@ def explain(error: ValidationError, model: type[Frozen], source: str, place: str
         path = [*path, "source"]
         where = _dotted(path, place)
     if problem["type"] == "extra_forbidden":
-        text = f"unknown key {where}, {nearest(str(path[-1]), parent.model_fields)}"
+        what = f"unknown key {where}, {nearest(str(path[-1]), parent.model_fields)}"
     elif problem["type"] == "missing":
-        text = f"{where} is missing"
+        what = f"{where} is missing"
     elif problem["type"] == "union_tag_not_found":
-        text = f"{where} is missing: it says where the images come from"
+        what = f"{where} is missing: it says where the images come from"
     elif problem["type"] == "union_tag_invalid":
-        text = f"{where} must be one of {problem['ctx']['expected_tags']}, got {shown(problem['input']['source'])}"
+        what = f"{where} must be one of {problem['ctx']['expected_tags']}, got {shown(problem['input']['source'])}"
     else:
         # A union reports one problem for each of its branches, all at the same place.
         rules = [_rule(p) for p in problems if _walk(model, p["loc"])[0] == path]
-        text = f"{where} {_either(rules)}, got {shown(problem['input'])}"
-    return printable(f"{text} ({source}: {where})")
+        what = f"{where} {_either(rules)}{_as_written(problem, text, path)}"
+    return printable(f"{what} ({source}: {where})")
+
+
+def _as_written(problem: Any, text: str, path: list[Any]) -> str:
+    """The value that breaks a rule; where text is wanted, as it is written in the file, with the remedy."""
+    value, written = problem["input"], yaml_text.written(text, path)
+    if problem["type"] == "string_type" and (written or isinstance(value, bool | int | float)):
+        value = written or shown(value)
+        return f": write it in quotes, {value!r}, got {value}"
+    return f", got {shown(value)}"
 
 
 def printable(text: str) -> str:

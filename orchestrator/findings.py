@@ -155,6 +155,7 @@ def _warnings(run: "Run") -> Iterator[str]:
             yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
     if skipped := int((run.manifest.table["state"] == "skipped").sum()):
         yield f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and skipped; see Data."
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in run.manifest.notes)
     for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
         counts = counts_by_class(run, role)
         if len(counts) and counts["least"].min() < _FEW:

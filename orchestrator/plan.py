@@ -21,6 +21,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
         lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")
     skipped = table[table["state"] == "skipped"]
     lines += [f"            skipped {row.image!r}: {row.reason}" for row in skipped.itertuples()]
+    lines += [f"note        {printable(note)}" for note in prepared.manifest.notes]
     for fold, sizes in part_sizes(prepared.folds).items():
         parts = ", ".join(f"{sizes[role]} {role}" for role in ROLES)
         lines.append(f"fold {fold}      {parts}")

@@ -1,7 +1,7 @@
 """Score new images with the fold ensemble of a finished run."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +14,8 @@ from orchestrator.results import Run
 from trainables.depth import Uint8
 from trainables.errors import DataError, RunFolderError
 from trainables.files import replacing
-from trainables.formats import unread_format
+from trainables.image_files import images_below
 from trainables.readers import UnreadableImage, read_usable
-from trainables.sources import images_below
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,23 @@ class _Read:
     pixels: dict[int, Uint8] = field(default_factory=dict)
 
 
-def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFrame:
+def predict(
+    run: Run, sources: list[Path], candidate: str | None, say: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
     """Mean class probabilities of all fold models for each image.
 
     `sources`: files, or folders that are searched as those of training are. One row per candidate and image: image,
     candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was done to make it fit), models,
     `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN where there is one), prediction. Candidates without a
-    finished cell are left out (see `finished_cells`); raises RunFolderError where that leaves none.
+    finished cell are left out (see `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line
+    for what folders hold that is no image.
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
         raise RunFolderError("no candidate asked for has a finished cell in this run: finish the run first")
     sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
-    paths = _listed(sources)
-    images = _read(run, paths, sorted(set(sizes.values())))
+    files = _listed(sources, say)
+    paths, images = [path for path, _ in files], _read(run, files, sorted(set(sizes.values())))
     return pd.concat([_table(run, name, paths, images, sizes[name]) for name in done], ignore_index=True)
 
 
@@ -60,28 +62,32 @@ def write_predictions(table: pd.DataFrame, out: Path) -> None:
         raise RunFolderError(f"cannot write the predictions to {str(out)!r}: {error.strerror or error}") from error
 
 
-def _listed(sources: list[Path]) -> list[Path]:
-    paths: list[Path] = []
+def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path, str | None]]:
+    """Every file that is to be a row, with the reason why it is no image by its name and first bytes, or None."""
+    files: list[tuple[Path, str | None]] = []
     for source in sources:
         if source.is_dir():
-            paths += sorted(images_below(source))
+            found = images_below(source)
+            files += found.files
+            for note in found.notes:
+                say(note)
         elif source.exists():
-            paths.append(source)
+            files.append((source, None))
         else:
             raise DataError(f"there is no image file or folder {str(source)!r} (IMAGES): check the path")
-    if not paths:
+    if not files:
         raise DataError(
             f"no images below {', '.join(repr(str(source)) for source in sources)} (IMAGES): check the path"
         )
-    return paths
+    return files
 
 
-def _read(run: Run, paths: list[Path], sizes: Sequence[int]) -> list[_Read]:
+def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) -> list[_Read]:
     """Every image as training would see it: by the rules of the experiment and the depth that its images share."""
     data, channels, shared = run.experiment["data"], run.manifest.channels, run.manifest.shared_bits
 
-    def read(path: Path) -> _Read:
-        unread = unread_format(path)
+    def read(file: tuple[Path, str | None]) -> _Read:
+        path, unread = file
         if unread is not None:
             return _Read(unread)
         try:
@@ -96,7 +102,7 @@ def _read(run: Run, paths: list[Path], sizes: Sequence[int]) -> list[_Read]:
         return _Read("; ".join(notes), {size: picture.at(size, channels, bits) for size in sizes})
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(read, paths))
+        return list(threads.map(read, files))
 
 
 def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int) -> pd.DataFrame:

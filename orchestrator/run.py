@@ -14,6 +14,7 @@ from orchestrator import tuning
 from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
+from orchestrator.explain import printable
 from orchestrator.packing import Packing, Probe, cell_share, check_devices
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
@@ -43,6 +44,8 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
+            for note in prepared.manifest.notes:
+                progress.say(f"note    {printable(note)}")
             complete = not missing or _train(prepared, missing, address, progress)
             from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
 

@@ -4,6 +4,7 @@ PyYAML follows YAML 1.1, in which 2e-4 is text, `no` is false, 010 is 8 and 1:30
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -69,6 +70,22 @@ def load(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
     except (ValueError, LookupError, AttributeError) as error:
         raise ValueError("an explicit tag (!!) does not fit its value") from error
+
+
+def written(text: str, path: Sequence[str | int]) -> str | None:
+    """The scalar at a place of a document as it is written there: 007 and not 7; None where there is none."""
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return None
+    for part in path:
+        if isinstance(node, yaml.SequenceNode) and isinstance(part, int):
+            node = node.value[part]
+        elif isinstance(node, yaml.MappingNode):
+            node = next((value for key, value in node.value if key.value == part), None)
+        else:
+            return None
+    return str(node.value) if isinstance(node, yaml.ScalarNode) else None
 
 
 def dump(content: Any) -> str:

@@ -62,10 +62,15 @@ class FolderData(_Data):
 
     source: Literal["folder"]
     path: str = Field(description="Folder that holds one sub-folder of images per class.")
+    layout: Literal["class", "split/class"] = Field(
+        "class",
+        description="What lies below path: <class>/…, or {train,val,test}/<class>/…, which also says the split.",
+    )
     group_from_name: str | None = Field(
         None,
-        description="Regular expression with one group that reads the patient out of a file name, e.g. '^(\\d+)_'; "
-        "default: every image is its own group.",
+        description="Regular expression with one group that reads the patient out of the file name or, where that does "
+        "not match, out of the path below the class folder: '^(\\d+)_', 'patient(\\d+)/'; default: the PatientID of a "
+        "DICOM file, hashed, else every image is its own group.",
     )
 
 
@@ -74,7 +79,8 @@ class TableData(_Data):
 
     source: Literal["table"]
     path: str = Field(
-        description="CSV or Parquet file with the columns path, label and optionally group, view, split, mask_<name>; "
+        description="Table of text (.csv, .tsv, .tab, .txt) or Parquet file with the columns path, label and "
+        "optionally group, view, split, mask_<name>; "
         "relative image paths start at the table's own folder."
     )
     columns: dict[str, str] = Field(

@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+_VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
 @contextmanager
@@ -59,3 +62,19 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def expand(text: str) -> str:
+    """A path as it was written with `$NAME`, `${NAME}` and `~` replaced, and `$$` by `$`.
+
+    Raises KeyError with the name of a variable that is not set, or empty.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name and not os.environ.get(name):
+            raise KeyError(name)
+        return os.environ[name] if name else "$"
+
+    # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
+    return os.path.expanduser(_VARIABLE.sub(value, text))  # noqa: PTH111

@@ -1,30 +1,34 @@
-"""A user's table of images, CSV or Parquet, as rows that rayfold understands."""
+"""A user's table of images, delimited text or Parquet, as rows that rayfold understands."""
 
 import os
-import warnings
 from pathlib import Path
 
 import pandas as pd
 
+from trainables import delimited
 from trainables.config import TableData
 from trainables.errors import DataError, nearest
+from trainables.image_paths import PathReader
+from trainables.spelling import listed, tidy
 
 _COLUMNS = ("path", "label", "group", "view", "split")
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
-def read_image_table(data: TableData, path: Path) -> pd.DataFrame:
-    """The rows of a table with the columns image, path, label, group, view, split, mask_<name> and reason.
+def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a table with the columns image, path, label, group, view, split, mask_<name> and reason, and notes.
 
     Raises `DataError` where columns are missing or unknown, and where rows have no path or repeat one.
     """
-    source = _read_table(path)
-    table = _rename(data, source, path)
-    folder = path.parent
-    paths = table["path"].map(lambda text: Path(os.path.normpath(folder / text)), na_action="ignore")
-    unnamed = paths.isna()
+    source, notes = _read_table(data, path)
+    table, renamed = _rename(data, source, path)
+    unnamed = table["path"].isna()
     if unnamed.any():
         raise DataError(f"every row must have a path, got none in row {_row_number(unnamed)} of {str(path)!r}")
+    folder = path.parent
+    reader = PathReader(folder)
+    files = [reader.read(text) for text in table["path"]]
+    paths = pd.Series([file for file, _ in files], table.index, dtype=object)
     repeated = paths.duplicated()
     if repeated.any():
         raise DataError(
@@ -34,74 +38,125 @@ def read_image_table(data: TableData, path: Path) -> pd.DataFrame:
     table["image"] = [_image_id(text, image, folder) for text, image in zip(table["path"], paths, strict=True)]
     table["path"] = paths
     table["split"] = _splits(table["split"], path)
-    reasons = pd.Series(None, index=table.index, dtype=object)
+    reasons = pd.Series([reason for _, reason in files], table.index, dtype=object)
     for column in [name for name in table.columns if name.startswith("mask_")]:
-        table[column] = table[column].map(lambda text: Path(os.path.normpath(folder / text)), na_action="ignore")
-        lacking = [isinstance(mask, Path) and not mask.is_file() for mask in table[column]]
-        reasons[lacking] = f"{column}: missing file"
+        masks = table[column].map(reader.read, na_action="ignore")
+        table[column] = masks.map(lambda mask: mask[0], na_action="ignore")
+        lacking = masks[[isinstance(mask, tuple) and not mask[0].is_file() for mask in masks]]
+        flaws = lacking.map(lambda mask, column=column: f"{column}: {mask[1] or 'missing file'}")
+        reasons = reasons.fillna(flaws)
     table["reason"] = reasons
-    return table
+    return table, [*notes, *renamed, *reader.notes()]
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Every cell as text, as it is written ('007' stays '007'); empty cells are missing."""
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Every cell as text, as it is written ('007' stays '007'); empty cells are missing. Rows keep their numbers."""
     suffix = path.suffix.lower()
-    if not path.is_file() or suffix not in (".csv", ".parquet"):
-        raise DataError(f"data.path must be a .csv or .parquet file for source 'table', got {str(path)!r}")
+    if suffix in (".xlsx", ".xlsm", ".xls", ".ods"):
+        raise DataError(
+            f"data.path must be a table of text or a .parquet file for source 'table', got {str(path)!r} (save the "
+            "workbook as CSV UTF-8)"
+        )
+    if not path.is_file() or suffix not in (*delimited.SUFFIXES, ".parquet"):
+        raise DataError(
+            f"data.path must be a {', '.join(reversed(delimited.SUFFIXES))} or .parquet file for source 'table', got "
+            f"{str(path)!r}"
+        )
+    if suffix == ".parquet":
+        return _read_parquet(path), []
+    # "NA" or "None" may well be a label, so only empty cells count as missing.
+    text = delimited.read_delimited(path, lambda columns: _holds_needed(data, columns))
+    table = pd.DataFrame(text.rows, text.numbers, text.columns, dtype=object)
+    return table.map(_stated), text.notes
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
-        if suffix == ".csv":
-            # "NA" or "None" may well be a label, so only empty cells count as missing.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)  # a row with more cells than there are columns
-                table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8-sig")
-        else:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-
-            columns = pq.read_table(path)
-            is_text = {
-                field.name: not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
-                for field in columns.schema
-            }
-            table = pd.DataFrame(
-                {name: columns[name].cast(pa.string()).to_pylist() for name, fits in is_text.items() if fits},
-                dtype=object,
-            )
-    except (
-        ValueError,
-        OSError,
-        pd.errors.ParserWarning,
-    ) as error:  # pandas' and pyarrow's own parse errors are ValueErrors
+        columns = pq.read_table(path)
+        is_text = {
+            field.name: not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
+            for field in columns.schema
+        }
+        cells = {name: columns[name].cast(pa.string()).to_pylist() for name, fits in is_text.items() if fits}
+    except (ValueError, OSError) as error:  # pyarrow's own parse errors are ValueErrors
         text = " ".join(str(error).split())
-        raise DataError(f"data.path must be a readable {suffix} table, got {str(path)!r}: {text}") from None
-    table = table.astype(object)
-    return table.mask(table == "", None)
+        raise DataError(f"data.path must be a readable .parquet table, got {str(path)!r}: {text}") from None
+    return pd.DataFrame(cells, range(1, columns.num_rows + 1), dtype=object).map(_stated)
 
 
-def _rename(data: TableData, source: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Our columns of the table; raises where a name is unknown on either side."""
+def _stated(cell: object) -> object:
+    return cell if isinstance(cell, str) and cell.strip() else None
+
+
+# --- columns ----------------------------------------------------------------------------------------------------------
+
+
+def _holds_needed(data: TableData, columns: list[str]) -> bool:
+    """Whether these columns are those of the table, so that its separator has been found."""
+    folded = set(map(_folded, columns))
+    return all(_folded(data.columns.get(name, name)) in folded for name in ("path", "label"))
+
+
+def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """Our columns of the table, and a note; raises where a name is unknown on either side, or stands twice."""
+    found: dict[str, str] = {}
     for ours, theirs in data.columns.items():
         if ours not in _COLUMNS and not ours.startswith("mask_"):
             options = (*_COLUMNS, "mask_<name>")
             raise DataError(f"data.columns must name columns of rayfold, got {ours!r} ({nearest(ours, options)})")
-        if theirs not in source.columns:
+        column = _column(theirs, source, path)
+        if column is None:
             raise DataError(
                 f"data.columns.{ours} must name a column of {str(path)!r}, got {theirs!r} "
-                f"({nearest(theirs, source.columns)})"
+                f"({nearest(theirs, _shown_columns(source))})"
             )
+        found[ours] = column
+    masks = [name for name in map(_folded, source.columns) if name.startswith("mask_")]
+    for ours in (*_COLUMNS, *dict.fromkeys(masks)):
+        if ours not in found and (column := _column(ours, source, path)) is not None:
+            found[ours] = column
     for required in ("path", "label"):
-        if required not in data.columns and required not in source.columns:
+        if required not in found:
             raise DataError(
-                f"the table {str(path)!r} must have a column {required!r} ({nearest(required, source.columns)} "
-                f"data.columns.{required} can name it)"
+                f"the table {str(path)!r} must have a column {required!r} "
+                f"({nearest(required, _shown_columns(source))} data.columns.{required} can name it)"
             )
-    masks = {name: name for name in source.columns if name.startswith("mask_")}
-    names = {name: name for name in _COLUMNS} | masks | data.columns
-    return pd.DataFrame({ours: source.get(theirs) for ours, theirs in names.items()}, index=source.index, dtype=object)
+    names = dict.fromkeys(_COLUMNS) | found
+    columns = {ours: None if theirs is None else source[theirs] for ours, theirs in names.items()}
+    otherwise = [theirs for ours, theirs in found.items() if theirs not in (ours, data.columns.get(ours))]
+    notes = [f"columns of the table are found in spite of other capitals or blanks: {listed(otherwise)}"]
+    return pd.DataFrame(columns, index=source.index, dtype=object), notes if otherwise else []
+
+
+def _column(name: str, source: pd.DataFrame, path: Path) -> str | None:
+    """The one column of this name, as it is written in the table, else the one that differs in capitals and blanks."""
+    same = [column for column in source.columns if column == name]
+    same = same or [column for column in source.columns if _folded(column) == _folded(name)]
+    if len(same) > 1:
+        raise DataError(
+            f"every column must have a name of its own, got {listed(same)} in {str(path)!r} (rename one, or choose by "
+            "data.columns)"
+        )
+    return same[0] if same else None
+
+
+def _folded(column: str) -> str:
+    return tidy(column).casefold()
+
+
+def _shown_columns(source: pd.DataFrame) -> list[str]:
+    """The columns as an error lists them: a file that is no table may have thousands."""
+    return [str(column)[:40] for column in source.columns[:20]]
 
 
 def _splits(values: pd.Series, path: Path) -> pd.Series:
-    splits = values.map(lambda value: _SPLITS.get(value.strip().lower(), ""), na_action="ignore")
+    splits = values.map(lambda value: _SPLITS.get(_folded(value), ""), na_action="ignore")
     unknown = splits == ""
     if unknown.any():
         raise DataError(
@@ -113,10 +168,10 @@ def _splits(values: pd.Series, path: Path) -> pd.Series:
 
 def _row_number(rows: pd.Series) -> int:
     """Number of the first marked row, counted from 1 without the header."""
-    return int(rows.to_numpy().argmax()) + 1
+    return int(rows.index[rows][0])
 
 
 def _image_id(text: str, path: Path, folder: Path) -> str:
     if path.is_relative_to(folder):
         return path.relative_to(folder).as_posix()
-    return path.as_posix() if Path(text).is_absolute() else os.path.normpath(text)
+    return path.as_posix() if Path(text).is_absolute() else Path(os.path.normpath(text)).as_posix()

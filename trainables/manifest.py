@@ -20,6 +20,7 @@ from trainables.errors import DataError, nearest
 from trainables.files import replacing
 from trainables.scan import NUMBER_FACTS, TEXT_FACTS, scan_images, seen_columns
 from trainables.sources import Source, list_images
+from trainables.spelling import alike, count, listed, tidy
 
 _TEXT = ("image", "path", "label", "group", "view", "split")
 _FORMAT_VERSION = 2
@@ -51,8 +52,8 @@ class Manifest:
       size_bytes and mtime_ns of the file; missing or 0 where an image cannot be used
     - seen_<size>: digest of the pixels in an image store of that size, missing where all of them are the same.
 
-    `classes` are the labels in the order of the probability columns; `notes` is what the user should know of usable
-    images, one line each.
+    `classes` are the labels in the order of the probability columns. `notes` say, in one line each, what was left out,
+    merged or read as it was meant rather than as it was written, and how the files of the classes differ.
     """
 
     table: pd.DataFrame
@@ -81,7 +82,7 @@ class Manifest:
         return None if bits.empty else int(bits.iloc[0])
 
     def save(self, path: Path) -> None:
-        """Write the table as Parquet, with the classes in the metadata of its schema."""
+        """Write the table as Parquet, with classes and notes in the metadata of its schema."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -117,8 +118,8 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None, s
     Raises `DataError` where the data cannot be listed or a class has no usable image, and `UnusableImages`, naming all
     of them, where some cannot be used and `data.on_error` is fail.
     """
-    listing = list_images(data, base)
-    classes = _classes(data.classes, listing)
+    listing, notes = list_images(data, base)
+    classes = _classes(data.classes, listing, notes)
     sizes = sorted(set(sizes))
     listing = listing[listing["label"].isin([*classes, ""])]
     table = scan_images(listing, data, sizes, previous.table if previous is not None else None)
@@ -134,12 +135,25 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None, s
         _require_usable(table, label)
     table = _typed(table)
     usable = table[table["state"] == "ok"]
-    return Manifest(table, classes, (*contrasts(usable), *depth_notes(usable)))
+    return Manifest(table, classes, (*notes, *contrasts(usable), *depth_notes(usable)))
 
 
-def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame) -> tuple[str, ...]:
-    found = sorted(set(listing["label"]) - {""})
-    classes = tuple(found) if wanted is None else wanted
+def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[str]) -> tuple[str, ...]:
+    """The classes, with a note on what `wanted` leaves out; raises where names are wrong, too few or too much alike."""
+    images = listing["label"][listing["label"] != ""].value_counts()
+    found = sorted(images.index)
+    classes = tuple(found) if wanted is None else tuple(map(tidy, wanted))
+    for same in alike(found):
+        if wanted is None or 0 < sum(name in classes for name in same) < len(same):
+            raise DataError(
+                f"classes must differ in more than capitals, blanks, dashes or look-alikes, got {listed(same)} "
+                "(write them alike; where they are different classes, name all of them in data.classes)"
+            )
+    if others := [name for name in found if name not in classes]:
+        notes.append(
+            f"{count(int(images[others].sum()), 'image')} of classes that data.classes does not name are left out: "
+            f"{listed(others)}"
+        )
     for label in classes:
         if label not in found:
             raise DataError(f"data.classes must name classes that have images, got {label!r} ({nearest(label, found)})")

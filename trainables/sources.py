@@ -6,45 +6,50 @@ image. `reason` says what is already wrong with a row (no label, no image format
 
 import difflib
 import os
-import re
-from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
 from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
+from trainables.dicom_header import read_patient
 from trainables.errors import DataError
-from trainables.formats import IMAGE_SUFFIXES, unread_format
+from trainables.folder_source import list_folder
+from trainables.formats import is_dicom
 from trainables.image_table import read_image_table
 from trainables.layout import cache_folder
+from trainables.qu_ex import list_covid_qu_ex
+from trainables.spelling import alike, count, listed, tidy
 
 Source = FolderData | TableData | CovidQuExData | PhantomData
 
-#: What lies about in image folders without being one; hidden files (.DS_Store) are ignored as well.
-_CLUTTER_SUFFIXES = frozenset({".txt", ".csv", ".json", ".md"})
-_CLUTTER_NAMES = frozenset({"thumbs.db", "desktop.ini", "dicomdir"})
-
-_QU_EX_TREES = {"lung": "Lung Segmentation Data", "infection": "Infection Segmentation Data"}
-_QU_EX_SPLITS = {"Train": "train", "Val": "validation", "Test": "test"}
-_QU_EX_MASKS = {
-    "lung": {"mask_lungs": "lung masks"},
-    "infection": {"mask_lungs": "lung masks", "mask_infection": "infection masks"},
+#: Files that nobody opens to see whether they are DICOM, by their suffix.
+_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_NAME_GROUPS = {
+    "folder": "data.group_from_name reads the patient out of names and folders",
+    "table": "give the table a column group, or name its column of patients in data.columns.group",
+    "covid_qu_ex": "the tree does not tell its patients",
 }
 
 
-def list_images(data: Source, base: Path) -> pd.DataFrame:
-    """The listing of a source; a relative `data.path` starts at `base`. Raises `DataError` when there is none."""
+def list_images(data: Source, base: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The listing of a source, and notes: one line each on what was left out, merged or read as meant.
+
+    A relative `data.path` starts at `base`. Raises `DataError` when there is no listing.
+    """
     if isinstance(data, PhantomData):
         from trainables.phantom import write_phantoms
 
         table = write_phantoms(data, cache_folder() / "phantoms")
-        return _listing(read_image_table(TableData(source="table", path=str(table)), table))
+        return _listing(*read_image_table(TableData(source="table", path=str(table)), table))
     path = _existing(data.path, base)
     if isinstance(data, FolderData):
-        return _list_folder(data, path)
-    if isinstance(data, CovidQuExData):
-        return _list_covid_qu_ex(data, path)
-    return _listing(read_image_table(data, path))
+        listing, notes = _listing(*list_folder(data, path))
+    elif isinstance(data, CovidQuExData):
+        listing, notes = _listing(*list_covid_qu_ex(data, path))
+    else:
+        listing, notes = _listing(*read_image_table(data, path))
+    return listing, [*notes, *_on_groups(listing, data.source)]
 
 
 def _existing(text: str, base: Path) -> Path:
@@ -58,145 +63,23 @@ def _existing(text: str, base: Path) -> Path:
     return path
 
 
-# --- one folder per class ---------------------------------------------------------------------------------------------
-
-
-def _list_folder(data: FolderData, root: Path) -> pd.DataFrame:
-    if not root.is_dir():
-        raise DataError(
-            f"data.path must be a folder for source 'folder', got the file {str(root)!r} (for a CSV or Parquet table "
-            "use source: table)"
-        )
-    group_of = _group_reader(data.group_from_name)
-    rows = []
-    for path in images_below(root):
-        relative = path.relative_to(root)
-        label, reason = relative.parts[0], unread_format(path)
-        if len(relative.parts) == 1:
-            if reason is not None:
-                continue
-            label, reason = "", "no label: it lies outside every class folder"
-        group, mismatch = group_of(path.name)
-        rows.append({"path": path, "image": relative.as_posix(), "label": label, "group": group})
-        rows[-1]["reason"] = reason or mismatch
-    if all(row["label"] == "" for row in rows):
-        raise DataError(
-            f"data.path must hold one sub-folder of images per class, found none in {str(root)!r} (images must be "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} files below <class>/)"
-        )
-    return _listing(pd.DataFrame(rows, dtype=object))
-
-
-def _group_reader(pattern: str | None) -> Callable[[str], tuple[str | None, str | None]]:
-    """A function from a file name to (group or None, reason why there is none or None)."""
-    if pattern is None:
-        return lambda _name: (None, None)
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"data.group_from_name must be a regular expression, got {pattern!r}: {error}") from None
-    if expression.groups != 1:
-        raise DataError(
-            f"data.group_from_name must have exactly one (group), got {expression.groups} in {pattern!r} "
-            "(write the others as (?:...))"
-        )
-
-    def read(name: str) -> tuple[str | None, str | None]:
-        match = expression.search(name)
-        group = match.group(1) if match else None
-        return (group, None) if group else (None, f"no group: its name does not match data.group_from_name {pattern!r}")
-
-    return read
-
-
-def images_below(folder: Path) -> Iterator[Path]:
-    """Every file that is meant as an image or may be mistaken for one: no clutter, nothing hidden, no masks.
-
-    Symbolic links are followed, except back to a folder that contains them.
-    """
-    waiting = [(folder, frozenset({_identity(folder)}))]
-    while waiting:
-        current, above = waiting.pop()
-        for entry in _entries(current):
-            if entry.name.startswith("."):
-                continue
-            path = current / entry.name
-            if not (path.is_dir() if entry.is_symlink() else entry.is_dir()):
-                if entry.name.lower() not in _CLUTTER_NAMES and path.suffix.lower() not in _CLUTTER_SUFFIXES:
-                    yield path
-            elif "mask" not in entry.name.lower():
-                identity = _identity(path)
-                if identity not in above:
-                    waiting.append((path, above | {identity}))
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except OSError as error:
-        raise DataError(
-            f"data.path must be readable, got {error.strerror} for {str(folder)!r} (check its permissions)"
-        ) from None
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-# --- COVID-QU-Ex ------------------------------------------------------------------------------------------------------
-
-
-def _list_covid_qu_ex(data: CovidQuExData, path: Path) -> pd.DataFrame:
-    """Images of {Train,Val,Test}/<class>/images with the masks of the same file name; the tree has no patients."""
-    root = _qu_ex_root(data, path)
-    rows = []
-    for split in _QU_EX_SPLITS:
-        for class_folder in sorted(folder for folder in (root / split).glob("*") if folder.is_dir()):
-            masks = {
-                column: {mask.name: mask for mask in (class_folder / name).glob("*")}
-                for column, name in _QU_EX_MASKS[data.part].items()
-            }
-            images = class_folder / "images"
-            for image in images_below(images) if images.is_dir() else ():
-                row = {"path": image, "image": image.relative_to(root).as_posix(), "label": class_folder.name}
-                row |= {"split": _QU_EX_SPLITS[split], "reason": unread_format(image)}
-                rows.append(row | {column: files.get(image.name) for column, files in masks.items()})
-    if not rows:
-        raise DataError(f"data.path must hold {{Train,Val,Test}}/<class>/images, found no image in {str(root)!r}")
-    return _listing(pd.DataFrame(rows, dtype=object))
-
-
-def _qu_ex_root(data: CovidQuExData, path: Path) -> Path:
-    name = _QU_EX_TREES[data.part]
-    candidates = [path / name / name, path / name]
-    if not any(tree in path.name for part, tree in _QU_EX_TREES.items() if part != data.part):
-        candidates.append(path)
-    for candidate in candidates:
-        if any((candidate / split).is_dir() for split in _QU_EX_SPLITS):
-            return candidate
-    raise DataError(
-        f"data.path must hold {name + '/{Train,Val,Test}'!r} for data.part {data.part}, found none in {str(path)!r} "
-        "(give the folder into which COVID-QU-Ex was unzipped)"
-    )
-
-
 # --- what all sources share -------------------------------------------------------------------------------------------
 
 
-def _listing(listing: pd.DataFrame) -> pd.DataFrame:
-    """Collected rows in the order of their image ids, as strings, with every column that a listing must have."""
+def _listing(listing: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Collected rows in the order of their image ids, as tidy strings, with every column that a listing must have."""
     for column in ("group", "view", "split", "reason"):
         if column not in listing:
             listing[column] = None
     for column in listing.columns:
         listing[column] = _storable(listing, column)
-    unlabelled = listing["label"].isna() | (listing["label"].str.strip() == "")
+    notes = [*notes, *_tidied(listing, "label"), *_tidied(listing, "group"), *_merge_groups(listing)]
+    unlabelled = listing["label"].isna()
     listing.loc[unlabelled, "label"] = ""
     listing.loc[unlabelled & listing["reason"].isna(), "reason"] = "empty label"
+    notes += _take_patients(listing)
     listing["group"] = listing["group"].where(listing["group"].notna(), listing["image"])
-    return listing.sort_values("image", ignore_index=True)
+    return listing.sort_values("image", ignore_index=True), notes
 
 
 def _storable(listing: pd.DataFrame, column: str) -> pd.Series:
@@ -205,3 +88,69 @@ def _storable(listing: pd.DataFrame, column: str) -> pd.Series:
     escaped = [text and text.encode(errors="surrogateescape").decode(errors="backslashreplace") for text in texts]
     listing.loc[[text != safe for text, safe in zip(texts, escaped, strict=True)], "reason"] = "its name is not UTF-8"
     return pd.Series(escaped, listing.index, dtype="str")
+
+
+def _tidied(listing: pd.DataFrame, column: str) -> list[str]:
+    """Tidy the names in a column, in place; blank ones are missing."""
+    names = listing[column].dropna()
+    tidied = {name: tidy(name) for name in names.unique()}
+    untidy = sorted(name for name, better in tidied.items() if better not in (name, ""))
+    listing[column] = listing[column].map(lambda name: tidied[name] or None, na_action="ignore").astype("str")
+    if not untidy:
+        return []
+    number = int(names.isin(untidy).sum())
+    return [
+        f"the {column} of {count(number, 'image')} has blanks at an end or another Unicode form, which do not count: "
+        f"{listed(untidy)}"
+    ]
+
+
+# --- groups -----------------------------------------------------------------------------------------------------------
+
+
+def _merge_groups(listing: pd.DataFrame) -> list[str]:
+    """Give groups that look alike one name, in place: images that are kept together needlessly leak nothing."""
+    same = alike(listing["group"].dropna().unique())
+    first = {name: names[0] for names in same for name in names}
+    if not first:
+        return []
+    listing["group"] = listing["group"].map(lambda name: first.get(name, name), na_action="ignore").astype("str")
+    return [
+        f"groups that differ in capitals, blanks or look-alike letters only are one ({len(same):,}): "
+        f"{listed(name for names in same for name in names)}"
+    ]
+
+
+def _take_patients(listing: pd.DataFrame) -> list[str]:
+    """Group DICOM files that have no group by their patients, in place."""
+    missing = listing.index[listing["group"].isna() & listing["reason"].isna()]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = list(threads.map(_patient, map(Path, listing.loc[missing, "path"])))
+    patients = pd.Series(found, missing, dtype="str").dropna()
+    if patients.empty:
+        return []
+    if len(patients) > 1 and patients.nunique() == 1:
+        return [f"all {len(patients):,} DICOM files have one and the same PatientID, which is no group therefore"]
+    listing.loc[patients.index, "group"] = patients
+    return [
+        f"{count(len(patients), 'DICOM file')} without a group {'is' if len(patients) == 1 else 'are'} grouped by the "
+        f"PatientID in the header, as a digest: {count(patients.nunique(), 'patient')}"
+    ]
+
+
+def _patient(path: Path) -> str | None:
+    return None if path.suffix.lower() in _PICTURES or not is_dicom(path) else read_patient(path)
+
+
+def _on_groups(listing: pd.DataFrame, source: str) -> list[str]:
+    own = listing["group"] == listing["image"]
+    if own.all():
+        return [
+            f"every image is its own group, so images of one patient may lie in training and test ("
+            f"{_NAME_GROUPS[source]})"
+        ]
+    if listing["group"].is_unique:
+        return ["no two images share a group: check that it names the patient and not the image"]
+    if own.any():
+        return [f"{int(own.sum()):,} of {len(listing):,} images have no group and are their own"]
+    return []

@@ -28,6 +28,12 @@ def draw(path: Path, seed: int, top: int = 256, dtype: type = np.uint8, colour: 
     return path
 
 
+def draw_mask(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.pad(np.full((6, 5), 255, np.uint8), 3)).save(path)
+    return path
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two classes of four images; two patients each."""
@@ -77,9 +83,10 @@ def test_a_folder_per_class(folder: Path) -> None:
 def test_nested_hidden_clutter_masks_links_and_upper_case(folder: Path) -> None:
     normal = folder / "Normal"
     draw(normal / "deep" / "er" / "a.JPEG", 20)
-    for name in (".hidden.png", ".cache/b.png", "Lung Masks/p0_0.png", "thumbs_MASK/c.png"):
+    for name in (".hidden.png", ".cache/b.png"):
         draw(normal / name, 21)
-    draw(folder / "masks" / "d.png", 22)
+    for name in ("Normal/Lung Masks/p0_0.png", "Normal/thumbs_MASK/c.png", "masks/d.png"):
+        draw_mask(folder / name)
     for name in ("Thumbs.db", ".DS_Store", "notes.txt", "a.csv", "b.json", "README.md"):
         (normal / name).touch()
     (folder / "manifest.csv").touch()
