@@ -44,7 +44,8 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     previous = None
     with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
         previous = Manifest.load(layout.manifest)
-    manifest = build_manifest(experiment.data, experiment.folder, previous)
+    sizes = {candidate.image_size for candidate in experiment.candidates}
+    manifest = build_manifest(experiment.data, experiment.folder, previous, sizes)
     images = manifest.usable
     images = images.assign(group=leak_groups(images))
     f = experiment.folds
@@ -69,7 +70,6 @@ def _common(candidate: Candidate, experiment: Experiment, manifest: Manifest) ->
     return {
         "classes": manifest.classes,
         "channels": manifest.channels,
-        "bit_depth": manifest.bit_depth,
         "data_hash": manifest.data_hash,
         "weights_hash": zoo.weights_digest(candidate.model, candidate.training.weights),
         "builder_hash": zoo.builder_digest(candidate.model, experiment.folder),

@@ -151,13 +151,21 @@ def predict(
     candidate: Annotated[str | None, typer.Option(help="Id or name of one candidate; default: all.")] = None,
 ) -> None:
     """Score new images with the fold ensemble."""
+    from orchestrator.predict import finished_cells, write_predictions
     from orchestrator.predict import predict as score
-    from orchestrator.predict import write_predictions
     from orchestrator.results import load_run
 
-    table = score(load_run(run), images, candidate)
+    opened = load_run(run)
+    table = score(opened, images, candidate, lambda note: typer.echo(f"note        {note}"))
     write_predictions(table, out)
     typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+    cells = finished_cells(opened, candidate)
+    for name, (done, of) in cells.items():
+        if done < of:
+            what = f"{done} models of {of}" if done else "left out, none of its cells is finished"
+            typer.echo(f"{name}: {what}; run the experiment again to finish it", err=True)
+    if not all(done for done, _ in cells.values()):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -1,5 +1,9 @@
 """Score new images with the fold ensemble of a finished run."""
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -7,34 +11,49 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.results import Run
+from trainables.depth import Uint8
 from trainables.errors import DataError, RunFolderError
 from trainables.files import replacing
-from trainables.readers import IMAGE_SUFFIXES, UnreadableImage, is_dicom, read_image, resize, to_uint8
+from trainables.image_files import images_below
+from trainables.readers import UnreadableImage, read_usable
 from trainables.startup import prepare_keras
 
 
-def predict(run: Run, sources: list[Path], candidate: str | None) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Read:
+    """One image at every size in use, (size, size, channels); none where it was skipped for its `reason`."""
+
+    reason: str
+    pixels: dict[int, Uint8] = field(default_factory=dict)
+
+
+def predict(
+    run: Run, sources: list[Path], candidate: str | None, say: Callable[[str], None] = lambda _: None
+) -> pd.DataFrame:
     """Mean class probabilities of all fold models for each image.
 
-    `sources`: files, or folders that are searched for images. One row per candidate and image: image, candidate,
-    state (`ok`, or `skipped` with its reason), models, `prob_<class>`, `std_<class>` (spread over the fold models),
-    prediction. Raises RunFolderError where a candidate has no finished cell.
+    `sources`: files, or folders that are searched as those of training are. One row per candidate and image: image,
+    candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was done to make it fit), models,
+    `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN where there is one), prediction. Candidates without a
+    finished cell are left out (see `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line
+    for what folders hold that is no image.
     """
-    paths = _listed(sources)
-    chosen = [run.candidate_id(candidate)] if candidate else list(run.candidates["id"])
-    manifest = run.manifest
-    pixels, reasons = _read(paths, manifest.bit_depth)
-    tables = []
+    done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
+    if not done:
+        raise RunFolderError("no candidate asked for has a finished cell in this run: finish the run first")
+    sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
+    files = _listed(sources, say)
     prepare_keras()
-    for identity in chosen:
-        cells = run.cells[(run.cells["candidate"] == identity) & (run.cells["state"] == "done")]
-        if cells.empty:
-            raise RunFolderError(f"candidate {identity!r} has no finished cell in this run: finish the run first")
-        size = dict(zip(run.candidates["id"], run.candidates["image_size"], strict=True))[identity]
-        batch = np.stack([resize(image, size, manifest.channels) for image in pixels]) if pixels else None
-        models = [run.model(identity, fold, seed) for fold, seed in zip(cells["fold"], cells["seed"], strict=True)]
-        tables.append(_table(identity, paths, reasons, batch, models, run.classes))
-    return pd.concat(tables, ignore_index=True)
+    paths, images = [path for path, _ in files], _read(run, files, sorted(set(sizes.values())))
+    return pd.concat([_table(run, name, paths, images, sizes[name]) for name in done], ignore_index=True)
+
+
+def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]]:
+    """By the id of each candidate, or of the one that is named: how many of its cells are finished, of how many."""
+    chosen = [run.candidate_id(candidate)] if candidate else list(run.candidates["id"])
+    states = run.cells.groupby("candidate")["state"]
+    done, cells = states.agg(lambda state: (state == "done").sum()), states.size()
+    return {name: (int(done[name]), int(cells[name])) for name in chosen}
 
 
 def write_predictions(table: pd.DataFrame, out: Path) -> None:
@@ -45,53 +64,70 @@ def write_predictions(table: pd.DataFrame, out: Path) -> None:
         raise RunFolderError(f"cannot write the predictions to {str(out)!r}: {error.strerror or error}") from error
 
 
-def _listed(sources: list[Path]) -> list[Path]:
-    paths: list[Path] = []
+def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path, str | None]]:
+    """Every file that is to be a row, with the reason why it is no image by its name and first bytes, or None."""
+    files: list[tuple[Path, str | None]] = []
     for source in sources:
         if source.is_dir():
-            files = [path for path in source.rglob("*") if path.is_file()]
-            paths += sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path))
+            found = images_below(source)
+            files += found.files
+            for note in found.notes:
+                say(note)
         elif source.exists():
-            paths.append(source)
+            files.append((source, None))
         else:
             raise DataError(f"there is no image file or folder {str(source)!r} (IMAGES): check the path")
-    if not paths:
+    if not files:
         raise DataError(
             f"no images below {', '.join(repr(str(source)) for source in sources)} (IMAGES): check the path"
         )
-    return paths
+    return files
 
 
-def _read(paths: list[Path], bit_depth: int) -> tuple[list[Any], list[str]]:
-    """The pixels of the readable images, and for every path its reason, empty where it was read."""
-    pixels, reasons = [], []
-    for path in paths:
+def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) -> list[_Read]:
+    """Every image as training would see it: by the rules of the experiment and the depth that its images share."""
+    data, channels, shared = run.experiment["data"], run.manifest.channels, run.manifest.shared_bits
+
+    def read(file: tuple[Path, str | None]) -> _Read:
+        path, unread = file
+        if unread is not None:
+            return _Read(unread)
         try:
-            pixels.append(to_uint8(read_image(path), bit_depth))
-            reasons.append("")
+            picture = read_usable(path, data["max_megapixels"], data["allow_two_valued"])
         except UnreadableImage as error:
-            reasons.append(str(error))
-    return pixels, reasons
+            return _Read(error.reason)
+        bits, notes = picture.bits(shared), []
+        if picture.depth[1] == "shared" and bits != shared:
+            notes.append(f"16-bit file that does not say its depth, taken for {bits} bits by its brightest pixel")
+        if picture.channels > channels:
+            notes.append("colour, turned grey as the training images are")
+        return _Read("; ".join(notes), {size: picture.at(size, channels, bits) for size in sizes})
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(read, files))
 
 
-def _table(
-    candidate: str, paths: list[Path], reasons: list[str], batch: Any, models: list[Any], classes: tuple[str, ...]
-) -> pd.DataFrame:
-    read = np.array([not reason for reason in reasons])
-    mean = np.full((len(paths), len(classes)), np.nan)
+def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int) -> pd.DataFrame:
+    cells = run.cells[(run.cells["candidate"] == candidate) & (run.cells["state"] == "done")]
+    read = np.array([bool(image.pixels) for image in images])
+    mean = np.full((len(paths), len(run.classes)), np.nan)
     spread = mean.copy()
-    if batch is not None:
+    if read.any():
+        batch = np.stack([image.pixels[size] for image in images if image.pixels])
+        models = [run.model(candidate, fold, seed) for fold, seed in zip(cells["fold"], cells["seed"], strict=True)]
         members = np.stack([model.predict(batch, batch_size=32, verbose=0) for model in models]).astype(np.float64)
-        mean[read], spread[read] = members.mean(axis=0), members.std(axis=0)
+        mean[read] = members.mean(axis=0)
+        if len(members) > 1:
+            spread[read] = members.std(axis=0, ddof=1)
     columns: dict[str, Any] = {
         "image": [str(path) for path in paths],
         "candidate": candidate,
         "state": np.where(read, "ok", "skipped"),
-        "reason": reasons,
-        "models": len(models),
+        "reason": [image.reason for image in images],
+        "models": len(cells),
     }
-    columns |= {f"prob_{name}": mean[:, i] for i, name in enumerate(classes)}
-    columns |= {f"std_{name}": spread[:, i] for i, name in enumerate(classes)}
+    columns |= {f"prob_{name}": mean[:, i] for i, name in enumerate(run.classes)}
+    columns |= {f"std_{name}": spread[:, i] for i, name in enumerate(run.classes)}
     best = np.where(read, np.nan_to_num(mean).argmax(axis=1), -1)
-    columns["prediction"] = [classes[i] if i >= 0 else None for i in best]
+    columns["prediction"] = [run.classes[i] if i >= 0 else None for i in best]
     return pd.DataFrame(columns)

@@ -49,6 +49,12 @@ class _Data(Frozen):
         "fail", description="What an unusable image does: end the run before training, or become a skipped row."
     )
     seed: Seed = Field(0, description="Seed of the subset draw.")
+    max_megapixels: Real = Field(
+        180.0, gt=0, description="Images of more million pixels are unusable: a bound on memory, before decoding."
+    )
+    allow_two_valued: bool = Field(
+        False, description="Images of two grey values only are meant; without it they are unusable, since masks are so."
+    )
 
 
 class FolderData(_Data):
@@ -175,7 +181,6 @@ class CellSpec(Frozen):
     seed: Seed
     classes: tuple[str, ...]
     channels: Literal[1, 3]
-    bit_depth: int
     data_hash: str
     roles_hash: str = Field(description="Digest of which image plays which role in this fold.")
     weights_hash: str | None = Field(None, description="Digest of the weights file, where there is one.")

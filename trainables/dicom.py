@@ -2,7 +2,7 @@
 
 The answer has 8 bits, whatever the file has, because the steps of DICOM end in display values: what a detector's
 numbers mean stands in each file's own header. Left as stored, files of 10, 12 and 16 bits in one dataset would differ
-in brightness for no reason but their scanners, and would shift the bit depth that their 16-bit neighbours share.
+in brightness for no reason but their scanners, and would shift the depth that their 16-bit neighbours share.
 """
 
 import io
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from trainables.depth import DEPTHS
 from trainables.errors import DataError
-from trainables.readers import UnreadableImage
+from trainables.readers import UnreadableImage, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,26 +25,30 @@ Floats = npt.NDArray[np.float64]
 Uint8 = npt.NDArray[np.uint8]
 
 
-def decode_dicom(content: bytes) -> Uint8:
+def decode_dicom(content: bytes, max_megapixels: float | None = None) -> Uint8:
     """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they are stored.
 
     Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of several, else the full
     range, and is inverted for MONOCHROME1 (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). The full range is that of BitsStored;
     files that say 16 mostly hold less, so of these it is the smallest of 8, 10, 12, 14, 16 bits that holds all pixels.
+    A data set whose preamble or whole file header was cut off is read as what it looks like.
 
-    Raises `UnreadableImage` for several frames, no or float pixels, palettes, 16-bit colour and compressions that the
-    installed plug-ins of pydicom do not know, `DataError` without pydicom, and almost anything for damaged bytes.
+    Raises `UnreadableImage` for several frames, too many, no or float pixels, palettes, 16-bit colour and compressions
+    that the installed plug-ins of pydicom do not know, `DataError` without pydicom, and almost anything for damaged
+    bytes.
     """
     pydicom = import_pydicom()
-    dataset = pydicom.dcmread(io.BytesIO(content))
+    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
     _refuse(dataset)
+    check_size(int(dataset.Columns), int(dataset.Rows), max_megapixels)
+    _refuse_compression(dataset)
     stored = pydicom.pixels.pixel_array(dataset, index=0)
     if dataset.PhotometricInterpretation not in _GREY:
         return np.asarray(stored, np.uint8)
     signed, bits = bool(dataset.PixelRepresentation), int(dataset.BitsStored)
     if bits == 16:
         low, high = int(stored.min()), int(stored.max())
-        bits = next(b for b in (8, 10, 12, 14, 16) if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1])
+        bits = next(b for b in DEPTHS if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1])
     low, high = _limits(bits, signed)
     shown = _shown(dataset, np.arange(low, high + 1))
     return np.asarray(shown[np.clip(stored, low, high).astype(np.int64) - low])
@@ -72,12 +77,13 @@ def _refuse(dataset: "Dataset") -> None:
         raise UnreadableImage(f"photometric interpretation {colours}")
     if bits not in ((8, 16) if colours in _GREY else (8,)):
         raise UnreadableImage(f"{bits}-bit {colours} pixels")
-    _refuse_compression(dataset)
 
 
 def _refuse_compression(dataset: "Dataset") -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        dataset.file_meta.TransferSyntaxUID = _plain_syntax(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
         known = not syntax.is_compressed or get_decoder(syntax).is_available
@@ -85,6 +91,18 @@ def _refuse_compression(dataset: "Dataset") -> None:
         known = False
     if not known:
         raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
+
+
+def _plain_syntax(dataset: "Dataset") -> str:
+    """The uncompressed transfer syntax in which a data set without file header was found to be written."""
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    if dataset["PixelData"].is_undefined_length:
+        raise UnreadableImage("no DICOM header (preamble) that says how its pixels are compressed: save it with one")
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return str(ImplicitVRLittleEndian)
+    return str(ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
 
 
 # --- from stored values to display values -----------------------------------------------------------------------------

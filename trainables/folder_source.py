@@ -10,8 +10,8 @@ import pandas as pd
 
 from trainables.config import FolderData
 from trainables.errors import DataError
+from trainables.formats import IMAGE_SUFFIXES
 from trainables.image_files import Found, images_below
-from trainables.readers import IMAGE_SUFFIXES
 from trainables.spelling import count, listed
 
 _PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.depth import Pixels
 from trainables.errors import DataError
-from trainables.readers import IMAGE_SUFFIXES, Pixels, is_dicom, read_image
+from trainables.formats import unread_format
+from trainables.readers import read_image
 from trainables.spelling import count, listed, quoted
 
 #: What file managers, network storage and cameras leave beside images, in lower case.
@@ -72,13 +74,6 @@ def images_below(root: Path) -> Found:
 def files_below(root: Path) -> Iterator[Path]:
     """Every file below `root` but hidden ones and clutter. Raises `DataError` where a folder cannot be read."""
     return _Walk(root).files()
-
-
-def unread_format(path: Path) -> str | None:
-    """Why a file is no image by its name and its first bytes: a short reason, or None where it may be one."""
-    if path.suffix.lower() in IMAGE_SUFFIXES or is_dicom(path):  # DICOM files are often named by a number alone
-        return None
-    return f"not an image format: {' '.join(path.suffix.split()) or 'no suffix'}"
 
 
 # --- walking ----------------------------------------------------------------------------------------------------------

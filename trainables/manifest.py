@@ -5,31 +5,25 @@ Every listed image is decoded once, so that whatever is wrong with the data is k
 
 import hashlib
 import json
-import os
-import stat
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
 
 from trainables.config import PhantomData, digest
+from trainables.contrasts import contrasts, depth_notes
 from trainables.errors import DataError, nearest
 from trainables.files import replacing
-from trainables.readers import Pixels, UnreadableImage, content_hash, read_image
+from trainables.scan import NUMBER_FACTS, TEXT_FACTS, scan_images, seen_columns
 from trainables.sources import Source, list_images
 from trainables.spelling import alike, count, listed, tidy
 
-#: Smaller images show nothing; shorter edge, in pixels.
-MIN_EDGE = 8
-
-_TEXT = ("image", "path", "label", "group", "view", "split", "state", "reason", "content_hash")
-_NUMBERS = ("width", "height", "channels", "bits", "max_value", "size_bytes", "mtime_ns")
-_FORMAT_VERSION = 1
+_TEXT = ("image", "path", "label", "group", "view", "split")
+_FORMAT_VERSION = 2
 _NOT_DRAWN = "not drawn: images_per_class"
 _SHOWN_IN_ERROR = 10
 
@@ -52,11 +46,14 @@ class Manifest:
     - label; group: what must never straddle a split; view; split: train, validation, test or missing
     - mask_<name>: absolute path or missing, any number of such columns
     - state: ok, skipped (unusable, see reason) or unused (left out of the subset); reason
-    - content_hash: SHA-256 of the decoded pixels; width, height: pixels; channels: 1 or 3; bits: 8 or 16 per pixel and
-      channel; max_value: the brightest pixel; size_bytes and mtime_ns of the file; 0 where it could not be read.
+    - content_hash: SHA-256 of the decoded pixels; format: of the file; width, height: pixels; channels: 1 or 3;
+      stored_bits: 8 or 16 per pixel and channel; bits: how many of them mean something; depth_from: what says so
+      (`pictures.DepthSource`); max_value: the brightest pixel; two_valued: 1 where there are two values only;
+      size_bytes and mtime_ns of the file; missing or 0 where an image cannot be used
+    - seen_<size>: digest of the pixels in an image store of that size, missing where all of them are the same.
 
     `classes` are the labels in the order of the probability columns. `notes` say, in one line each, what was left out,
-    merged or read as it was meant rather than as it was written.
+    merged or read as it was meant rather than as it was written, and how the files of the classes differ.
     """
 
     table: pd.DataFrame
@@ -70,8 +67,8 @@ class Manifest:
 
     @cached_property
     def data_hash(self) -> str:
-        """16 hex digits over (image, label, content) of the usable rows, wherever the data lies."""
-        return digest(self.usable.sort_values("image")[["image", "label", "content_hash"]].to_numpy().tolist())
+        """16 hex digits over (image, label, content, depth) of the usable rows, wherever the data lies."""
+        return digest(self.usable.sort_values("image")[["image", "label", "content_hash", "bits"]].to_numpy().tolist())
 
     @cached_property
     def channels(self) -> Literal[1, 3]:
@@ -79,14 +76,10 @@ class Manifest:
         return 1 if (self.usable["channels"] == 1).all() else 3
 
     @cached_property
-    def bit_depth(self) -> int:
-        """8 where every usable image has 8 bits, else the smallest of 10, 12, 14, 16 that holds the brightest pixel.
-
-        Radiographs of 12 bits are usually stored in files of 16, and would come out black if the file's range counted.
-        """
-        usable = self.usable
-        deep = usable.loc[usable["bits"] == 16, "max_value"]
-        return 8 if deep.empty else next(depth for depth in (10, 12, 14, 16) if deep.max() < 2**depth)
+    def shared_bits(self) -> int | None:
+        """The depth that the 16-bit images share which do not say it themselves; None where there are none."""
+        bits = self.table.loc[(self.table["state"] != "skipped") & (self.table["depth_from"] == "shared"), "bits"]
+        return None if bits.empty else int(bits.iloc[0])
 
     def save(self, path: Path) -> None:
         """Write the table as Parquet, with classes and notes in the metadata of its schema."""
@@ -114,20 +107,23 @@ class Manifest:
             raise DataError(
                 f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to rebuild it)"
             )
-        return cls(_typed(table.to_pandas()), tuple(about["classes"]), tuple(about.get("notes", ())))
+        return cls(_typed(table.to_pandas()), tuple(about["classes"]), tuple(about["notes"]))
 
 
-def build_manifest(data: Source, base: Path, previous: Manifest | None = None) -> Manifest:
+def build_manifest(data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()) -> Manifest:
     """List, decode and judge every image of `data`, then draw the subset that `images_per_class` asks for.
 
-    A relative `data.path` starts at `base`. Images whose path, size and time have not changed since `previous` are not
-    decoded again. Raises `DataError` where the data cannot be listed or a class has no usable image, and
-    `UnusableImages`, naming all of them, where some cannot be used and `data.on_error` is fail.
+    A relative `data.path` starts at `base`. `sizes` are those at which models will see the images, and at which they
+    are compared. Images whose path, size and time have not changed since `previous` are not decoded again.
+    Raises `DataError` where the data cannot be listed or a class has no usable image, and `UnusableImages`, naming all
+    of them, where some cannot be used and `data.on_error` is fail.
     """
     listing, notes = list_images(data, base)
     classes = _classes(data.classes, listing, notes)
-    table = _scan(listing[listing["label"].isin([*classes, ""])], previous)
-    _mark_mislabelled(table)
+    sizes = sorted(set(sizes))
+    listing = listing[listing["label"].isin([*classes, ""])]
+    table = scan_images(listing, data, sizes, previous.table if previous is not None else None)
+    _mark_mislabelled(table, sizes)
     bad = table["reason"].notna()
     if data.on_error == "fail" and bad.any():
         raise _unusable(table.loc[bad, ["path", "reason"]], len(table))
@@ -137,7 +133,9 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None) -
             _draw(table, label, data.images_per_class, data.seed)
     for label in classes:
         _require_usable(table, label)
-    return Manifest(_typed(table), classes, tuple(notes))
+    table = _typed(table)
+    usable = table[table["state"] == "ok"]
+    return Manifest(table, classes, (*notes, *contrasts(usable), *depth_notes(usable)))
 
 
 def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[str]) -> tuple[str, ...]:
@@ -170,81 +168,24 @@ def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[
     return classes
 
 
-# --- scanning ---------------------------------------------------------------------------------------------------------
+# --- bad images -----------------------------------------------------------------------------------------------------
 
 
-def _scan(listing: pd.DataFrame, previous: Manifest | None) -> pd.DataFrame:
-    """The listing with what its files hold; rows that are already bad are not opened."""
-    known: dict[tuple[Any, ...], Any] = {}
-    if previous is not None:
-        rows = previous.table[previous.table["state"] != "skipped"].to_dict("records")
-        known = {(row["image"], row["path"], row["size_bytes"], row["mtime_ns"]): row for row in rows}
-
-    def scan(image: str, path: str, reason: object) -> Mapping[str, Any]:
-        return {} if isinstance(reason, str) else _scan_file(image, Path(path), known)
-
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        scans = list(threads.map(scan, listing["image"], listing["path"], listing["reason"]))
-    columns = ("content_hash", *_NUMBERS)
-    found = pd.DataFrame([[scan.get(column) for column in columns] for scan in scans], listing.index, columns)
-    found[list(_NUMBERS)] = found[list(_NUMBERS)].fillna(0)
-    reasons = pd.Series([scan.get("flaw") for scan in scans], listing.index, dtype=object)
-    return listing.assign(reason=listing["reason"].astype(object).fillna(reasons), **found).reset_index(drop=True)
-
-
-def _scan_file(image: str, path: Path, known: Mapping[tuple[Any, ...], Any]) -> Mapping[str, Any]:
-    """What one file holds, with its `flaw` where it cannot be used."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return {"flaw": "missing file"}
-    except OSError as error:
-        return {"flaw": f"cannot be read: {error.strerror}"}
-    if not stat.S_ISREG(status.st_mode):
-        return {"flaw": "not a regular file"}
-    scan: dict[str, Any] = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    same: Mapping[str, Any] | None = known.get((image, str(path), status.st_size, status.st_mtime_ns))
-    if same is not None:
-        return same
-    try:
-        pixels = read_image(path)
-    except UnreadableImage as error:
-        return scan | {"flaw": error.reason}
-    height, width = pixels.shape[:2]
-    return scan | {
-        "content_hash": content_hash(pixels),
-        "width": width,
-        "height": height,
-        "channels": 1 if pixels.ndim == 2 else 3,
-        "bits": 8 * pixels.itemsize,
-        "max_value": int(pixels.max()),
-        "flaw": _flaw(pixels),
+def _mark_mislabelled(table: pd.DataFrame, sizes: Sequence[int]) -> None:
+    """Give a reason to every image whose pixels, in the file or as a model sees them, occur under another label too."""
+    places = {"content_hash": "same pixels as"} | {
+        column: f"same pixels at {size} px as" for size, column in zip(sizes, seen_columns(sizes), strict=True)
     }
-
-
-def _flaw(pixels: Pixels) -> str | None:
-    """Why readable pixels cannot be a radiograph; a mask has two values, which no exposed image has."""
-    height, width = pixels.shape[:2]
-    if min(height, width) < MIN_EDGE:
-        return f"only {width}x{height} pixels, needs {MIN_EDGE}x{MIN_EDGE}"
-    low, high = pixels.min(), pixels.max()
-    if low == high:
-        return f"blank: every pixel is {low}"
-    if ((pixels == low) | (pixels == high)).all():
-        return f"looks like a mask: only the values {low} and {high}"
-    return None
-
-
-def _mark_mislabelled(table: pd.DataFrame) -> None:
-    """Give a reason to every image whose pixels also occur under another label."""
     good = table[table["reason"].isna()]
-    labels = good.groupby("content_hash")["label"].transform("nunique")
-    for _, same in good[labels > 1].groupby("content_hash"):
-        for index, label in same["label"].items():
-            other = same[same["label"] != label].iloc[0]
-            table.loc[index, "reason"] = (
-                f"mislabelled: same pixels as {other['image']!r}, which is {other['label']!r}, not {label!r}"
-            )
+    for column, likeness in places.items():
+        labels = good.groupby(column)["label"].transform("nunique")
+        for _, same in good[labels > 1].groupby(column):
+            told = table["reason"].reindex(same.index).notna()
+            for index, label in same.loc[~told, "label"].items():
+                other = same[same["label"] != label].iloc[0]
+                table.loc[index, "reason"] = (
+                    f"mislabelled: {likeness} {other['image']!r}, which is {other['label']!r}, not {label!r}"
+                )
 
 
 def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
@@ -298,6 +239,7 @@ def _require_usable(table: pd.DataFrame, label: str) -> None:
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """The table with its columns in their order and types: str (missing allowed) and int64."""
     masks = sorted(column for column in table.columns if column.startswith("mask_"))
-    text = [*_TEXT[:6], *masks, *_TEXT[6:]]
-    types = dict.fromkeys(text, "str") | dict.fromkeys(_NUMBERS, "int64")
-    return table[[*text, *_NUMBERS]].astype(types)
+    seen = [column for column in table.columns if column.startswith("seen_")]
+    text = [*_TEXT, *masks, "state", "reason", *TEXT_FACTS]
+    types = dict.fromkeys([*text, *seen], "str") | dict.fromkeys(NUMBER_FACTS, "int64")
+    return table[[*text, *NUMBER_FACTS, *seen]].astype(types)

@@ -1,28 +1,49 @@
-"""Image files in, plain pixel arrays out: PNG, JPEG, BMP, TIFF, DICOM become grey or RGB, or a short reason why not."""
+"""Image files in, pictures out: every format of `formats.py` becomes grey or RGB pixels, or a short reason why not."""
 
-import hashlib
 import io
-from functools import cache
+import re
+import stat
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
+from trainables.depth import Pixels
 from trainables.errors import DataError
+from trainables.formats import format_of, not_an_image
+from trainables.pictures import Picture
 
-#: Suffixes of files that are taken for images in a folder, in lower case.
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".dcm", ".dicom"})
-
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+# Each format is opened by its own class: `Image.open` would apply Pillow's limit of pixels and print its warnings, and
+# would call a JPEG with an embedded preview an MPO of several frames.
+_OPENERS: dict[str, Any] = {
+    "PNG": PngImagePlugin.PngImageFile,
+    "JPEG": JpegImagePlugin.JpegImageFile,
+    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": TiffImagePlugin.TiffImageFile,
+    "GIF": GifImagePlugin.GifImageFile,
+    "WebP": WebPImagePlugin.WebPImageFile,
+    "PNM": PpmImagePlugin.PpmImageFile,
+    "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
+}
 _EXIF_ORIENTATION = 274
-_TIFF_PHOTOMETRIC = 262
-_CUT_SHORT = ("truncated", "incomplete", "not enough", "less than expected")  # in the messages of damaged files
+_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
+_DEEP_PNM = re.compile(rb"P[2356]\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*(\d+)\s")
+_CUT_SHORT = ("truncated", "incomplete", "not enough", "less than expected", "buffer is not large")
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-
-Pixels = npt.NDArray[Any]
 
 
 class UnreadableImage(DataError):
@@ -33,16 +54,19 @@ class UnreadableImage(DataError):
         self.reason = reason
 
 
-def read_image(path: Path) -> Pixels:
+def read_picture(path: Path, max_megapixels: float | None = None) -> Picture:
     """Read one image file, whatever its suffix, upright.
 
-    Returns uint8 or uint16 of shape (H, W) when it is grey, also when it is stored as RGB with three equal channels,
+    Its pixels are uint8 or uint16, (H, W) when it is grey, also when it is stored as RGB with three equal channels,
     else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values, except in
     DICOM files, which are shown as `dicom.decode_dicom` says.
-    Raises `UnreadableImage` for what is missing, empty, truncated, damaged, no image, of several frames, or of pixels
-    that are floats or wider than 16 bits, `DataError` for a DICOM file without the library that reads it.
+    Raises `UnreadableImage` for what is missing, empty, truncated, damaged, no image, no regular file, of several
+    frames, of more than `max_megapixels` million pixels, or of pixels that are floats or wider than 16 bits,
+    `DataError` for a DICOM file without the library that reads it.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnreadableImage("not a regular file")
         content = path.read_bytes()
     except FileNotFoundError:
         raise UnreadableImage("missing file") from None
@@ -50,96 +74,73 @@ def read_image(path: Path) -> Pixels:
         raise UnreadableImage(f"cannot be read: {error.strerror}") from None
     if not content:
         raise UnreadableImage("empty file")
+    name = format_of(content)
+    if name is None:
+        raise UnreadableImage(not_an_image(path))
     try:
-        pixels = _decode(content)
+        pixels, bits = _decode(content, name, max_megapixels)
     except DataError:
         raise
-    except UnidentifiedImageError:
-        kinds = "DICOM file" if path.suffix.lower() in (".dcm", ".dicom") else "PNG, JPEG, BMP or TIFF image"
-        raise UnreadableImage(f"not a {kinds}") from None
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
         raise UnreadableImage(_reason(error)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
-    return np.ascontiguousarray(pixels)
+    return Picture(np.ascontiguousarray(pixels), name, bits)
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a path is a regular file, readable, that begins as a DICOM file does, whatever its suffix."""
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return has_dicom_prefix(file.read(132))
-    except OSError:
-        return False
+def read_usable(path: Path, max_megapixels: float, allow_two_valued: bool) -> Picture:
+    """A picture that can be trained on and predicted; raises as `read_picture`, also for flaws of its pixels."""
+    picture = read_picture(path, max_megapixels)
+    flaw = picture.flaw(allow_two_valued)
+    if flaw is not None:
+        raise UnreadableImage(flaw)
+    return picture
 
 
-def has_dicom_prefix(content: bytes) -> bool:
-    """Whether the first bytes of a file, 132 or more, are those of a DICOM file (PS3.10, 7.1)."""
-    return content[128:132] == b"DICM"
+def read_image(path: Path) -> Pixels:
+    """The pixels of one image file, as `read_picture`."""
+    return read_picture(path).pixels
 
 
-def content_hash(pixels: Pixels) -> str:
-    """SHA-256 of decoded pixels with their shape and dtype, in hex: equal however the pixels were encoded."""
-    hasher = hashlib.sha256(f"{pixels.dtype.name} {pixels.shape}".encode())
-    hasher.update(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<")).data)
-    return hasher.hexdigest()
+def check_size(width: int, height: int, max_megapixels: float | None) -> None:
+    """Raise `UnreadableImage` for an image of more pixels than are allowed; called before any is decoded."""
+    if max_megapixels is not None and width * height > max_megapixels * 1e6:
+        raise UnreadableImage(
+            f"{width * height / 1e6:.1f} million pixels, more than data.max_megapixels {max_megapixels:g}"
+        )
 
 
-def to_uint8(pixels: Pixels, bit_depth: int) -> npt.NDArray[np.uint8]:
-    """Map uint16 values 0..2^bit_depth-1 to 0..255, rounded, with brighter values clipped; uint8 passes unchanged."""
-    return pixels if pixels.dtype == np.uint8 else _eight_bit_table(bit_depth)[pixels]
-
-
-def resize(pixels: npt.NDArray[np.uint8], size: int, channels: int) -> npt.NDArray[np.uint8]:
-    """Resize uint8 pixels (H, W) or (H, W, 3) to (size, size, channels), not keeping the aspect ratio.
-
-    Pixel areas are averaged (cv2.INTER_AREA) when the result has fewer pixels than the source, which avoids aliasing,
-    and interpolated bilinearly otherwise. Grey is repeated when `channels` is 3; RGB does not fit into 1 channel.
-    """
-    if pixels.ndim == 3 and channels == 1:
-        raise ValueError("an RGB image does not fit into a one-channel store")
-    height, width = pixels.shape[:2]
-    if (height, width) != (size, size):
-        shrinking = size * size < height * width
-        resized = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-        pixels = np.asarray(resized, dtype=np.uint8)
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[..., np.newaxis], channels, axis=2)
-    return pixels
-
-
-@cache
-def _eight_bit_table(bit_depth: int) -> npt.NDArray[np.uint8]:
-    top = 2**bit_depth - 1
-    table: npt.NDArray[np.uint8] = np.rint(np.minimum(np.arange(2**16), top) * (255 / top)).astype(np.uint8)
-    return table
-
-
-def _decode(content: bytes) -> Pixels:
-    if has_dicom_prefix(content):
+def _decode(content: bytes, name: str, max_megapixels: float | None) -> tuple[Pixels, int | None]:
+    """The pixels, and the depth that the header says where they have 16 bits."""
+    if name == "DICOM":
         from trainables.dicom import decode_dicom
 
-        return decode_dicom(content)
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
-        # A JPEG with an embedded preview calls itself MPO and has "frames"; the first one is the photograph.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        return decode_dicom(content, max_megapixels), None
+    with _OPENERS[name](io.BytesIO(content)) as image:
+        check_size(image.size[0], image.size[1], max_megapixels)
+        frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise UnreadableImage(f"{frames} frames")
-        deep_colour = not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in image.tile)
-        white_is_zero = image.format == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        image.load()
-        if image.format == "PNG":
-            # load() ignores the checksums of the pixel chunks; verify() reads them.
-            with Image.open(io.BytesIO(content), formats=_FORMATS) as again:
-                again.verify()
-        if deep_colour:
-            return _decode_deep_colour(content, orientation)
-        if white_is_zero and image.mode.startswith("I"):
-            raise UnreadableImage("16-bit pixels whose zero is white")
-        return _to_array(ImageOps.exif_transpose(image))
+        if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
+            return _decode_deep_pnm(content, int(deep[1]))
+        pixels = _pixels(image, content, name)
+        return pixels, _stated_bits(image, content, name, pixels) if pixels.dtype == np.uint16 else None
+
+
+def _pixels(image: ImageFile.ImageFile, content: bytes, name: str) -> Pixels:
+    deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
+    white_is_zero = name == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
+    orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    image.load()
+    if name == "PNG":
+        # load() ignores the checksums of the pixel chunks; verify() reads them.
+        with _OPENERS[name](io.BytesIO(content)) as again:
+            again.verify()
+    if deep_colour:
+        return _decode_deep_colour(content, orientation)
+    if white_is_zero and image.mode.startswith("I"):
+        raise UnreadableImage("16-bit pixels whose zero is white")
+    return _to_array(ImageOps.exif_transpose(image))
 
 
 def _to_array(image: Image.Image) -> Pixels:
@@ -174,6 +175,37 @@ def _decode_deep_colour(content: bytes, orientation: int) -> Pixels:
     if pixels.shape[2] == 4:
         rgb = np.rint(rgb * (pixels[..., 3:] / np.iinfo(np.uint16).max)).astype(np.uint16)
     return rgb
+
+
+def _decode_deep_pnm(content: bytes, white: int) -> tuple[Pixels, int | None]:
+    """16-bit PGM and PPM, whose header says what is white; Pillow would cut colour down and stretch grey slowly."""
+    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint16:
+        raise UnreadableImage("truncated")
+    if pixels.ndim == 3:
+        pixels = pixels[..., ::-1]
+    if white == 65535:  # what is written for lack of anything better
+        return pixels, None
+    if white & (white + 1) == 0:  # 511, 1023, ...
+        return pixels, white.bit_length()
+    return np.rint(pixels * (65535 / white)).clip(0, 65535).astype(np.uint16), 16
+
+
+def _stated_bits(image: ImageFile.ImageFile, content: bytes, name: str, pixels: Pixels) -> int | None:
+    """The depth of 16-bit pixels that the header of a file says; one that says 16 says no more than its container."""
+    if name == "JPEG 2000":
+        bits = (content[content.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
+        return 16 if bits < 16 else None  # the decoder moves fewer to the top of 16
+    if name == "TIFF":
+        tag = image.getexif().get(_TIFF_BITS, 16)
+        bits = int(tag[0] if isinstance(tag, tuple) else tag)
+        return bits if 8 < bits < 16 else None
+    chunk = content.find(b"sBIT", 0, content.find(b"IDAT")) if name == "PNG" else -1
+    bits = max(8, content[chunk + 4]) if chunk > 0 else 16
+    if bits >= 16:
+        return None
+    # PNG wants samples of fewer bits stretched to all 16; some writers leave them as they are.
+    return bits if pixels.max() < 2**bits else 16
 
 
 def _reason(error: Exception) -> str:

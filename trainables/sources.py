@@ -15,10 +15,10 @@ from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.dicom_header import read_patient
 from trainables.errors import DataError
 from trainables.folder_source import list_folder
+from trainables.formats import is_dicom
 from trainables.image_table import read_image_table
 from trainables.layout import cache_folder
 from trainables.qu_ex import list_covid_qu_ex
-from trainables.readers import is_dicom
 from trainables.spelling import alike, count, listed, tidy
 
 Source = FolderData | TableData | CovidQuExData | PhantomData

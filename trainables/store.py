@@ -14,20 +14,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from filelock import FileLock
 
 from trainables.config import digest
 from trainables.errors import DataError
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
-from trainables.readers import UnreadableImage, content_hash, read_image, resize, to_uint8
+from trainables.pictures import content_hash
+from trainables.readers import UnreadableImage, read_picture
 
 #: Raise when the same manifest would give other pixels than before.
-STORE_VERSION = 1
+STORE_VERSION = 2
 
 _IMAGES_PER_CHUNK = 32
 _BYTES_PER_CHUNK = 64 * 2**20
@@ -52,14 +54,19 @@ class Chunk:
 
     paths: tuple[str, ...]
     content_hashes: tuple[str, ...]
+    bits: tuple[int, ...]
     size: int
     channels: int
-    bit_depth: int
+
+    @classmethod
+    def of(cls, images: pd.DataFrame, size: int, channels: int) -> Self:
+        """Some rows of a manifest at one size."""
+        return cls(tuple(images["path"]), tuple(images["content_hash"]), tuple(images["bits"].tolist()), size, channels)
 
 
 def store_folder(manifest: Manifest, size: int, root: Path) -> Path:
     """Where the store of a manifest at one size lies below `root`."""
-    order = digest([STORE_VERSION, manifest.bit_depth, manifest.usable["image"].tolist()])
+    order = digest([STORE_VERSION, manifest.usable["image"].tolist()])
     return root / f"{manifest.data_hash}-{size}x{size}x{manifest.channels}-{order}"
 
 
@@ -86,17 +93,17 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
 def decode_chunk(chunk: Chunk) -> Uint8:
     """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not what it was."""
     pixels = np.empty((len(chunk.paths), chunk.size, chunk.size, chunk.channels), np.uint8)
-    for row, (path, expected) in enumerate(zip(chunk.paths, chunk.content_hashes, strict=True)):
+    for row, (path, expected, bits) in enumerate(zip(chunk.paths, chunk.content_hashes, chunk.bits, strict=True)):
         try:
-            image = read_image(Path(path))
-            reason = None if content_hash(image) == expected else "other pixels"
+            picture = read_picture(Path(path))
+            reason = None if content_hash(picture.pixels) == expected else "other pixels"
         except UnreadableImage as error:
             reason = error.reason
         if reason is not None:
             raise DataError(
                 f"images must not change while they are used, got {reason} in {path!r} (run again to scan them anew)"
             )
-        pixels[row] = resize(to_uint8(image, chunk.bit_depth), chunk.size, chunk.channels)
+        pixels[row] = picture.at(chunk.size, chunk.channels, bits)
     return pixels
 
 
@@ -153,11 +160,7 @@ def build_store(
 def _chunks(manifest: Manifest, size: int) -> list[Chunk]:
     usable, channels = manifest.usable, manifest.channels
     step = max(1, min(_IMAGES_PER_CHUNK, _BYTES_PER_CHUNK // (size * size * channels)))
-    paths, hashes = usable["path"].tolist(), usable["content_hash"].tolist()
-    return [
-        Chunk(tuple(paths[i : i + step]), tuple(hashes[i : i + step]), size, channels, manifest.bit_depth)
-        for i in range(0, len(paths), step)
-    ]
+    return [Chunk.of(usable.iloc[i : i + step], size, channels) for i in range(0, len(usable), step)]
 
 
 def _write(

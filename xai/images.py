@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.depth import to_uint8
 from trainables.errors import DataError
 from trainables.layout import RunLayout, cache_folder
 from trainables.manifest import Manifest
-from trainables.readers import UnreadableImage, read_image, to_uint8
+from trainables.readers import UnreadableImage, read_image
 from trainables.store import Chunk, Uint8, build_store, decode_chunk, open_store
 from xai.heat import mask_at
 
@@ -39,10 +41,8 @@ class Images:
         pixels = np.zeros((len(rows), size, size, channels), np.uint8)
         errors = {}
         for position, (image, row) in enumerate(zip(images, rows, strict=True)):
-            facts = self.manifest.usable.iloc[row]
-            chunk = Chunk((facts["path"],), (facts["content_hash"],), size, channels, self.manifest.bit_depth)
             try:
-                pixels[position] = decode_chunk(chunk)[0]
+                pixels[position] = decode_chunk(Chunk.of(self.manifest.usable.iloc[[row]], size, channels))[0]
             except DataError as error:
                 errors[image] = str(error)
         return pixels, errors
@@ -60,14 +60,15 @@ class Images:
 
     def original(self, image: str) -> Uint8:
         """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage."""
-        return to_uint8(read_image(self.path(image)), self.manifest.bit_depth)
+        return to_uint8(read_image(self.path(image)), self._rows[image]["bits"])
 
     def path(self, image: str) -> Path:
-        return Path(self._paths[image])
+        return Path(self._rows[image]["path"])
 
     @cached_property
-    def _paths(self) -> dict[str, str]:
-        return dict(zip(self.manifest.table["image"], self.manifest.table["path"], strict=True))
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        rows = self.manifest.table[["image", "path", "bits"]].to_dict("records")
+        return {row["image"]: {str(name): value for name, value in row.items()} for row in rows}
 
     def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
         """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""

@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 
 from trainables.config import Frozen, Whole, digest
+from trainables.formats import is_dicom
 from trainables.layout import RunLayout
-from trainables.readers import UnreadableImage, is_dicom
+from trainables.readers import UnreadableImage
 from xai import figures, render, sheets
 from xai.gallery import write_gallery
 from xai.heatmaps import Heatmaps

@@ -53,7 +53,8 @@ def manifest_by_hand(n: int = 64) -> Manifest:
             "state": "ok",
             "reason": None,
             "content_hash": f"{number:064x}",
-            **{"width": 8, "height": 8, "channels": 1, "bits": 8, "max_value": 255, "size_bytes": 9, "mtime_ns": 1},
+            **{"format": "PNG", "depth_from": "container", "stored_bits": 8, "bits": 8, "two_valued": 0},
+            **{"width": 8, "height": 8, "channels": 1, "max_value": 255, "size_bytes": 9, "mtime_ns": 1},
         }
         for number in range(n)
     ]

@@ -9,7 +9,8 @@ import pytest
 from tests.conftest import write_images
 from tests.trainables.test_worker import prepared_run, work
 from trainables.ledger import Entry
-from trainables.readers import read_image, resize
+from trainables.pictures import resize
+from trainables.readers import read_image
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -10,8 +10,10 @@ import pytest
 from tests.dicoms import lookup, write_dicom
 from trainables.config import FolderData
 from trainables.errors import DataError
+from trainables.formats import is_dicom
 from trainables.manifest import build_manifest
-from trainables.readers import UnreadableImage, is_dicom, read_image, resize
+from trainables.pictures import resize
+from trainables.readers import UnreadableImage, read_image
 from trainables.store import build_store
 
 pytest.importorskip("pydicom")
@@ -221,8 +223,9 @@ def test_a_folder_becomes_a_manifest_and_an_image_store(tmp_path: Path) -> None:
     manifest = build_manifest(FolderData(source="folder", path=str(base), on_error="skip"), base)
     assert manifest.usable["image"].tolist() == ["ill/IM0002", "ill/a.dcm", "well/1.2.3", "well/b.DCM"]
     bad = manifest.table[manifest.table["state"] == "skipped"].set_index("image")["reason"].to_dict()
-    assert bad == {"well/frames.dcm": "3 frames", "well/README": "not an image format: no suffix"}
-    assert (manifest.bit_depth, manifest.channels) == (8, 1)
+    assert bad == {"well/frames.dcm": "3 frames", "well/README": "a format that rayfold does not read: no suffix"}
+    assert (manifest.usable["bits"] == 8).all()
+    assert manifest.channels == 1
     assert manifest.usable["max_value"].min() > 250
     store = build_store(manifest, 32, tmp_path / "stores")
     np.testing.assert_array_equal(store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), 32, 1))

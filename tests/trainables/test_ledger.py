@@ -20,7 +20,6 @@ SPEC = CellSpec(
     seed=2,
     classes=("a", "b"),
     channels=1,
-    bit_depth=8,
     data_hash="d",
     roles_hash="r",
 )
@@ -216,7 +215,6 @@ OTHER_CELL = {
     "seed": 0,
     "classes": ("b", "a"),
     "channels": 3,
-    "bit_depth": 12,
     "data_hash": "e",
     "roles_hash": "s",
     "weights_hash": "w",

@@ -4,16 +4,19 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from trainables import manifest as manifest_module
+from trainables import scan as scan_module
 from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.errors import DataError
+from trainables.formats import FORMATS
 from trainables.manifest import Manifest, UnusableImages, build_manifest
+from trainables.pictures import Picture
 
 CXR = Path(__file__).parents[3] / "shared" / "data" / "cxr"
 
@@ -73,7 +76,8 @@ def test_a_folder_per_class(folder: Path) -> None:
     assert (table["state"] == "ok").all()
     assert table[["reason", "split", "view"]].isna().all(axis=None)
     assert (table[["width", "height", "channels", "bits"]] == [10, 12, 1, 8]).all(axis=None)
-    assert (manifest.channels, manifest.bit_depth) == (1, 8)
+    assert manifest.channels == 1
+    assert (manifest.table["bits"] == 8).all()
 
 
 def test_nested_hidden_clutter_masks_links_and_upper_case(folder: Path) -> None:
@@ -182,14 +186,14 @@ def spoil(folder: Path) -> dict[str, str]:
     draw(folder / "stray.png", 50)
     return {
         "Normal/empty.png": "empty file",
-        "Normal/text.png": "not a PNG, JPEG, BMP or TIFF image",
+        "Normal/text.png": f"not a {FORMATS} image",
         "Normal/half.png": "truncated",
-        "Normal/scan.nii": "not an image format: .nii",
-        "Normal/README": "not an image format: no suffix",
+        "Normal/scan.nii": "a format that rayfold does not read: .nii",
+        "Normal/README": "a format that rayfold does not read: no suffix",
         "Normal/gone.png": "missing file",
         "Normal/pipe.png": "not a regular file",
         "Normal/blank.png": "blank: every pixel is 128",
-        "Normal/lungs.png": "looks like a mask: only the values 0 and 255",
+        "Normal/lungs.png": "looks like a mask: only the values 0 and 255 (data.allow_two_valued: true if it is none)",
         "Normal/tiny.png": "only 20x7 pixels, needs 8x8",
         "Normal/p1_3.png": "mislabelled: same pixels as 'Opacity/copy.png', which is 'Opacity', not 'Normal'",
         "Opacity/copy.png": "mislabelled: same pixels as 'Normal/p1_3.png', which is 'Normal', not 'Opacity'",
@@ -394,10 +398,15 @@ def test_data_hash_knows_content_and_labels_but_not_the_place(folder: Path, tmp_
     assert len({before, changed, from_folder(moved).data_hash}) == 3
 
 
-@pytest.mark.parametrize(("top", "depth"), [(200, 10), (1024, 10), (4096, 12), (16384, 14), (65536, 16)])
-def test_bit_depth_holds_the_brightest_pixel(folder: Path, top: int, depth: int) -> None:
+@pytest.mark.parametrize(("top", "depth"), [(200, 8), (1024, 10), (4096, 12), (16384, 14), (65536, 16)])
+def test_images_that_do_not_say_their_depth_share_what_holds_the_brightest_pixel(
+    folder: Path, top: int, depth: int
+) -> None:
     draw(folder / "Normal" / "deep.png", 70, top=top, dtype=np.uint16)
-    assert from_folder(folder).bit_depth == depth
+    draw(folder / "Normal" / "dark.png", 71, top=top // 6, dtype=np.uint16)
+    table = from_folder(folder).table.set_index("image")
+    assert table.loc[["Normal/deep.png", "Normal/dark.png"], "bits"].tolist() == [depth, depth]
+    assert (table["bits"] == 8).sum() == (10 if depth == 8 else 8)
 
 
 def test_one_colour_image_makes_three_channels(folder: Path) -> None:
@@ -426,13 +435,13 @@ def test_unchanged_files_are_not_decoded_again(folder: Path, monkeypatch: pytest
     (folder / "Normal" / "bad.png").touch()
     first = from_folder(folder, on_error="skip", images_per_class=2)
     decoded: list[str] = []
-    read = manifest_module.read_image
+    read = scan_module.read_usable
 
-    def noting(path: Path) -> np.ndarray:
+    def noting(path: Path, *rules: Any) -> Picture:
         decoded.append(path.name)
-        return read(path)
+        return read(path, *rules)
 
-    monkeypatch.setattr(manifest_module, "read_image", noting)
+    monkeypatch.setattr(scan_module, "read_usable", noting)
     again = from_folder(folder, on_error="skip", images_per_class=2, previous=first)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert decoded == ["bad.png"]
@@ -506,7 +515,8 @@ def test_chest_radiographs() -> None:
     assert manifest.classes == ("COVID-19", "Normal", "Pneumonia")
     assert manifest.usable["group"].nunique() == 282
     assert manifest.usable["label"].value_counts().to_dict() == {"Normal": 180, "Pneumonia": 180, "COVID-19": 161}
-    assert (manifest.channels, manifest.bit_depth) == (1, 8)
+    assert manifest.channels == 1
+    assert (manifest.table["bits"] == 8).all()
 
 
 def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.readers import UnreadableImage, content_hash, read_image, resize, to_uint8
+from trainables.depth import to_uint8
+from trainables.formats import FORMATS
+from trainables.pictures import content_hash, resize
+from trainables.readers import UnreadableImage, read_image
 
 RANDOM = np.random.default_rng(7)
 GREY = RANDOM.integers(0, 256, (20, 30), dtype=np.uint8)
@@ -146,13 +149,14 @@ FLIPPED[-20] ^= 1
 SECOND = [Image.fromarray(GREY[::-1].copy())]
 REFUSED = {
     "empty": (b"", "empty file"),
-    "text": (b"this is no image\n", "not a PNG, JPEG, BMP or TIFF image"),
-    "gif": (saved(Image.fromarray(GREY), "GIF"), "not a PNG, JPEG, BMP or TIFF image"),
+    "text": (b"this is no image\n", f"not a {FORMATS} image"),
     "float": (saved(Image.fromarray(DEEP.astype(np.float32)), "TIFF"), "32-bit float pixels"),
     "wide": (saved(Image.fromarray(DEEP.astype(np.int32) * 100), "TIFF"), "32-bit integer pixels"),
     "negative": (saved(Image.fromarray(DEEP.astype(np.int32) - 1000), "TIFF"), "32-bit integer pixels"),
     "frames": (saved(Image.fromarray(GREY), "TIFF", save_all=True, append_images=SECOND * 2), "3 frames"),
     "animated": (saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=SECOND), "2 frames"),
+    "animated gif": (saved(Image.fromarray(GREY), "GIF", save_all=True, append_images=SECOND), "2 frames"),
+    "animated webp": (saved(Image.fromarray(GREY), "WEBP", save_all=True, append_images=SECOND), "2 frames"),
     "inverted": (saved(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0}), "16-bit pixels whose zero is white"),
     "damaged": (bytes(FLIPPED), "damaged: broken"),
 }
@@ -170,7 +174,7 @@ def test_refused_with_a_short_reason(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000"])
 def test_half_a_file_is_never_half_an_image(tmp_path: Path, kind: str) -> None:
     content = saved(Image.fromarray(GREY), kind)
     for length in range(1, len(content) - 12, 7):
@@ -178,14 +182,15 @@ def test_half_a_file_is_never_half_an_image(tmp_path: Path, kind: str) -> None:
         with pytest.raises(UnreadableImage, match=r"^(truncated|not a PNG|damaged)"):
             read_image(tmp_path / "a")
     (tmp_path / "a").write_bytes(content[: len(content) * 3 // 4])
-    with pytest.raises(UnreadableImage, match=r"^truncated$"):
+    # The decoders of these two do not tell what is missing from what is wrong.
+    with pytest.raises(UnreadableImage, match=r"^damaged" if kind in ("WEBP", "JPEG2000") else r"^truncated$"):
         read_image(tmp_path / "a")
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match=r"^missing file$"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(UnreadableImage, match=r"^cannot be read: Is a directory$"):
+    with pytest.raises(UnreadableImage, match=r"^not a regular file$"):
         read_image(tmp_path)
 
 
@@ -200,7 +205,7 @@ def test_content_hash_ignores_the_encoding_but_not_shape_and_depth(tmp_path: Pat
 def test_to_uint8_maps_the_declared_range() -> None:
     values = np.array([[0, 1, 2048, 4095, 4096, 65535]], np.uint16)
     assert to_uint8(values, 12).tolist() == [[0, 0, 128, 255, 255, 255]]
-    assert to_uint8(values, 16).tolist() == [[0, 0, 8, 16, 16, 255]]
+    assert to_uint8(values, 16).tolist() == [[0, 0, 8, 15, 16, 255]]  # the eight most significant bits
     assert to_uint8(GREY, 12) is GREY
 
 
@@ -215,5 +220,5 @@ def test_resize_gives_the_asked_channels() -> None:
     np.testing.assert_array_equal(resize(GREY[:20, :20], 20, 3), np.repeat(GREY[:20, :20, None], 3, axis=2))
     np.testing.assert_array_equal(resize(RGB[:20, :20], 20, 3), RGB[:20, :20])
     assert resize(GREY, 8, 1).shape == (8, 8, 1)
-    with pytest.raises(ValueError, match="one-channel"):
+    with pytest.raises(ValueError, match="one channel"):
         resize(RGB, 8, 1)

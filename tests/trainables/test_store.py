@@ -13,9 +13,11 @@ from PIL import Image
 
 from trainables import store as store_module
 from trainables.config import FolderData
+from trainables.depth import to_uint8
 from trainables.errors import DataError
 from trainables.manifest import Manifest, build_manifest
-from trainables.readers import read_image, resize, to_uint8
+from trainables.pictures import resize
+from trainables.readers import read_image
 from trainables.store import Chunk, build_store, decode_chunk, decode_in_threads, open_store, store_folder
 
 
@@ -44,7 +46,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def expected(manifest: Manifest, size: int) -> np.ndarray:
-    images = [to_uint8(read_image(Path(path)), manifest.bit_depth) for path in manifest.usable["path"]]
+    rows = manifest.usable[["path", "bits"]].itertuples(index=False)
+    images = [to_uint8(read_image(Path(path)), bits) for path, bits in rows]
     return np.stack([resize(image, size, manifest.channels) for image in images])
 
 

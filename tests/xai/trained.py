@@ -39,7 +39,6 @@ def trained(marked: bool) -> Trained:
         seed=0,
         classes=("Normal", "Opacity"),
         channels=1,
-        bit_depth=8,
         data_hash="",
         roles_hash="",
     )

@@ -1,0 +1,126 @@
+"""New images are read as those of training were, and nothing that goes wrong with one costs another."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from orchestrator.cells import prepare
+from orchestrator.experiment import parse_experiment
+from orchestrator.predict import predict
+from orchestrator.results import Run, load_run
+from tests.conftest import rayfold
+from trainables.layout import RunLayout
+
+EXPERIMENT = """
+name: cells
+data: {{source: folder, path: {path!r}}}
+folds: {{k: 2}}
+training: {{epochs: 2, learning_rate: 3e-3, early_stopping: null}}
+candidates:
+  - {{name: ready, model: TinyCNN, image_size: 32}}
+  - {{name: later, model: TinyCNN, image_size: 16}}
+"""
+RANDOM = np.random.default_rng(1)
+SCENE = RANDOM.integers(30, 200, (40, 40), dtype=np.uint8)
+COLUMNS = ["prob_Clear", "prob_Spot"]
+
+
+@pytest.fixture(scope="module")
+def run(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 8-bit grey images with one candidate that is finished and one that is not."""
+    from trainables.worker import Worker
+
+    folder = tmp_path_factory.mktemp("run")
+    prepared = prepare(parse_experiment(EXPERIMENT.format(path=str(spots)), "a.yaml", folder), RunLayout(folder))
+    prepared.save()
+    worker = Worker(1e9)
+    for entry in prepared.entries:
+        if entry.spec.candidate.id == "ready":
+            cell = worker.open(folder, entry.spec.key, 0.0)
+            while not cell.done:
+                cell.advance()
+    return load_run(folder)
+
+
+def write(folder: Path, **images: np.ndarray) -> Path:
+    for name, pixels in images.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder
+
+
+def scored(run: Run, *sources: Path) -> pd.DataFrame:
+    table = predict(run, list(sources), "ready")
+    return table.assign(name=[Path(image).name for image in table["image"]]).set_index("name")
+
+
+def test_images_of_training_get_what_the_ledger_says(run: Run) -> None:
+    test = run.predictions[run.predictions["split"] == "test"].groupby("image")[COLUMNS]
+    paths = run.manifest.usable.set_index("image")["path"]
+    table = predict(run, [Path(paths[image]) for image in test.groups], "ready")
+    np.testing.assert_allclose(table[COLUMNS], test.mean(), atol=1e-6)
+    np.testing.assert_allclose(table[["std_Clear", "std_Spot"]], test.std(ddof=1), atol=1e-6)
+
+
+def test_one_scene_in_every_depth_gets_one_answer(run: Run, tmp_path: Path) -> None:
+    deep = SCENE.astype(np.uint16)
+    folder = write(
+        tmp_path, a=SCENE, b=deep, c=deep << 2, d=deep << 4, e=deep << 6, f=deep * 257, g=np.dstack([SCENE] * 3)
+    )
+    table = scored(run, folder)
+    assert (table["state"] == "ok").all()
+    np.testing.assert_allclose(table[COLUMNS] - table.loc["a.png", COLUMNS], 0, atol=1e-6)
+    assert table["reason"].fillna("").map(bool).tolist() == [False, True, *[False] * 5]
+
+
+def test_a_colour_image_is_turned_grey_and_says_so(run: Run, tmp_path: Path) -> None:
+    red = np.zeros((40, 40, 3), np.uint8)
+    red[..., 0] = SCENE
+    grey = np.rint(0.299 * SCENE).astype(np.uint8)
+    table = scored(run, write(tmp_path, red=red, grey=grey))
+    assert table.loc["red.png", "state"] == "ok"
+    assert "turned grey" in table.loc["red.png", "reason"]
+    np.testing.assert_allclose(*table.loc[["red.png", "grey.png"], COLUMNS].to_numpy(), atol=1e-6)
+
+
+def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(run: Run, tmp_path: Path) -> None:
+    folder = write(tmp_path / "odd", ok=SCENE, blank=SCENE * 0, mask=(SCENE > 100) * np.uint8(255), tiny=SCENE[:4])
+    write(folder / ".ipynb_checkpoints", hidden=SCENE)
+    write(folder / "lung masks", ok=(SCENE > 90) * np.uint8(255))
+    (folder / "._ok.png").write_bytes(b"\0\5\x16\7")
+    (folder / "junk.png").write_bytes(b"junk")
+    (folder / "scan.svg").write_text("<svg/>")
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.png")
+    Image.fromarray(SCENE).save(folder / "number.5", format="WEBP", lossless=True)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "more").symlink_to("../odd")
+    table = scored(run, tmp_path / "links", Path("/dev/zero"))
+    reasons = table.loc[table["state"] == "skipped", "reason"]
+    assert sorted(table.index[table["state"] == "ok"]) == ["number.5", "ok.png"]
+    assert {name: reason.split(":")[0].split(",")[0] for name, reason in reasons.items()} == {
+        "blank.png": "blank",
+        "gone.png": "missing file",
+        "junk.png": "not a PNG",
+        "mask.png": "looks like a mask",
+        "pipe.png": "not a regular file",
+        "scan.svg": "a format that rayfold does not read",
+        "tiny.png": "only 40x4 pixels",
+        "zero": "not a regular file",
+    }
+    np.testing.assert_allclose(*table.loc[["number.5", "ok.png"], COLUMNS].to_numpy(), atol=1e-6)
+
+
+def test_a_candidate_that_is_not_finished_costs_the_others_nothing(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    done = rayfold("predict", run.layout.root, write(tmp_path / "new", a=SCENE), "--out", out)
+    assert done.returncode == 1
+    assert "later: left out, none of its cells is finished" in done.stderr
+    assert pd.read_csv(out)["candidate"].tolist() == ["ready"]
+    done = rayfold("predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later")
+    assert done.returncode == 2
+    assert done.stderr.startswith("rayfold: no candidate asked for has a finished cell")
