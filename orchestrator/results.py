@@ -16,6 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from orchestrator.experiment import read_experiment
+from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
@@ -194,7 +195,8 @@ class Run:
     def _score(self, predictions: pd.DataFrame) -> dict[str, float]:
         index = {name: number for number, name in enumerate(self.classes)}
         labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
-        return score(labels, predictions[[f"prob_{name}" for name in self.classes]].to_numpy(), self.classes)
+        probabilities = predictions[[f"prob_{name}" for name in self.classes]].to_numpy()
+        return score(labels, probabilities, self.classes, ranking(predictions)[list(self.classes)].to_numpy())
 
     @cached_property
     def models_summary(self) -> pd.DataFrame:
@@ -251,9 +253,9 @@ class Run:
 
     def model(self, candidate: str, fold: int, seed: int | None = None) -> Any:
         """The Keras model of a done cell: raw pixels 0–255 in, class probabilities out."""
-        import keras
+        from trainables.opening import open_model
 
-        return keras.saving.load_model(self.entry(candidate, fold, seed).model_path, compile=False, safe_mode=True)
+        return open_model(self.layout, self.entry(candidate, fold, seed))
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:
         """The ledger entry of a done cell; `seed` defaults to the experiment's first."""
@@ -279,9 +281,10 @@ class Run:
 
 
 def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per image: label and the mean of the probabilities over all models that predicted it."""
+    """One row per image: label, the mean of the probabilities over all models that predicted it, and its log-odds."""
     probabilities = [column for column in predictions.columns if column.startswith("prob_")]
-    return predictions.groupby("image", as_index=False).agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+    means = predictions.groupby("image").agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+    return means.join(ensemble_ranks(predictions)).reset_index()
 
 
 def is_running(layout: RunLayout) -> bool:
