@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, create_model
 
 from orchestrator.explain import explain, printable, shown
 from trainables import zoo
-from trainables.config import Candidate, Frozen, Line, Scalar, Training, Whole, digest
+from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest
 from trainables.errors import ExperimentError, ModelError
 from trainables.files import expand
 
@@ -28,7 +28,10 @@ class CandidateEntry(Frozen):
     image_size: Whole | None = Field(
         None, ge=8, le=4096, description="Edge of the input in pixels; default: the model's."
     )
-    arguments: dict[str, Scalar] = Field(default_factory=dict, description="Keyword arguments of a builder.")
+    arguments: dict[str, Argument] = Field(
+        default_factory=dict,
+        description="Keyword arguments of a builder. A list is a grid; [[8, 16]] is one value, the list [8, 16].",
+    )
 
 
 CandidateFile = create_model(
@@ -86,6 +89,11 @@ def unfold(raw: Mapping[str, Any]) -> Iterator[Choice]:
                 target = target[key]
             target[place[-1]] = choice
         yield Choice(values, varied)
+
+
+def as_grid(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A builder's arguments as a file states them: a list is one value of a grid, and so stands in a list."""
+    return {name: [value] if isinstance(value, list) else value for name, value in arguments.items()}
 
 
 def _resolve(choice: Choice, training: Training, folder: Path, source: str, place: str) -> Candidate:
@@ -154,7 +162,8 @@ def _readable_name(choice: Choice) -> str:
 def _slug(name: str) -> str:
     """The name as a file name; where that loses letters or is too long, a digest tells it from others."""
     slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
-    if name.isascii() and slug and len(slug) <= _LONGEST_ID:
+    lossy = "[[" in name  # where a list ends in a list
+    if name.isascii() and slug and len(slug) <= _LONGEST_ID and not lossy:
         return slug
     return f"{slug[: _LONGEST_ID - 9] or 'candidate'}-{digest(name, 8)}"
 
@@ -163,11 +172,12 @@ def _check_unique(candidates: list[Candidate], source: str) -> None:
     contents: dict[str, Candidate] = {}
     ids: dict[str, Candidate] = {}
     for candidate in candidates:
-        content = digest(candidate.model_dump(mode="json", exclude={"id", "name"}))
+        content = digest(candidate.deciding())
         twin = contents.setdefault(content, candidate)
         if twin is not candidate:
             raise ExperimentError(
-                f"candidates {twin.name!r} and {candidate.name!r} are the same: remove one ({source}: candidates)"
+                f"candidates {twin.name!r} and {candidate.name!r} are the same, they would train identically: "
+                f"remove one ({source}: candidates)"
             )
         namesake = ids.setdefault(candidate.id, candidate)
         if namesake is not candidate:

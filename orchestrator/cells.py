@@ -11,7 +11,7 @@ from orchestrator.folds import make_folds, roles_digest
 from orchestrator.leakage import leak_groups
 from trainables import zoo
 from trainables.config import Candidate, CellSpec, digest
-from trainables.errors import DataError
+from trainables.errors import DataError, ExperimentError
 from trainables.files import replacing, write_json, write_text
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
@@ -56,23 +56,37 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
 def cell_entries(experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame) -> list[Entry]:
     """The ledger entries of all cells, candidate by candidate, then seed, then fold."""
     roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+    models = {candidate.model for candidate in experiment.candidates}
+    builders = {model: zoo.builder_digest(model, experiment.folder) for model in models}
     entries = []
     for candidate in experiment.candidates:
-        common = _common(candidate, experiment, manifest)
+        common = _common(candidate, manifest) | {"builder_hash": builders[candidate.model]}
         for seed in experiment.seeds:
             for fold, roles_hash in roles.items():
                 spec = CellSpec(candidate=candidate, fold=fold, seed=seed, roles_hash=roles_hash, **common)
                 entries.append(Entry(layout.ledger, spec))
+    _check_different(entries)
     return entries
 
 
-def _common(candidate: Candidate, experiment: Experiment, manifest: Manifest) -> dict[str, Any]:
+def _check_different(entries: list[Entry]) -> None:
+    """Candidates may differ in the path of weights only, with the same content behind both."""
+    known: dict[str, Candidate] = {}
+    for entry in entries:
+        twin = known.setdefault(entry.spec.key, entry.spec.candidate)
+        if twin is not entry.spec.candidate:
+            raise ExperimentError(
+                f"candidates {twin.name!r} and {entry.spec.candidate.name!r} would train identically, their weights "
+                "files have the same content: remove one (candidates)"
+            )
+
+
+def _common(candidate: Candidate, manifest: Manifest) -> dict[str, Any]:
     return {
         "classes": manifest.classes,
         "channels": manifest.channels,
         "data_hash": manifest.data_hash,
         "weights_hash": zoo.weights_digest(candidate.model, candidate.training.weights),
-        "builder_hash": zoo.builder_digest(candidate.model, experiment.folder),
     }
 
 

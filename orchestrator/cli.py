@@ -5,6 +5,7 @@ are imported inside the commands, so that help and mistakes answer at once.
 """
 
 import errno
+import os
 import sys
 from functools import wraps
 from pathlib import Path
@@ -112,7 +113,6 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
     prepare_ray(address)
     from orchestrator.run import run_experiment
 
-    sys.path.insert(0, str(resolved.folder))  # where the user's own model builders lie
     return run_experiment(resolved, _folder(run, resolved.name), address, Console())
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from orchestrator import yaml_text
-from orchestrator.candidates import CandidateFile, absolute, resolve_candidates
+from orchestrator.candidates import CandidateFile, absolute, as_grid, resolve_candidates
 from orchestrator.explain import explain, printable, shown
 from trainables.config import Augmentation, Candidate, DataConfig, Frozen, Real, Seed, Training, Whole, digest
 from trainables.errors import ExperimentError
@@ -76,12 +76,18 @@ class Experiment(Frozen):
         """Digest of all that is asked for; where it is computed, and with what, does not count."""
         return digest(self.model_dump(mode="json", exclude={"folder", "resources"}))
 
+    @property
+    def import_path(self) -> str | None:
+        """Where the user's own model builders are looked for, if a candidate names one."""
+        return str(self.folder) if any(":" in candidate.model for candidate in self.candidates) else None
+
     def to_yaml(self) -> str:
         """The resolved form as an experiment file that gives this experiment again."""
         content = self.model_dump(mode="json", exclude={"candidates", "folder"})
         content["candidates"] = [
             {
                 **candidate.model_dump(mode="json", exclude={"id", "training"}),
+                "arguments": as_grid(candidate.arguments),
                 **candidate.training.model_dump(mode="json"),
             }
             for candidate in self.candidates

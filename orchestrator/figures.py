@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as sk
 
+from orchestrator.ranking import ranking
 from trainables.files import replacing
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def _area(*areas: float) -> str:
 def _curve(axes: Any, predictions: pd.DataFrame, positive: str, roc: bool, **style: Any) -> tuple[Any, float]:
     """Draw one curve and return it with its area: empty and NaN without both classes and finite scores."""
     truth = (predictions["label"] == positive).to_numpy()
-    scores = predictions[f"prob_{positive}"].to_numpy(dtype=float)
+    scores = ranking(predictions)[positive].to_numpy()  # as the tables do
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
         return axes.plot([], [], **style)[0], float("nan")
     if roc:

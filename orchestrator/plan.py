@@ -7,6 +7,7 @@ from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, mea
 from orchestrator.explain import printable
 from orchestrator.folds import ROLES
 from trainables.ledger import CellState
+from trainables.user_code import watched_files
 
 
 def plan_lines(prepared: Prepared) -> list[str]:
@@ -37,9 +38,21 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"            {candidate.name}: {candidate.image_size} px, up to {t.epochs} epochs, batch {t.batch_size}, "
             f"{t.optimizer} {t.learning_rate:g}, weights {t.weights}"
         )
+    lines += _watched(prepared)
     lines.append(f"estimate    {_estimate(prepared, found)}")
     r = experiment.resources
     lines.append(f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, {r.retries} retries")
+    return lines
+
+
+def _watched(prepared: Prepared) -> list[str]:
+    """The user's own files: an edit of one, but for comments and layout, makes the cells of its candidates new."""
+    experiment = prepared.experiment
+    lines = []
+    models = {c.model.partition(":")[0]: c.model for c in experiment.candidates if ":" in c.model}
+    for module, model in models.items():
+        files = watched_files(model, experiment.folder).values()
+        lines.append(printable(f"code        {module} is watched in {', '.join(map(str, files))}"))
     return lines
 
 

@@ -47,6 +47,7 @@ def _invocation(folder: Path, cluster: list[dict[str, Any]]) -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command_line": sys.argv,
         "working_directory": str(Path.cwd()),
+        "experiment_folder": str(folder),
         "user": _user(),
         "host": socket.gethostname(),
         "process": os.getpid(),

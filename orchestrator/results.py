@@ -16,6 +16,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from orchestrator.experiment import read_experiment
+from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
@@ -196,7 +197,8 @@ class Run:
     def _score(self, predictions: pd.DataFrame) -> dict[str, float]:
         index = {name: number for number, name in enumerate(self.classes)}
         labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
-        return score(labels, predictions[[f"prob_{name}" for name in self.classes]].to_numpy(), self.classes)
+        probabilities = predictions[[f"prob_{name}" for name in self.classes]].to_numpy()
+        return score(labels, probabilities, self.classes, ranking(predictions)[list(self.classes)].to_numpy())
 
     @cached_property
     def models_summary(self) -> pd.DataFrame:
@@ -256,9 +258,11 @@ class Run:
 
         Keras is imported on TensorFlow for it; its other settings in this process stay as they are.
         """
-        path = self.entry(candidate, fold, seed).model_path
-        with keras_settings() as keras:
-            return keras.saving.load_model(path, compile=False, safe_mode=True)
+        entry = self.entry(candidate, fold, seed)
+        with keras_settings():
+            from trainables.opening import open_model
+
+            return open_model(self.layout, entry)
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:
         """The ledger entry of a done cell; `seed` defaults to the experiment's first."""
@@ -284,9 +288,10 @@ class Run:
 
 
 def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per image: label and the mean of the probabilities over all models that predicted it."""
+    """One row per image: label, the mean of the probabilities over all models that predicted it, and its log-odds."""
     probabilities = [column for column in predictions.columns if column.startswith("prob_")]
-    return predictions.groupby("image", as_index=False).agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+    means = predictions.groupby("image").agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+    return means.join(ensemble_ranks(predictions)).reset_index()
 
 
 def is_running(layout: RunLayout) -> bool:

@@ -1,6 +1,5 @@
 """The main job: data, folds, cells, results. Running it again continues where the ledger stands."""
 
-import sys
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -20,12 +19,12 @@ from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from trainables import connection
 from trainables.architecture import Architecture
-from trainables.config import Candidate
 from trainables.errors import ModelError, NoWorkerError, RunFolderError
 from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import CellState, Entry
 from trainables.probe import measure
 from trainables.store import build_store, open_store
+from trainables.user_code import search_also
 
 
 def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
@@ -113,31 +112,36 @@ def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgres
 
 def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
     """Build what may be impossible to build, downloaded weights and users' models, once before all cells start."""
-    doubtful: dict[str, Candidate] = {}
+    doubtful: dict[str, Entry] = {}
     for entry in missing:
         candidate = entry.spec.candidate
         if candidate.training.weights != "none" or ":" in candidate.model:
-            doubtful[candidate.id] = candidate
-    classes, channels = len(prepared.manifest.classes), prepared.manifest.channels
-    arguments = [
-        (c.model_dump(mode="json"), channels, classes, str(prepared.experiment.folder)) for c in doubtful.values()
-    ]
-    for candidate, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
-        # Anything else that goes wrong in a user's builder belongs to its cells, and must not stop the others.
+            doubtful[candidate.id] = entry
+    import_path = prepared.experiment.import_path
+    arguments = [(Architecture.of(entry.spec).key, import_path) for entry in doubtful.values()]
+    for entry, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
+        # A worker that dies of it belongs to the cells, and must not stop the others.
         if isinstance(problem, str):
-            raise ModelError(f"{problem} (candidate {candidate.name!r})")
+            raise ModelError(f"{problem} (candidate {entry.spec.candidate.name!r})")
 
 
-def _try_model(candidate: dict[str, object], channels: int, n_classes: int, import_path: str) -> str | None:
-    """Runs in a Ray worker: the user's error of building this candidate, or None."""
-    sys.path.insert(0, import_path)
-    from trainables import zoo
+def _try_model(architecture: str, import_path: str | None) -> str | None:
+    """Runs in a Ray worker: why no cell of this architecture could be trained and opened again, or None."""
+    from trainables import builders, zoo
 
-    c = Candidate.model_validate(candidate)
+    if import_path is not None:
+        search_also(import_path)
+    a = Architecture.model_validate_json(architecture)
     try:
-        zoo.build(c.model, c.image_size, channels, n_classes, c.training.weights, c.training.dropout, c.arguments)
+        model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+        if ":" in a.model:
+            from trainables import contract
+
+            contract.check_before_training(a.model, model)
     except ModelError as error:
         return str(error)
+    except Exception as error:  # a bug of the builder, which would fail every cell of the candidate
+        return builders.where_it_broke(a.model, error)
     return None
 
 

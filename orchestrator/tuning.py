@@ -85,7 +85,7 @@ def train_cells(
     searcher = CellSearcher(entries, jobs, packing, resources.retries, progress)
     searcher.constants = {
         "run": str(layout.root),
-        "import_path": str(experiment.folder),
+        "import_path": experiment.import_path,
         "deterministic": resources.deterministic,
     }
     tuner = tune.Tuner(

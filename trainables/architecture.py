@@ -3,7 +3,9 @@
 Knows no TensorFlow, so that the driver can plan by it.
 """
 
-from trainables.config import Augmentation, CellSpec, Frozen, Scalar
+from pydantic import Field
+
+from trainables.config import Argument, Augmentation, CellSpec, Frozen
 
 
 class Architecture(Frozen):
@@ -13,7 +15,7 @@ class Architecture(Frozen):
     image_size: int
     channels: int
     n_classes: int
-    arguments: dict[str, Scalar]
+    arguments: dict[str, Argument]
     weights: str
     weights_hash: str | None
     builder_hash: str | None
@@ -23,6 +25,7 @@ class Architecture(Frozen):
     augmentation: Augmentation
     precision: str
     xla: bool
+    frozen_phase: bool = Field(True, description="Whether there are head-only epochs, which keep an optimizer.")
 
     @classmethod
     def of(cls, spec: CellSpec) -> "Architecture":
@@ -42,6 +45,7 @@ class Architecture(Frozen):
             augmentation=training.augmentation,
             precision=training.precision,
             xla=training.xla,
+            frozen_phase=training.frozen_epochs > 0,
         )
 
     @property

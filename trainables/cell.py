@@ -21,7 +21,7 @@ from trainables.errors import RayfoldError
 from trainables.files import replacing
 from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry, Seconds, Stopwatch
-from trainables.metrics import metric_names, score
+from trainables.metrics import log_odds, metric_names, score
 from trainables.parts import Parts, softmax
 from trainables.pipeline import Batches
 from trainables.session import Session
@@ -98,7 +98,9 @@ class Cell:
     def _stopping(self) -> bool:
         state, training = self._training_state, self._training
         finished = len(state.epochs)
-        stalled = training.early_stopping is not None and finished - (state.best_epoch or 0) >= training.early_stopping
+        # Patience begins when the backbone is released: it must not end a phase that only prepares.
+        waited = finished - max(state.best_epoch or 0, training.frozen_epochs)
+        stalled = training.early_stopping is not None and waited >= training.early_stopping
         return finished >= training.epochs or (finished > 0 and stalled)
 
     def _train_epoch(self) -> None:
@@ -134,7 +136,7 @@ class Cell:
         logits = self._logits(batches)
         if not np.isfinite(logits).all():  # diverged: no metric is defined, and none may look like one
             return dict.fromkeys(metric_names(self._spec.classes), math.nan)
-        return score(batches.labels.astype(np.int64), softmax(logits), self._spec.classes)
+        return score(batches.labels.astype(np.int64), softmax(logits), self._spec.classes, log_odds(logits))
 
     def _learning_rate(self, head_only: bool) -> float:
         fine = self._training.fine_tune_learning_rate

@@ -9,9 +9,10 @@ import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import TypeAliasType
 
 #: Raise when the same specification would give other numbers than before: old ledger entries are then recomputed.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 #: Numbers as they are written: neither true nor '3' is one.
 Whole = Annotated[int, Field(strict=True)]
@@ -21,6 +22,8 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 #: What people read on one line of a terminal.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 Scalar = bool | int | float | str | None
+#: What a builder can be given.
+Argument = TypeAliasType("Argument", "Scalar | list[Argument]")
 
 
 class Frozen(BaseModel):
@@ -139,7 +142,12 @@ class Training(Frozen):
     weights: str = Field(
         "none", description="Initial weights: none, imagenet, or the path of a .keras or .weights.h5 file."
     )
-    frozen_epochs: Whole = Field(0, ge=0, description="First epochs, in which only the classifier head is trained.")
+    frozen_epochs: Whole = Field(
+        0,
+        ge=0,
+        description="First epochs, in which only the classifier head is trained and all before it stays as at "
+        "inference; early_stopping counts from their end.",
+    )
     fine_tune_learning_rate: Real | None = Field(
         None, gt=0, description="Learning rate once the backbone is released; default: learning_rate."
     )
@@ -169,8 +177,24 @@ class Candidate(Frozen):
     name: str = Field(description="What people read.")
     model: str = Field(description="A name of the model zoo, or 'package.module:builder'.")
     image_size: Whole = Field(ge=8, le=4096, description="Edge of the square input, in pixels.")
-    arguments: dict[str, Scalar] = Field(default_factory=dict, description="Keyword arguments of a builder.")
+    arguments: dict[str, Argument] = Field(default_factory=dict, description="Keyword arguments of a builder.")
     training: Training
+
+    def deciding(self) -> dict[str, Any]:
+        """What of it can change a result: candidates that are alike in this train identically.
+
+        Names do not count, nor does a setting that the others leave without effect.
+        """
+        content = self.model_dump(mode="json", exclude={"id", "name"})
+        training, t = content["training"], self.training
+        training["frozen_epochs"] = frozen = min(t.frozen_epochs, t.epochs)
+        if not 0 < frozen < t.epochs or t.fine_tune_learning_rate == t.learning_rate:
+            training["fine_tune_learning_rate"] = None
+        if t.early_stopping is not None and t.early_stopping >= t.epochs - frozen:
+            training["early_stopping"] = None
+        if ":" in self.model:
+            training["dropout"] = None  # a builder has its own
+        return content
 
 
 class CellSpec(Frozen):
@@ -192,4 +216,11 @@ class CellSpec(Frozen):
         """Address in the ledger: what a candidate is called does not matter, what it is does."""
         content = self.model_dump(mode="json")
         del content["candidate"]["id"], content["candidate"]["name"]
+        if self.version > 1:
+            content["candidate"] = self.candidate.deciding()
+            training = content["candidate"]["training"]
+            if training["weights"] not in ("none", "imagenet"):  # their content counts, and how they are read
+                training["weights"] = next(
+                    end for end in (".keras", ".weights.h5", "") if training["weights"].endswith(end)
+                )
         return digest(content)

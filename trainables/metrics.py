@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from sklearn import metrics as sk
 
 #: The metrics in the order of the tables; higher is better except for `brier` and `log_loss`.
@@ -34,13 +35,31 @@ def metric_names(classes: tuple[str, ...]) -> list[str]:
     return [*HEADLINE, *(f"{metric}_{name}" for metric in PER_CLASS for name in classes)]
 
 
+def log_probabilities(logits: NDArray[np.floating[Any]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """log p and log (1 − p) of every class from logits (n, c), exact where p rounds to 0 or 1."""
+    logits = logits.astype(np.float64)
+    total = logsumexp(logits, axis=1, keepdims=True)
+    others = [logsumexp(np.delete(logits, c, axis=1), axis=1) for c in range(logits.shape[1])]
+    return logits - total, np.stack(others, axis=1) - total
+
+
+def log_odds(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """log p / (1 − p) of every class from logits (n, c): ranks as probabilities do, without their ties at 0 and 1."""
+    of, against = log_probabilities(logits)
+    return of - against
+
+
 def score(
-    labels: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]], classes: tuple[str, ...]
+    labels: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    classes: tuple[str, ...],
+    ranks: NDArray[np.floating[Any]] | None = None,
 ) -> dict[str, float]:
     """Every metric of `metric_names(classes)` for one set of images.
 
-    `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. The prediction is the most
-    probable class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area under the
+    `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. `ranks`: what orders the images
+    for `auc` and `average_precision`, shape (n, c); default: the probabilities. The prediction is the most probable
+    class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area under the
     precision-recall curve, `mcc` the multi-class correlation of Gorodkin (2004), `brier` the mean squared distance of
     the probability vector to the truth, halved, so that it lies in [0, 1] and equals Brier's score for two classes.
     Precision of a class that is never predicted is 0, and so is `mcc` where all predictions are the same. Without
@@ -49,12 +68,13 @@ def score(
     n_classes = len(classes)
     if len(labels) == 0 or not np.isfinite(probabilities).all():
         return dict.fromkeys(metric_names(classes), float("nan"))
+    ranks = probabilities if ranks is None else ranks
     predicted = probabilities.argmax(axis=1)
     truth = np.eye(n_classes)[labels]
     confusion = sk.confusion_matrix(labels, predicted, labels=range(n_classes)).astype(float)
     per_class = _per_class(confusion)
     for metric, measure in (("auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
-        per_class[metric] = np.array([_ranked(measure, truth[:, c], probabilities[:, c]) for c in range(n_classes)])
+        per_class[metric] = np.array([_ranked(measure, truth[:, c], ranks[:, c]) for c in range(n_classes)])
     true_class = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1.0)
     scores: dict[str, float] = {
         "accuracy": float(np.mean(predicted == labels)),
@@ -83,6 +103,6 @@ def _per_class(confusion: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]
         }
 
 
-def _ranked(measure: Callable[..., Any], truth: NDArray[np.float64], probability: NDArray[np.floating[Any]]) -> float:
+def _ranked(measure: Callable[..., Any], truth: NDArray[np.float64], ranks: NDArray[np.floating[Any]]) -> float:
     """A ranking metric of one class against the rest; NaN where only one of the two is present."""
-    return float(measure(truth, probability)) if 0 < truth.sum() < len(truth) else float("nan")
+    return float(measure(truth, ranks)) if 0 < truth.sum() < len(truth) else float("nan")

@@ -29,13 +29,16 @@ def fused(model: keras.Model) -> Iterator[None]:
         for layer in batch_normalizations(model)
         if type(layer) is keras.layers.BatchNormalization and not (layer.synchronized or layer.renorm)
     ]
+    before = [vars(layer).get("call") for layer in layers]
     for layer in layers:
         layer.call = _fused_call(layer, layer.call)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, own in zip(layers, before, strict=True):
             del layer.call  # what remains is the method of its class
+            if own is not None:  # or what its author has put in that place
+                layer.call = own
 
 
 def _fused_call(layer: Any, unfused: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:

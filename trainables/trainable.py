@@ -1,7 +1,6 @@
 """The adapter between Ray Tune and a worker: one trial is one cell."""
 
 import socket
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from ray import tune
 
 from trainables.layout import RunLayout
 from trainables.startup import configure_tensorflow
+from trainables.user_code import search_also
 
 _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
 
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell),
-    `deterministic` and `import_path` (where the user's own model builders lie).
+    `deterministic` and `import_path` (where the user's own model builders lie, None where there are none).
 
     The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
     """
@@ -38,7 +38,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         self._start_seconds = time.time() - began
 
     def _start(self, config: dict[str, Any]) -> None:
-        sys.path.insert(0, config["import_path"])
+        if config["import_path"] is not None:
+            search_also(config["import_path"])
         cpus = config["share"]["CPU"]
         configure_tensorflow(int(cpus), config["deterministic"])
         from trainables import worker  # which imports TensorFlow

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables import builders, lite0
+from trainables import builders, lite0, user_code
 from trainables.errors import ModelError, nearest
 from trainables.files import file_digest
 from trainables.weights import copy_by_name, download, is_keras3, lite0_file, load_whole, read_state_dict
@@ -128,14 +128,14 @@ def weights_digest(model: str, weights: str) -> str | None:
 
 
 def builder_digest(model: str, import_path: Path | str | None) -> str | None:
-    """First 16 hex digits of the SHA-256 of the source file of a user's builder; None for a zoo model.
+    """Digest of the source files that decide what a user's builder does; None for a zoo model.
 
-    Raises ModelError if no such file is found with `import_path` first on the path; see `builders.source_digest`.
+    Raises ModelError if the builder's module is not found; see `user_code.source_digest`.
     """
     if model in MODELS:
         return None
     check_model_name(model)
-    return builders.source_digest(model, import_path)[:16]
+    return user_code.source_digest(model, import_path)
 
 
 # --- building ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from trainables.connection import connect
 from trainables.errors import RunFolderError
 from trainables.layout import RunLayout
 from trainables.manifest import Manifest
+from trainables.user_code import folder_that_trained
 from xai.export import export
 from xai.heatmaps import Heatmaps, write_shard
 from xai.pages import Style, write_overlays, write_pages
@@ -24,6 +25,9 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
     """
     layout = RunLayout(run.absolute())
     entries = chosen_cells(layout, options)
+    for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
+        if ":" in spec.candidate.model:
+            folder_that_trained(layout, spec)  # raises where the cells could not be opened
     lock = FileLock(layout.xai_lock, timeout=0)
     try:
         lock.acquire()
@@ -36,8 +40,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
         work = missing(layout, wanted)
         say(f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of them already done")
         with connect(address) as nodes:
-            import_path = Path.cwd()  # where layers of the user's own are looked for
-            outcomes = export(layout, work, nodes, import_path, say) if work else []
+            outcomes = export(layout, work, nodes, say) if work else []
             _write_skipped(layout)
             failures = [outcome.failure for outcome in outcomes if outcome.failure]
             for failure in sorted(set(failures)):
@@ -46,7 +49,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             say(f"maps    {maps} new, {errors} images without")
             gpus = any(node["gpus"] for node in nodes)
             heatmaps = Heatmaps(layout)
-            save_table(layout, "sanity", randomise(layout, entries, options.methods, options.layers, gpus, import_path))
+            save_table(layout, "sanity", randomise(layout, entries, options.methods, options.layers, gpus))
             if style.overlays:
                 say(f"overlay {write_overlays(layout, heatmaps, style)} pictures below {layout.overlays}")
         summary, folds = summarise(heatmaps)

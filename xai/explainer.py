@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from trainables.architecture import Architecture
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
+from trainables.opening import open_model
 from trainables.parts import softmax
 from xai.classifier import Classifier
 from xai.heatmaps import pack, write_shard
@@ -58,7 +59,8 @@ class Explainer:
         """The cell's model with the weights that it has on disk."""
         place = Architecture.of(entry.spec).key, layer
         if place not in self._classifiers:
-            self._classifiers = {place: Classifier.load(entry.model_path, None if layer in (AUTO, "input") else layer)}
+            model = open_model(self._layout, entry)
+            self._classifiers = {place: Classifier(model, None if layer in (AUTO, "input") else layer)}
         elif self._weights_of.get(place) != entry.spec.key:
             self._classifiers[place].model.load_weights(entry.model_path)
         self._weights_of = {place: entry.spec.key}

@@ -1,7 +1,6 @@
 """The batch job: missing shards as a Ray Data stream through a pool of actors, each with its models open."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,8 +24,7 @@ class Outcome(NamedTuple):
 class ExplainActor:
     """A worker of the pool: one row in is a piece of work, shards of one cell; one row out per shard."""
 
-    def __init__(self, run: str, import_path: str, cpus: int) -> None:
-        sys.path.insert(0, import_path)
+    def __init__(self, run: str, cpus: int) -> None:
         configure_tensorflow(cpus)
         from xai.explainer import Explainer
 
@@ -47,7 +45,6 @@ def export(
     layout: RunLayout,
     wanted: Sequence[Shard],
     nodes: Sequence[dict[str, Any]],
-    import_path: Path,
     say: Callable[[str], None],
 ) -> list[Outcome]:
     """Make these shards on the cluster that Ray is connected to; `say` gets a line of progress every few seconds.
@@ -68,7 +65,7 @@ def export(
     items = [{"piece": [shard.model_dump_json() for shard in piece]} for piece in work]
     results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ExplainActor,
-        fn_constructor_args=(str(layout.root), str(import_path), 1),
+        fn_constructor_args=(str(layout.root), 1),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(slots, len(items))),
         num_gpus=1 if gpus else 0,

@@ -1,6 +1,5 @@
 """The sanity check of each candidate and method, as tasks on the cluster: one cell of the candidate, some images."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ _MOST_PASSES = 100  # per image: methods that cost more would take hours
 _SEED = 0
 
 
-def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str], layers: Sequence[str], gpus: bool,
-              import_path: Path) -> pd.DataFrame:  # fmt: skip
+def randomise(
+    layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str], layers: Sequence[str], gpus: bool
+) -> pd.DataFrame:
     """The sanity table: what it holds of these models already, and what it lacked. Methods of many passes are left out.
 
     One row per candidate, method, layer and stage; columns as in `summary`.
@@ -36,16 +36,15 @@ def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str
         for name in methods:
             for layer in layers if method_named(name).layered else ("input",):
                 if method_named(name).passes <= _MOST_PASSES and (entry.spec.key, name, layer) not in done:
-                    running.append(task.remote(str(layout.root), entry.spec.key, name, layer, str(import_path)))
+                    running.append(task.remote(str(layout.root), entry.spec.key, name, layer))
     rows = [row for found in ray.get(running) for row in found]
     keys = {entry.spec.key for entry in entries}
     table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
     return table[table["key"].isin(keys)].reset_index(drop=True) if len(table) else table
 
 
-def _check(run: str, key: str, name: str, layer: str, import_path: str) -> list[dict[str, Any]]:
+def _check(run: str, key: str, name: str, layer: str) -> list[dict[str, Any]]:
     """Runs in a Ray worker."""
-    sys.path.insert(0, import_path)
     configure_tensorflow(1)
     from xai.explainer import Explainer
     from xai.heat import evidence

@@ -176,7 +176,7 @@ VALUES = {
     "empty inner grid": (put("candidates.0.augmentation", {"flip": []}), "candidates[0].augmentation.flip must list"),
     "the same candidate twice": (
         put("candidates", [{"model": "TinyCNN", "name": "a"}, {"model": "TinyCNN", "image_size": 64, "name": "b"}]),
-        "candidates 'a' and 'b' are the same: remove one",
+        "candidates 'a' and 'b' are the same, they would train identically: remove one",
     ),
     "the same value twice in a grid": (put("candidates.0.epochs", [2, 2]), "are the same"),
     "the same name twice": (

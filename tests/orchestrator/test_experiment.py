@@ -105,10 +105,31 @@ OTHER = {
 @pytest.mark.parametrize("field", Training.model_fields)
 def test_every_training_field_can_be_overridden(field: str) -> None:
     first = json.dumps({"model": "DenseNet121", field: OTHER[field]})
-    experiment = parse(f"[{first}, {{model: DenseNet121}}]", "training: {epochs: 11, learning_rate: 0.01}")
+    experiment = parse(
+        f"[{first}, {{model: DenseNet121}}]", "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1}"
+    )
     changed, default = (c.training.model_dump() for c in experiment.candidates)
     assert changed.pop(field) == OTHER[field] != default.pop(field)
     assert changed == default
+
+
+@pytest.mark.parametrize(
+    ("stated", "values"),
+    [
+        ("[[8, 16]]", [[8, 16]]),
+        ("[[8, 16], [16, 32]]", [[8, 16], [16, 32]]),
+        ("[8, [8, 16]]", [8, [8, 16]]),
+        ("[[]]", [[]]),
+        ("[[[1, 2], [3]], [[1], [2, 3]]]", [[[1, 2], [3]], [[1], [2, 3]]]),
+        ("[[a, null, true, 1.5]]", [["a", None, True, 1.5]]),
+    ],
+)
+def test_a_list_in_a_list_is_a_value_for_a_builder(stated: str, values: list[object]) -> None:
+    experiment = parse(f"[{{model: 'm:b', image_size: 32, arguments: {{filters: {stated}, kind: x}}}}]")
+    assert [c.arguments["filters"] for c in experiment.candidates] == values
+    again = parse_experiment(experiment.to_yaml(), "again", FOLDER)
+    assert again.hash == experiment.hash
+    assert [c.arguments for c in again.candidates] == [c.arguments for c in experiment.candidates]
 
 
 # --- what is equal and what is not ------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from trainables.config import Augmentation, Candidate, CellSpec, Training
+from trainables.config import Augmentation, Candidate, CellSpec, Training, digest
 from trainables.errors import RunFolderError
 from trainables.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
 
@@ -253,7 +253,9 @@ def test_every_other_field_of_a_candidate_does(field: str) -> None:
 
 @pytest.mark.parametrize("field", [name for name in Training.model_fields if name != "augmentation"])
 def test_every_training_field_does(field: str) -> None:
-    assert with_candidate(training=Training(**{field: OTHER_TRAINING[field]})).key != SPEC.key
+    base = {"frozen_epochs": 2}  # without a frozen phase fine_tune_learning_rate decides nothing
+    other = with_candidate(training=Training(**{**base, field: OTHER_TRAINING[field]}))
+    assert other.key != with_candidate(training=Training(**base)).key
 
 
 @pytest.mark.parametrize("field", Augmentation.model_fields)
@@ -330,3 +332,52 @@ def test_nothing_is_pickled() -> None:
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 assert isinstance(node.value, ast.Constant), path
                 assert node.value.value is False, path
+
+
+# --- what decides nothing ---------------------------------------------------------------------------------------------
+
+
+def key_of(model: str = "TinyCNN", **training: Any) -> str:
+    candidate = Candidate(id="c", name="C", model=model, image_size=32, training=Training(epochs=6, **training))
+    return changed(candidate=candidate).key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"fine_tune_learning_rate": 0.1}, {}),
+        ({"fine_tune_learning_rate": 0.1, "frozen_epochs": 6}, {"frozen_epochs": 6}),
+        ({"fine_tune_learning_rate": 2e-4, "frozen_epochs": 2}, {"frozen_epochs": 2}),
+        ({"frozen_epochs": 9}, {"frozen_epochs": 6}),
+        ({"early_stopping": 6}, {"early_stopping": None}),
+        ({"early_stopping": 4, "frozen_epochs": 2}, {"early_stopping": None, "frozen_epochs": 2}),
+        ({"weights": "/here/a.weights.h5"}, {"weights": "/there/b.weights.h5"}),
+        ({"model": "m:b", "dropout": 0.5}, {"model": "m:b"}),
+    ],
+)
+def test_what_decides_nothing_does_not_count(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert key_of(**one) == key_of(**other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"fine_tune_learning_rate": 0.1, "frozen_epochs": 2}, {"frozen_epochs": 2}),
+        ({"frozen_epochs": 5}, {"frozen_epochs": 6}),
+        ({"early_stopping": 5}, {"early_stopping": None}),
+        ({"early_stopping": 3, "frozen_epochs": 2}, {"early_stopping": None, "frozen_epochs": 2}),
+        ({"weights": "a.weights.h5"}, {"weights": "a.h5"}),
+        ({"weights": "a.keras"}, {"weights": "none"}),
+        ({"dropout": 0.5}, {}),
+    ],
+)
+def test_what_decides_counts(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert key_of(**one) != key_of(**other)
+
+
+def test_entries_of_the_version_before_are_found_where_they_lie(tmp_path: Path) -> None:
+    old = changed(version=1, candidate=SPEC.candidate.model_copy(update={"training": Training(early_stopping=99)}))
+    content = old.model_dump(mode="json")
+    del content["candidate"]["id"], content["candidate"]["name"]
+    assert finished(tmp_path, old).folder.name == digest(content)
+    assert read_entry(tmp_path / old.key).state().state == "done"

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn import metrics as sk
 
-from trainables.metrics import HEADLINE, PER_CLASS, metric_names, score
+from trainables.metrics import HEADLINE, PER_CLASS, log_odds, metric_names, score
 
 
 def probabilities(*of_second: float) -> NDArray[np.float64]:
@@ -171,3 +171,22 @@ def test_results_are_plain_floats() -> None:
     assert {
         type(value) for value in score(labels.astype(np.int32), p.astype(np.float32), ("a", "b", "c")).values()
     } == {float}
+
+
+def test_saturated_probabilities_rank_by_their_logits() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 200)
+    logits = np.column_stack([np.zeros(400), 60 + 8 * rng.normal(size=400) + 4 * labels])
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    found = score(labels, p, ("a", "b"), log_odds(logits))
+    expected = sk.roc_auc_score(labels, logits[:, 1])
+    assert [found["auc"], found["auc_a"], found["auc_b"]] == pytest.approx([expected] * 3, abs=1e-12)
+    assert score(labels, p, ("a", "b"))["auc_b"] < expected - 0.01  # all of them round to 1
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_log_odds_are_those_of_the_probabilities(classes: int) -> None:
+    logits = np.random.default_rng(classes).normal(size=(20, classes))
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(log_odds(logits), np.log(p / (1 - p)), rtol=1e-9)

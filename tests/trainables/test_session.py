@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from trainables import user_code
 from trainables.architecture import Architecture
 from trainables.config import Augmentation
 from trainables.session import Session
@@ -70,3 +71,85 @@ def test_a_saved_bfloat16_model_gives_its_session_s_probabilities(tmp_path: obje
     expected = np.exp(session.logits(PIXELS).numpy())
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(model(PIXELS.astype(np.float32), training=False), expected, atol=1e-6)
+
+
+# --- head-only epochs -------------------------------------------------------------------------------------------------
+
+HEADS = """
+import keras
+from keras import layers
+
+def trunk(image):
+    x = layers.Conv2D(4, 3, 2, name="low")(layers.Rescaling(1 / 255)(image))
+    x = layers.BatchNormalization(name="low_norm")(x)
+    x = layers.SpatialDropout2D(0.5)(x)
+    return layers.Conv2D(4, 3, 2, activation="relu", name="high")(x)
+
+def nested(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    base = keras.Model(image, trunk(image), name="base")
+    for name in ("low", "low_norm"):
+        base.get_layer(name).trainable = False
+    image = keras.Input(input_shape)
+    return keras.Model(image, layers.Dense(n_classes, name="mine")(layers.GlobalAveragePooling2D()(base(image))))
+
+def named(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    x = layers.Dense(n_classes, name="mine")(layers.GlobalAveragePooling2D()(trunk(image)))
+    return keras.Model(image, layers.Activation("linear", name="logits")(x))
+
+def wrapped(input_shape, n_classes):
+    return keras.Sequential([keras.Input(input_shape), named(input_shape, n_classes)])
+
+def nested_head(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    x = layers.GlobalAveragePooling2D()(trunk(image))
+    head = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="mine_too"), layers.Dense(n_classes, name="mine")])
+    return keras.Model(image, head(x))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def heads(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "head_models.py").write_text(HEADS)
+    user_code.search_also(folder)
+
+
+def moved(session: Session, head_only: bool) -> set[str]:
+    """The layers whose weights change in two steps."""
+    before = session.weights()
+    for _ in range(2):
+        session.train_step(PIXELS, LABELS, np.ones(16, np.float32), head_only)
+    variables = zip(session.model.weights, before, strict=True)
+    return {variable.path.split("/")[-2] for variable, value in variables if not np.array_equal(variable, value)}
+
+
+@pytest.mark.parametrize("name", ["nested", "named", "wrapped", "nested_head"])
+def test_head_only_steps_train_the_head_and_leave_the_rest_as_at_inference(name: str) -> None:
+    session = Session(PLAIN.model_copy(update={"model": f"head_models:{name}"}), 0)
+    flags = {layer.name: layer.trainable for layer in session.model._flatten_layers()}
+    session.reset(0)
+    session.set_learning_rate(0.0)
+    weights = np.ones(16, np.float32)
+    # Nothing random is left in the backbone, and its normalisation is the one of inference.
+    same = {float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(3)}
+    logits = session.logits(PIXELS).numpy()
+    expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), LABELS]
+    assert list(same) == pytest.approx([expected.sum()], rel=1e-5)
+    session.set_learning_rate(1e-2)
+    assert moved(session, True) == ({"mine", "mine_too"} if name == "nested_head" else {"mine"})
+    released = moved(session, False)
+    assert {"mine", "high"} <= released
+    assert ("low_norm" in released) == ("low" in released) == (name != "nested")  # its author has frozen them
+    assert {layer.name: layer.trainable for layer in session.model._flatten_layers()} == flags
+    session.reset(0)
+    again = {float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(1)}
+    assert again == same
+
+
+def test_a_session_without_head_only_epochs_keeps_no_optimizer_for_them() -> None:
+    both, one = (Session(PLAIN.model_copy(update={"frozen_phase": phase}), 0) for phase in (True, False))
+    assert len(both.state()) > len(one.state())
+    assert both.fits(both.state())
+    assert not one.fits(both.state())

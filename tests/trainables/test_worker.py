@@ -188,3 +188,13 @@ def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -
     assert state.state == "failed"
     assert "diverged" in state.reason
     assert "Traceback" in state.traceback
+
+
+def test_patience_begins_when_the_backbone_is_released(spots: Path, tmp_path: Path) -> None:
+    text = EXPERIMENT.replace("early_stopping: 3", "early_stopping: 1")
+    entry = prepared_run(tmp_path, spots, training="frozen_epochs: 4", rate=1e-9, text=text)["plain", 0]
+    work(tmp_path, [entry])
+    epochs, state = entry.epochs(), entry.state()
+    assert state.best_epoch is not None
+    assert len(epochs) == min(6, max(state.best_epoch, 4) + 1)
+    assert epochs["validation_loss"][:4].nunique() == 1  # nothing improves while so small a step trains the head alone

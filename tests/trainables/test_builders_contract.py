@@ -1,0 +1,207 @@
+"""A builder's model is refused before anything trains where it gives no logits or could not be opened again."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from trainables import builders, contract, user_code
+from trainables.errors import ModelError
+
+SHAPE = (16, 16, 1)
+
+MODULE = """
+import keras
+from keras import layers, ops
+from contract_parts import Scale, Packed
+
+def trunk(shape):
+    image = keras.Input(shape)
+    x = layers.Conv2D(4, 3, activation="relu")(layers.Rescaling(1 / 255)(image))
+    return image, layers.GlobalAveragePooling2D()(x)
+
+def ends(make):
+    def build(input_shape, n_classes):
+        image, x = trunk(input_shape)
+        return keras.Model(image, make(x, n_classes))
+    return build
+
+class Squash(layers.Layer):
+    def __init__(self, units, **others):
+        super().__init__(**others)
+        self.units = units
+        self.dense = layers.Dense(units)
+    def call(self, x):
+        return ops.sigmoid(self.dense(x))
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+class Forgetful(layers.Layer):
+    def __init__(self, by=1.0, **others):
+        super().__init__(**others)
+        self.by = by
+    def call(self, x):
+        return x * self.by
+    def get_config(self):
+        return super().get_config()
+
+class Unsavable(layers.Layer):
+    def __init__(self, block, **others):
+        super().__init__(**others)
+        self.block = block
+    def call(self, x):
+        return x * 2.0
+
+class Plain(keras.Model):
+    def __init__(self, units):
+        super().__init__()
+        self.pool, self.dense = layers.GlobalAveragePooling2D(), layers.Dense(units)
+    def call(self, x):
+        return self.dense(self.pool(x))
+
+@keras.saving.register_keras_serializable("mine")
+class Registered(layers.Layer):
+    def call(self, x):
+        return x * 2.0
+
+def swoosh(x):
+    return x * ops.sigmoid(x)
+
+def local(x, n):
+    class Inner(layers.Layer):
+        def call(self, x):
+            return x * 2.0
+    return layers.Dense(n)(Inner()(x))
+
+def nested_sigmoid(x, n):
+    inside = keras.Input(x.shape[1:])
+    return keras.Model(inside, layers.Dense(n, activation="sigmoid")(inside))(x)
+
+def sequential_relu(x, n):
+    return layers.Dropout(0.1)(keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(n), layers.ReLU()])(x))
+
+def handed_through(x, n):
+    inside = keras.Input((n,))
+    return keras.Model(inside, layers.Dropout(0.1)(inside))(layers.Dense(n, activation="tanh")(x))
+
+dense_sigmoid = ends(lambda x, n: layers.Dense(n, activation="sigmoid")(x))
+dense_gelu = ends(lambda x, n: layers.Dense(n, activation=keras.activations.gelu)(x))
+own_function = ends(lambda x, n: layers.Dense(n, activation=swoosh)(x))
+activation_layer = ends(lambda x, n: layers.Activation("tanh")(layers.Dense(n)(x)))
+leaky = ends(lambda x, n: layers.LeakyReLU()(layers.Dense(n)(x)))
+operation = ends(lambda x, n: ops.softmax(layers.Dense(n)(x)))
+operation_then_sum = ends(lambda x, n: 2.0 * ops.tanh(layers.Dense(n)(x)) + 1.0)
+clipped = ends(lambda x, n: ops.maximum(layers.Dense(n)(x), 0.0))
+mean_of_softmaxes = ends(lambda x, n: layers.Average()([layers.Dense(n, "softmax")(x), layers.Dense(n, "softmax")(x)]))
+nested = ends(nested_sigmoid)
+sequential = ends(sequential_relu)
+through_nested = ends(handed_through)
+wrapped = ends(lambda x, n: layers.SpectralNormalization(layers.Dense(n, activation="softmax"))(x))
+squashed_inside = ends(lambda x, n: Squash(n)(x))
+two_outputs = ends(lambda x, n: [layers.Dense(n)(x), layers.Dense(1)(x)])
+dictionary = ends(lambda x, n: {"logits": layers.Dense(n)(x)})
+python_lambda = ends(lambda x, n: layers.Dense(n)(layers.Lambda(lambda t: t * 2.0)(x)))
+local_class = ends(local)
+forgetful = ends(lambda x, n: layers.Dense(n)(Forgetful(3.0)(x)))
+unsavable = ends(lambda x, n: layers.Dense(n)(Unsavable(object())(x)))
+
+def subclassed(input_shape, n_classes):
+    model = Plain(n_classes)
+    model(ops.zeros((1, *input_shape)))
+    return model
+
+def unbuilt(input_shape, n_classes):
+    return keras.Sequential([layers.Flatten(), layers.Dense(n_classes)])
+
+plain = ends(lambda x, n: layers.Dense(n)(x))
+zeros = ends(lambda x, n: layers.Dense(n, kernel_initializer="zeros")(x))
+linear = ends(lambda x, n: layers.Activation("linear", dtype="float32")(layers.Dense(n)(x)))
+gated = ends(lambda x, n: layers.Dense(n)(x) * layers.Dense(n, activation="sigmoid")(x))
+residual = ends(lambda x, n: layers.Dense(n)(x) + layers.Dense(n, activation="relu")(x))
+normalised = ends(lambda x, n: layers.BatchNormalization()(layers.Dense(n)(x)))
+temperature = ends(lambda x, n: layers.Dense(n)(x) / 2.0)
+own_layer = ends(lambda x, n: layers.Dense(n)(Scale(3.0)(x)))
+packed_layer = ends(lambda x, n: layers.Dense(n)(Packed()(x)))
+registered = ends(lambda x, n: layers.Dense(n)(Registered()(x)))
+own_activation = ends(lambda x, n: layers.Dense(n)(layers.Dense(4, activation=swoosh)(x)))
+
+def fully_convolutional(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(n_classes, 3)(image)))
+"""
+
+PARTS = """
+import keras
+class Scale(keras.layers.Layer):
+    def __init__(self, by, **others):
+        super().__init__(**others)
+        self.by = by
+    def call(self, x):
+        return x * self.by
+    def get_config(self):
+        return {**super().get_config(), "by": self.by}
+class Packed(Scale):
+    def __init__(self, by=2.0, **others):
+        super().__init__(by, **others)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("contract")
+    (folder / "contract_models.py").write_text(MODULE)
+    (folder / "contract_parts.py").write_text(PARTS)
+    user_code.search_also(folder)
+    yield
+    sys.path.remove(str(folder))
+    user_code._folders.remove(str(folder))
+
+
+def built(name: str) -> None:
+    model = f"contract_models:{name}"
+    contract.check_before_training(model, builders.build(model, SHAPE, 3, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("dense_sigmoid", r"has passed through sigmoid; return logits \(drop the sigmoid\)"),
+        ("dense_gelu", "through gelu"),
+        ("own_function", "through swoosh"),
+        ("activation_layer", "through tanh"),
+        ("leaky", "through leakyrelu"),
+        ("operation", r"returns probabilities; return logits \(drop the softmax\)"),
+        ("operation_then_sum", "through tanh"),
+        ("clipped", "through maximum"),
+        ("mean_of_softmaxes", "returns probabilities"),
+        ("nested", "through sigmoid"),
+        ("sequential", "through relu"),
+        ("through_nested", "through tanh"),
+        ("wrapped", "returns probabilities"),
+        ("squashed_inside", "from 0 to 1 whatever the weights of its last layer"),
+        ("two_outputs", "one output of shape"),
+        ("dictionary", "one output, got a dictionary"),
+        ("subclassed", "must return a functional or Sequential keras.Model, got the subclassed model Plain"),
+        ("unbuilt", "begin it with keras.Input"),
+        ("python_lambda", "cannot be saved and opened again.*Lambda"),
+        ("local_class", "layer Inner, which is defined inside a function"),
+        ("forgetful", "gives other outputs once it has been saved and opened again"),
+        ("unsavable", "cannot be saved and opened again"),
+    ],
+)
+def test_what_is_no_logit_or_cannot_be_opened_is_one_line(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        built(name)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"contract_models:{name} ")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain", "zeros", "linear", "gated", "residual", "normalised", "temperature", "own_layer", "packed_layer",
+        "registered", "own_activation", "fully_convolutional",
+    ],
+)  # fmt: skip
+def test_what_gives_logits_and_can_be_opened_is_taken(name: str) -> None:
+    built(name)

@@ -1,0 +1,56 @@
+"""The models of finished cells as users get them: with a softmax on top, opened again in Keras's safe mode."""
+
+import sys
+from inspect import isfunction
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from trainables import user_code
+from trainables.errors import ModelError
+from trainables.layout import RunLayout
+from trainables.ledger import Entry
+from trainables.weights import one_line
+
+
+def with_softmax(model: keras.Model) -> keras.Model:
+    """A model from raw pixels to logits, with a softmax on top that shares its weights."""
+    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(model.outputs[0])
+    return keras.Model(model.inputs, probabilities)
+
+
+def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
+    """The model of a done cell: raw pixels 0 to 255 in, class probabilities out.
+
+    No code is run for a model of the zoo. For a builder's, its module is imported: from the experiment's folder, else
+    from the current one, and only where it says what it said when the cell was trained. Raises ModelError.
+    """
+    spec = entry.spec
+    if ":" in spec.candidate.model:
+        user_code.search_also(user_code.folder_that_trained(layout, spec))
+    try:
+        return load(entry.model_path, spec.candidate.model)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{str(entry.model_path)!r} cannot be opened as a Keras model (candidate {spec.candidate.name!r}): "
+            f"{one_line(error)}"
+        ) from error
+
+
+def load(path: Path, model: str) -> keras.Model:
+    """Open a `.keras` file; `model` is the candidate's: a builder's module is imported for its layers."""
+    objects = _own_objects(model) if ":" in model else None
+    return keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=True)
+
+
+def _own_objects(model: str) -> dict[str, Any]:
+    """Every class and function in a builder's modules by its name, as files name them; the builder's own come last."""
+    user_code.import_named(model)
+    names = user_code.watched_files(model, user_code.folder_of(model))
+    modules = [sys.modules[name] for name in reversed(names) if name in sys.modules]
+    values = [value for module in modules for value in vars(module).values()]
+    classes = {value.__name__: value for value in values if isinstance(value, type)}
+    # A function that is called like one of Keras's must not take its place.
+    functions = {f.__name__: f for f in values if isfunction(f) and not hasattr(keras.activations, f.__name__)}
+    return functions | classes
