@@ -7,6 +7,7 @@ fit, they are not the centres of the tiles that the image could be cut into, but
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -92,20 +93,16 @@ def enlarge(maps: NDArray[np.generic], size: tuple[int, int], placement: Placeme
     """
     values: Floats = np.asarray(maps, np.float32)
     height, width = values.shape[-2:]
-    tiles = Placement.tiles(height, width)
-    at = placement or tiles
-    if (height, width) == size and at[:4] == tiles[:4]:
-        return values.copy()
-    low, high, part = _between(size[0], height, at.top, at.step_y)
-    above = values[..., low, :]
-    rows = above + part[:, None] * (values[..., high, :] - above)
-    low, high, part = _between(size[1], width, at.left, at.step_x)
-    before = rows[..., low]
-    return np.asarray(before + part * (rows[..., high] - before), np.float32)
+    if placement is None or placement[:4] == Placement.tiles(height, width)[:4]:
+        flat = values.reshape(-1, height, width)
+        resized = [cv2.resize(one, size[::-1], interpolation=cv2.INTER_LINEAR) for one in flat]
+        return np.array(resized, np.float32).reshape(*values.shape[:-2], *size)
+    down = _shares(size[0], height, placement.top, placement.step_y)
+    across = _shares(size[1], width, placement.left, placement.step_x)
+    return np.asarray(down @ values @ across.T, np.float32)
 
 
-def _between(pixels: int, cells: int, start: float, step: float) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """For each pixel along an edge, the cells that it lies between, and how far from the first to the second."""
+def _shares(pixels: int, cells: int, start: float, step: float) -> Floats:
+    """What each cell along an edge gives to each pixel: (pixels, cells), bilinear."""
     place = np.clip(((np.arange(pixels) + 0.5) / pixels - start) / step, 0, cells - 1)
-    low = np.floor(place).astype(np.intp)
-    return low, np.minimum(low + 1, cells - 1), (place - low).astype(np.float32)
+    return np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0).astype(np.float32)
