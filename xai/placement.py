@@ -105,4 +105,4 @@ def enlarge(maps: NDArray[np.generic], size: tuple[int, int], placement: Placeme
 def _shares(pixels: int, cells: int, start: float, step: float) -> Floats:
     """What each cell along an edge gives to each pixel: (pixels, cells), bilinear."""
     place = np.clip(((np.arange(pixels) + 0.5) / pixels - start) / step, 0, cells - 1)
-    return np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0).astype(np.float32)
+    return np.asarray(np.maximum(1 - np.abs(place[:, None] - np.arange(cells)), 0), np.float32)

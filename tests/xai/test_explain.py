@@ -163,7 +163,8 @@ import keras
 
 def flat(input_shape, n_classes):
     layers = keras.layers
-    return keras.Sequential([keras.Input(input_shape), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(n_classes)])
+    chain = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(n_classes)]
+    return keras.Sequential([keras.Input(input_shape), *chain])
 """
 
 
