@@ -20,6 +20,7 @@ from xai.classifier import Classifier
 from xai.heatmaps import pack, write_shard
 from xai.images import Images
 from xai.methods import Method, method_named
+from xai.placement import Placement
 from xai.scores import agreement_scores, faithfulness_scores
 from xai.work import AUTO, Shard
 
@@ -88,6 +89,7 @@ class Explainer:
             "layer": classifier.layer if method.layered else "input",
             "model_hash": shard.model_hash,
         }
+        placement = classifier.placement if method.layered else None
         rows = []
         for position, image in enumerate(names):
             facts = predictions.iloc[position]
@@ -98,7 +100,7 @@ class Explainer:
             for target, heat in _once(targets[position], maps[position]):
                 name = spec.classes[target]
                 of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
-                rows.append(one | of_class | _packed(heat) | {"_heat": heat, "_position": position})
+                rows.append(one | of_class | _packed(heat, placement) | {"_heat": heat, "_position": position})
         self._judge(rows, pixels, shard, method, classifier, index)
         return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
 
@@ -112,12 +114,13 @@ class Explainer:
         index: dict[str, int],
     ) -> None:
         """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them."""
+        placement = classifier.placement if method.layered else None
         mapped = [row for row in rows if "_heat" in row and row.get("error") is None]
         seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
         if seen:
             masks = self._images.masks([row["image"] for row in seen], pixels.shape[1])
             heats = np.stack([row["_heat"] for row in seen])
-            _spread(seen, agreement_scores(heats, method.positive, masks, pixels.shape[1]))
+            _spread(seen, agreement_scores(heats, method.positive, masks, pixels.shape[1], placement))
         judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
         if judged:
             chosen = pixels[[row["_position"] for row in judged]]
@@ -127,7 +130,7 @@ class Explainer:
             def predict(images: NDArray[Any]) -> NDArray[Any]:
                 return softmax(classifier.logits(images))
 
-            _spread(judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED))
+            _spread(judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, placement))
 
 
 def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
@@ -135,8 +138,8 @@ def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[i
     return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
 
 
-def _packed(heat: NDArray[np.float32]) -> dict[str, Any]:
-    return pack(heat) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+def _packed(heat: NDArray[np.float32], placement: Placement | None) -> dict[str, Any]:
+    return pack(heat, placement) if np.isfinite(heat).all() else {"error": "the map is not finite"}
 
 
 def _spread(rows: list[dict[str, Any]], columns: dict[str, NDArray[Any]]) -> None:

@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from xai import agreement
 from xai.faithfulness import Predict, faithfulness
 from xai.heat import Bools, Floats, evidence, upsample
+from xai.placement import Placement
 
 Columns = dict[str, NDArray[Any]]
 
 
-def agreement_scores(maps: Floats, positive: bool, masks: dict[str, Bools], size: int) -> Columns:
-    """Scores (n,) of maps (n, h, w) against the anatomy and every mask, (n, size, size)."""
-    heat = upsample(evidence(maps, positive), size)
+def agreement_scores(
+    maps: Floats, positive: bool, masks: dict[str, Bools], size: int, placement: Placement | None = None
+) -> Columns:
+    """Scores (n,) of maps (n, h, w), cells at `placement`, against the anatomy and every mask, (n, size, size)."""
+    heat = upsample(evidence(maps, positive), size, placement)
     found: Columns = dict(agreement.shortcuts(heat, masks.get("lungs")))
     for name, mask in masks.items():
         found |= {f"{name}_{score}": values for score, values in agreement.localisation(heat, mask).items()}
@@ -26,8 +29,14 @@ def agreement_scores(maps: Floats, positive: bool, masks: dict[str, Bools], size
 
 
 def faithfulness_scores(
-    predict: Predict, images: NDArray[Any], maps: Floats, positive: bool, targets: NDArray[Any], seed: int
+    predict: Predict,
+    images: NDArray[Any],
+    maps: Floats,
+    positive: bool,
+    targets: NDArray[Any],
+    seed: int,
+    placement: Placement | None = None,
 ) -> Columns:
     """Scores (n,) and curves (n, steps + 1) of one map per image."""
-    judged = faithfulness(predict, images, maps, positive, targets, seed)
+    judged = faithfulness(predict, images, maps, positive, targets, seed, placement=placement)
     return dict(judged.scores) | {f"{name}_curve": values for name, values in judged.curves.items()}

@@ -15,7 +15,7 @@ from xai.heatmaps import shard_digest
 from xai.methods import method_named
 
 #: Raise when the same shard would hold other numbers than before.
-VERSION = 1
+VERSION = 2
 
 IMAGES_PER_SHARD = 256
 #: The layer that leads into the pooling, wherever it is.

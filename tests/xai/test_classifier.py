@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras.layers import Dense
 
 from tests.xai.planted import images, pooled
 from trainables import zoo
 from trainables.errors import ModelError
 from xai import cam
 from xai.classifier import Classifier
+from xai.methods import METHODS
 
 FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0", "ConvNeXtTiny")
 ZOO = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in zoo.MODELS]
@@ -232,6 +234,88 @@ def test_an_early_layer_with_a_way_around_it() -> None:
         Classifier(model, layer="erly")
 
 
+class Cosine(Dense):
+    """A dense layer's heir that does something else with its kernel."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        import keras
+
+        return keras.ops.tanh(keras.ops.matmul(inputs, self.kernel)) + self.bias
+
+
+def ended(*head: Any) -> tuple[Any, Any]:
+    """A model that ends in a pooled head, and the head."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((16, 16, 1))
+    x = layers.Conv2D(4, 3, activation="relu", name="map")(layers.Rescaling(1 / 255)(image))
+    features = x
+    for layer in (layers.GlobalAveragePooling2D(), *head):
+        x = layer(x)
+    model = keras.Model(image, x)
+    rng = np.random.default_rng(2)
+    model.set_weights([2 * rng.normal(size=weight.shape) for weight in model.get_weights()])
+    return model, features
+
+
+def heads() -> dict[str, tuple[list[Any], int, bool]]:
+    """Layers of a head, how many of them make the logits, and whether these are linear."""
+    import keras
+    from keras import layers
+
+    ops, cast = keras.ops, layers.Activation("linear", dtype="float32")
+    return {
+        "sigmoid": ([Dense(N, activation="sigmoid"), layers.Softmax()], 1, False),
+        "tanh": ([Dense(N, activation="tanh"), layers.Softmax()], 1, False),
+        "relu without a softmax": ([Dense(N, activation="relu")], 1, False),
+        "an activation that is a layer": ([Dense(N, activation=layers.LeakyReLU()), layers.Softmax()], 1, False),
+        "sigmoids that a softmax takes for logits": (
+            [Dense(N), layers.Activation("sigmoid"), layers.Softmax()],
+            2,
+            False,
+        ),
+        "sigmoids of their own": ([Dense(N), ops.sigmoid], 1, True),
+        "a linear activation": ([Dense(N), layers.Activation("linear"), layers.Softmax()], 1, True),
+        "probabilities handed on": ([Dense(N), layers.Softmax(), layers.Identity(), cast], 1, True),
+        "log softmax": ([Dense(N), ops.log_softmax], 1, True),
+        "log softmax under a softmax": ([Dense(N), layers.Activation("log_softmax"), layers.Softmax()], 1, True),
+        "a temperature": ([Dense(N), layers.Rescaling(0.5), layers.Softmax()], 2, False),
+        "an heir of the dense layer": ([Cosine(N), layers.Softmax()], 1, False),
+        "normalised": ([layers.LayerNormalization(), Dense(N), layers.Softmax()], 2, False),
+    }
+
+
+@pytest.mark.parametrize("name", heads())
+def test_the_closed_form_is_used_under_a_linear_head_only(name: str) -> None:
+    import keras
+
+    head, count, linear = heads()[name]
+    model, features = ended(*head)
+    x = keras.layers.GlobalAveragePooling2D()(features)
+    for layer in head[:count]:
+        x = layer(x)
+    classifier = Classifier(model)
+    assert classifier.analytic == linear
+    assert_equals_tape(classifier, *split(model, features, x), images(2, 16))
+
+
+def test_probabilities_whose_logits_are_hidden_are_refused() -> None:
+    from keras import layers
+
+    for layer in (
+        Dense(N, activation="softmax"),
+        Dense(N, activation=layers.Softmax()),
+        Dense(N, activation="sigmoid"),
+    ):
+        model, _ = ended(layer)
+        with pytest.raises(ModelError, match="logits"):
+            Classifier(model)
+    model, _ = ended(Dense(N), layers.Reshape((N, 1)), layers.Softmax(axis=1), layers.Flatten())
+    with pytest.raises(ModelError, match="returns probabilities"):
+        Classifier(model)
+
+
 def test_half_precision_gives_full_precision_maps() -> None:
     import keras
 
@@ -320,12 +404,7 @@ def test_models_that_cannot_be_explained_say_why_in_one_line() -> None:
     import keras
     from keras import layers
 
-    image = keras.Input((16, 16, 1))
-    left, right = (layers.Conv2D(2, 3, name=name)(image) for name in ("left", "right"))
-    both = layers.Concatenate()([layers.GlobalAveragePooling2D()(side) for side in (left, right)])
     refused = {
-        "no feature map": functional(layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2)),
-        "2 feature maps.*'left'": keras.Model(image, layers.Dense(2)(both)),
         "softmax into a layer of its own": functional(
             layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2, activation="softmax")
         ),
@@ -337,7 +416,29 @@ def test_models_that_cannot_be_explained_say_why_in_one_line() -> None:
         with pytest.raises(ModelError, match=message) as caught:
             Classifier(model)
         assert "\n" not in str(caught.value)
-    assert Classifier(keras.Model(image, layers.Dense(2)(both)), layer="left").layer == "left"
+
+
+def test_a_model_without_a_map_of_its_own_opens_and_only_what_needs_the_map_refuses() -> None:
+    import keras
+    from keras import layers
+
+    image = keras.Input((16, 16, 1))
+    left, right = (layers.Conv2D(2, 3, name=name)(image) for name in ("left", "right"))
+    both = layers.Concatenate()([layers.GlobalAveragePooling2D()(side) for side in (left, right)])
+    branched = keras.Model(image, layers.Dense(2)(both))
+    flat = functional(layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(2))
+    pixels, targets = images(2, 16), np.array([[0], [1]], np.int32)
+    for message, model in {"no feature map": flat, "2 feature maps.*'left'": branched}.items():
+        classifier = Classifier(model)
+        np.testing.assert_allclose(classifier.logits(pixels), model(pixels.astype(np.float32)), rtol=1e-4)
+        assert np.abs(classifier.input_gradients(pixels, targets)).max() > 0
+        for method in METHODS.values():
+            if method.layered:
+                with pytest.raises(ModelError, match=message):
+                    method.explain(classifier, pixels, targets)
+    assert Classifier(branched, layer="left").layer == "left"
+    with pytest.raises(ModelError, match="no layer 'middle'"):
+        Classifier(flat, layer="middle")
 
 
 def test_targets_and_pixels_are_held_to_their_shapes() -> None:

@@ -158,6 +158,43 @@ def test_mistakes_get_one_line(trained: Path, arguments: list[str], message: str
     assert done.stderr.count("\n") == 1
 
 
+FLAT = """
+import keras
+
+def flat(input_shape, n_classes):
+    layers = keras.layers
+    chain = [layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(n_classes)]
+    return keras.Sequential([keras.Input(input_shape), *chain])
+"""
+
+
+@pytest.mark.slow
+def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no_other(tmp_path: Path) -> None:
+    (tmp_path / "flat_model.py").write_text(FLAT)
+    lines = EXPERIMENT.replace("epochs: 12", "epochs: 1").replace(
+        "candidates: [", 'candidates: [{name: flat, model: "flat_model:flat", image_size: 64}, '
+    )
+    (tmp_path / "study.yaml").write_text(lines)
+    run, some = tmp_path / "run", ("--folds", "0", "--split", "test", "--faithfulness", "0", "--no-overlays")
+    done = rayfold("run", tmp_path / "study.yaml", "--run", run)
+    assert done.returncode == 0, done.stderr
+    done = rayfold("explain", run, *some, "--candidates", "flat")
+    assert done.returncode == 1, done.stderr
+    assert "has no feature map" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("nothing is explained in")
+    done = rayfold("explain", run, *some, "--methods", "gradcam,occlusion")
+    assert done.returncode == 1, done.stderr
+    table, heatmaps = pd.read_csv(run / "xai" / "tables" / "summary.csv"), load_run(run).heatmaps.table
+    found = set(heatmaps[["candidate", "method", "placed"]].itertuples(index=False, name=None))
+    names = {name: next(c for c in heatmaps["candidate"].unique() if c.startswith(name)) for name in ("flat", "tiny")}
+    assert found == {
+        (names["flat"], "occlusion", "tiles"),
+        (names["tiny"], "occlusion", "tiles"),
+        (names["tiny"], "gradcam", "field"),
+    }
+    assert set(table[["candidate", "method"]].itertuples(index=False, name=None)) == {row[:2] for row in found}
+
+
 def test_a_folder_that_is_no_run_gets_one_line(tmp_path: Path) -> None:
     done = rayfold("explain", tmp_path)
     assert done.returncode == 2

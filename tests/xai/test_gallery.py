@@ -23,6 +23,7 @@ from trainables.errors import DataError
 from trainables.phantom import draw_phantom
 from xai import render
 from xai.gallery import LARGEST_MAP, write_gallery
+from xai.placement import Placement
 
 OWNED = "document.title='owned'"
 HOSTILE = (
@@ -132,12 +133,16 @@ def test_maps_come_back_from_the_page(tmp_path: Path) -> None:
 
 
 def test_large_maps_are_averaged_down_and_the_page_says_so(tmp_path: Path) -> None:
-    heat = np.zeros((96, 64), np.float16)
+    heat, at = np.zeros((96, 64), np.float16), Placement(0.05, 0.02, 0.01, 0.015, "field")
     heat[:3, :3] = 6
-    page = write(tmp_path, pd.DataFrame([heat_row("a", "Spot", "Spot", 0.8, map=heat.ravel(), height=96, width=64)]))
+    of_map = {"map": heat.ravel(), "height": 96, "width": 64, **at._asdict()}
+    page = write(tmp_path, pd.DataFrame([heat_row("a", "Spot", "Spot", 0.8, **of_map)]))
     row = records(data_of(page))[0]
     assert (row["height"], row["width"]) == (LARGEST_MAP, 21)
     assert row["high"] == pytest.approx(6, rel=0.05)
+    placement = data_of(page)["placements"][row["placement"]]
+    assert placement[2:] == pytest.approx([0.03, 0.015 * 64 / 21])
+    assert placement[:2] == pytest.approx([0.05 + 0.01, 0.02 - 0.0075 + 0.015 * 32 / 21])
     assert any("averaged down" in text for text in page.texts)
     assert not any("averaged down" in text for text in write(tmp_path, table(CASES)).texts)
 
@@ -375,8 +380,16 @@ def test_the_page_draws_what_render_draws(
 ) -> None:
     rng = np.random.default_rng(1)
     heats = (rng.normal(0, 1, (3, 7, 7)) * np.array([1, 0.2, 3])[:, None, None]).astype(np.float16)
+    places = [
+        Placement.tiles(7, 7),
+        Placement(0.14, 0.003, 0.14, 0.14, "field"),
+        Placement(-0.05, 0.2, 0.1, 0.2, "field"),
+    ]
     rows = pd.DataFrame(
-        [heat_row(str(n), "Spot", "Spot", 0.9, map=heat.ravel(), height=7, width=7) for n, heat in enumerate(heats)]
+        [
+            heat_row(str(n), "Spot", "Spot", 0.9, map=heat.ravel(), height=7, width=7, **at._asdict())
+            for n, (heat, at) in enumerate(zip(heats, places, strict=True))
+        ]
     )
     black = np.zeros((256, 256), np.uint8)
     browser.open(write_gallery(tmp_path / "g.html", rows, lambda _: black, "Maps"))
@@ -388,7 +401,9 @@ def test_the_page_draws_what_render_draws(
         pixels_of = "c.getContext('2d').getImageData(0, 0, 256, 256).data"
         values = browser.value(script.format(pixels_of, "document.createElement('canvas')"))
         drawn = np.array(values).reshape(256, 256, 4)
-        expected = render.overlay(black, render.evidence_of(row), scales[row], colours, opacity=1)
+        expected = render.overlay(
+            black, render.evidence_of(row), scales[row], colours, opacity=1, placement=render.placement_of(row)
+        )
         over_black = drawn[..., :3] * (drawn[..., 3:] / 255)
         assert np.abs(over_black - expected).mean() < 1
         assert np.abs(over_black - expected).max() < 16  # a canvas rounds faint colours

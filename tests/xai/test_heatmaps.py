@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
 from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
+from xai.placement import Placement
+from xai.render import placement_of
 
 
 def row(image: str, heat: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
@@ -40,6 +43,25 @@ def test_maps_of_any_size_keep_three_digits(layout: RunLayout, size: float) -> N
     np.testing.assert_allclose(found, maps, atol=1e-3 * np.abs(maps).max())
     np.testing.assert_allclose(table["high"], maps.max(axis=(1, 2)))
     assert list(table["image"]) == ["i0", "i1", "i2"]
+
+
+def test_where_the_cells_lie_is_kept_beside_every_map(layout: RunLayout, tmp_path: Path) -> None:
+    heat, at = np.ones((2, 3), np.float32), Placement(0.1, 0.2, 0.5, 0.25, "field")
+    write(layout, [row("x", heat, **at._asdict()), row("y", heat)])
+    rows, _ = Heatmaps(layout).arrays()
+    assert [placement_of(one) for one in rows.to_dict("records")] == [at, Placement.tiles(2, 3)]
+    Heatmaps(layout).save_npz(tmp_path / "maps.npz")
+    with np.load(tmp_path / "maps.npz", allow_pickle=False) as saved:
+        found = [Placement(*(saved[name][n] for name in Placement._fields)) for n in (0, 1)]
+    assert found == [at, Placement.tiles(2, 3)]
+    ensemble = Heatmaps(layout).ensemble(image="x").table
+    assert placement_of(ensemble.iloc[0].to_dict()) == at
+
+
+def test_maps_of_a_version_that_did_not_know_their_places_can_be_read(layout: RunLayout) -> None:
+    path = write(layout, [row("x", np.ones((2, 3), np.float32))])
+    pq.write_table(pq.read_table(path).drop_columns(list(Placement._fields)), path)
+    assert placement_of(Heatmaps(layout).rows().iloc[0].to_dict()) == Placement.tiles(2, 3)
 
 
 def test_rows_are_found_by_any_column(layout: RunLayout) -> None:
