@@ -32,7 +32,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it"
         ) from None
     try:
-        wanted = list(shards(entries, options))
+        wanted = list(shards(entries, options, Manifest.load(layout.manifest)))
         work = missing(layout, wanted)
         say(f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of them already done")
         with connect(address) as nodes:
@@ -46,7 +46,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             say(f"maps    {maps} new, {errors} images without")
             gpus = any(node["gpus"] for node in nodes)
             heatmaps = Heatmaps(layout)
-            save_table(layout, "sanity", randomise(layout, entries, options.methods, options.layers, gpus, import_path))
+            save_table(layout, "sanity", randomise(layout, entries, options.explanations, gpus, import_path))
             if style.overlays:
                 say(f"overlay {write_overlays(layout, heatmaps, style)} pictures below {layout.overlays}")
         summary, folds = summarise(heatmaps)

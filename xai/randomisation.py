@@ -11,7 +11,7 @@ import pandas as pd
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
 from trainables.startup import configure_tensorflow
-from xai.methods import method_named
+from xai.methods import Method, method_named
 from xai.summary import load_table
 
 _IMAGES = 16
@@ -19,8 +19,13 @@ _MOST_PASSES = 100  # per image: methods that cost more would take hours
 _SEED = 0
 
 
-def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str], layers: Sequence[str], gpus: bool,
-              import_path: Path) -> pd.DataFrame:  # fmt: skip
+def randomise(
+    layout: RunLayout,
+    entries: Sequence[Entry],
+    explanations: Sequence[tuple[Method, str]],
+    gpus: bool,
+    import_path: Path,
+) -> pd.DataFrame:
     """The sanity table: what it holds of these models already, and what it lacked. Methods of many passes are left out.
 
     One row per candidate, method, layer and stage; columns as in `summary`.
@@ -33,10 +38,9 @@ def randomise(layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str
     task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1)(_check)
     running = []
     for entry in first.values():
-        for name in methods:
-            for layer in layers if method_named(name).layered else ("input",):
-                if method_named(name).passes <= _MOST_PASSES and (entry.spec.key, name, layer) not in done:
-                    running.append(task.remote(str(layout.root), entry.spec.key, name, layer, str(import_path)))
+        for method, layer in explanations:
+            if method.passes <= _MOST_PASSES and (entry.spec.key, method.name, layer) not in done:
+                running.append(task.remote(str(layout.root), entry.spec.key, method.name, layer, str(import_path)))
     rows = [row for found in ray.get(running) for row in found]
     keys = {entry.spec.key for entry in entries}
     table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)

@@ -1,7 +1,8 @@
 """Which scores a heatmap gets, and what their columns are called.
 
 outside_lungs, border, corners, …_ratio                   where no disease of the lung is (agreement.shortcuts)
-<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest (agreement.localisation)
+<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest (agreement.localisation),
+                                                          each with …_chance and …_ceiling
 deletion, insertion, drop, increase, …_random, …          what the model says (faithfulness), with …_curve
 """
 
@@ -18,10 +19,11 @@ Columns = dict[str, NDArray[Any]]
 
 def agreement_scores(maps: Floats, positive: bool, masks: dict[str, Bools], size: int) -> Columns:
     """Scores (n,) of maps (n, h, w) against the anatomy and every mask, (n, size, size)."""
-    heat = upsample(evidence(maps, positive), size)
+    maps = evidence(maps, positive)
+    heat = upsample(maps, size)
     found: Columns = dict(agreement.shortcuts(heat, masks.get("lungs")))
     for name, mask in masks.items():
-        found |= {f"{name}_{score}": values for score, values in agreement.localisation(heat, mask).items()}
+        found |= {f"{name}_{score}": values for score, values in agreement.localisation(heat, mask, maps).items()}
     return found
 
 
