@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from xai.classifier import Classifier, Floats, Pixels, Targets
-from xai.perturbation import in_batches, masked_logits, resized
+from xai.perturbation import in_batches, masked_logits
+from xai.placement import enlarge
 
 
 def gradcam_weights(_features: Any, gradients: Any) -> Any:
@@ -75,11 +76,12 @@ def scorecam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int
     fades to the image's mean, since black means something in a radiograph.
     """
     features, _ = classifier.features_and_logits(pixels)
+    size = classifier.input_shape[:2]
     maps = np.empty((*targets.shape, *features.shape[1:3]), np.float32)
     for image, feature, chosen, result in zip(pixels, features, targets, maps, strict=True):
         low, high = feature.min(axis=(0, 1)), feature.max(axis=(0, 1))
         masks = np.moveaxis((feature - low) / np.maximum(high - low, np.finfo(np.float32).tiny), -1, 0)
-        enlarged = (resized(batch, classifier.input_shape[:2]) for batch in in_batches(masks))
+        enlarged = (enlarge(batch, size, classifier.placement) for batch in in_batches(masks))
         scores = masked_logits(classifier, image, enlarged)[:, chosen]
         shares = np.exp(scores - scores.max(axis=0))
         result[:] = np.einsum("hwk,kt->thw", feature, shares / shares.sum(axis=0))

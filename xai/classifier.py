@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from trainables.errors import ModelError
 from trainables.weights import one_line
 from xai.graph import Call, Place, Trail, check, replay
+from xai.placement import Placement
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Floats = NDArray[np.float32]
 Targets = NDArray[np.int32]
 #: (features (b, 1, h, w, k), gradients (b, t, h or 1, w or 1, k)) → the factor of each channel, shaped like gradients.
 Weigh = Callable[[Any, Any], Any]
+_SUM_OF_PROBABILITIES = 1e-3  # how far from 1 their sum may be
 
 
 class Classifier:
@@ -32,14 +34,14 @@ class Classifier:
     the spatial axes are lost; with `layer`, the output of that layer, 'model/layer' inside a nested model. Pixels are
     raw, 0 to 255, uint8 or float32 (b, size, size, channels); targets are class indices (b, t). Results are float32.
     Each graph is traced once, for any batch size and number of targets.
-    Raises ModelError for a model that has no such map, or several with equal right.
+    A model that has no such map, or several with equal right, opens: whatever needs the map raises ModelError then.
+    So does opening it where `layer` names none, or where what should be logits are probabilities.
 
-    `model`: as given. `input_shape`: (size, size, channels). `map_shape`: (h, w, k). `n_classes`.
-    `layer`: name of the layer that makes the map. `analytic`: whether the logits are a linear function of the map's
-    mean, so that no gradient has to be computed.
+    `model`: as given. `input_shape`: (size, size, channels). `n_classes`.
     """
 
     _place: Place | None = None
+    _why_no_place = ""
 
     def __init__(self, model: keras.Model, layer: str | None = None) -> None:
         check(model)
@@ -50,12 +52,7 @@ class Classifier:
         self._asked_layer = layer
         # The first trace is also the one in which the map is looked for.
         self._forward = _graph(self._trace_forward, images).get_concrete_function()
-        assert self._place is not None
-        self.layer, self._dense = self._place.layer, self._place.dense
-        self.analytic = self._dense is not None
-        features, logits = self._forward.output_shapes
-        self.map_shape: tuple[int, int, int] = tuple(features[1:])
-        self.n_classes = int(logits[-1])
+        self.n_classes = self._check_logits()
         self._through_head = _graph(self._trace_through_head, images, targets)
         self._input_gradients = _graph(self._trace_input_gradients, images, targets)
 
@@ -71,17 +68,39 @@ class Classifier:
             ) from error
         return cls(model, layer)
 
+    @property
+    def layer(self) -> str:
+        """Name of the layer that makes the map."""
+        return self._map().layer
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """(h, w, k)."""
+        return self._map().shape
+
+    @property
+    def placement(self) -> Placement:
+        """Where the map's cells lie in the image."""
+        return self._map().placement
+
+    @property
+    def analytic(self) -> bool:
+        """Whether the logits are a linear function of the map's mean, so that no gradient has to be computed."""
+        return self._map().dense is not None
+
     def logits(self, pixels: Pixels) -> Floats:
         """(b, n): one forward pass."""
-        return self.features_and_logits(pixels)[1]
+        return np.asarray(self._forward(self._images(pixels))[1])
 
     def features_and_logits(self, pixels: Pixels) -> tuple[Floats, Floats]:
         """The feature map (b, h, w, k) and the logits (b, n): one forward pass."""
+        self._map()
         features, logits = self._forward(self._images(pixels))
         return features.numpy(), logits.numpy()
 
     def head_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
         """∂ logit of each target / ∂ feature map, (b, t, h, w, k): one pass forward, and back through the head only."""
+        self._map()
         return np.asarray(self._through_head(*self._images_and_targets(pixels, targets))[1])
 
     def input_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
@@ -99,11 +118,30 @@ class Classifier:
         images, targets = self._images_and_targets(pixels, targets)
         if self.analytic:
             features, logits = self._forward(images)
-            kernel = tf.transpose(_float(keras.ops.convert_to_tensor(self._dense.kernel)))
+            kernel = tf.transpose(_float(keras.ops.convert_to_tensor(self._map().dense.kernel)))
             gradients = (tf.gather(kernel, targets) / np.prod(features.shape[1:3]))[:, :, None, None]
         else:
             features, gradients, logits = self._through_head(images, targets)
         return _contract(weigh(features[:, None], gradients), features).numpy(), logits.numpy()
+
+    # --- what is looked for ---
+
+    def _map(self) -> Place:
+        """Where the map is; raises ModelError where there is none."""
+        if self._place is None:
+            raise ModelError(self._why_no_place)
+        return self._place
+
+    def _check_logits(self) -> int:
+        """How many classes there are; raises ModelError where the model returns probabilities after all."""
+        noise = np.random.default_rng(0).uniform(0, 255, (2, *self.input_shape)).astype(np.float32)
+        logits = self.logits(noise)
+        if logits.min() >= 0 and np.abs(logits.sum(axis=1) - 1).max() < _SUM_OF_PROBABILITIES:
+            raise ModelError(
+                f"{self.model.name} returns probabilities in a way that hides its logits: return logits, "
+                "or end in a softmax layer"
+            )
+        return int(logits.shape[1])
 
     # --- what goes in ---
 
@@ -126,8 +164,9 @@ class Classifier:
 
     # --- graphs ---
 
-    def _run(self, pixels: tf.Tensor, tape: tf.GradientTape | None = None) -> tuple[tf.Tensor, tf.Tensor]:
+    def _run(self, pixels: tf.Tensor, tape: tf.GradientTape | None = None) -> tuple[tf.Tensor | None, tf.Tensor]:
         """The feature map in the model's own precision, watched by `tape` from its first moment, and the logits."""
+        images = tf.cast(pixels, self.model.inputs[0].dtype)
         calls: list[Call] = []
 
         def visit(call: Call) -> None:
@@ -135,16 +174,25 @@ class Classifier:
             if tape is not None and self._place and self._place.call == len(calls) - 1:
                 tape.watch(call.outputs[self._place.output])
 
-        (result,) = tf.nest.flatten(replay(visit, self.model, tf.cast(pixels, self.model.inputs[0].dtype)))
-        trail = Trail(calls, self.model.name)
+        (result,) = tf.nest.flatten(replay(visit, self.model, images))
+        trail = Trail(images, calls, self.model.name)
         logits = trail.before_softmax(result)
-        if self._place is None:
-            self._place = trail.locate(logits, self._asked_layer)
-        return calls[self._place.call].outputs[self._place.output], _float(logits)
+        if self._place is None and not self._why_no_place:
+            self._find_map(trail, logits)
+        features = self._place and calls[self._place.call].outputs[self._place.output]
+        return features, _float(logits)
 
-    def _trace_forward(self, pixels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _find_map(self, trail: Trail, logits: tf.Tensor) -> None:
+        try:
+            self._place = trail.locate(logits, self._asked_layer)
+        except ModelError as error:
+            if self._asked_layer is not None:
+                raise
+            self._why_no_place = str(error)
+
+    def _trace_forward(self, pixels: tf.Tensor) -> tuple[tf.Tensor | None, tf.Tensor]:
         features, logits = self._run(pixels)
-        return _float(features), logits
+        return None if features is None else _float(features), logits
 
     def _trace_through_head(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The feature map, its gradients and the logits."""

@@ -72,7 +72,6 @@ def explain(
         layers=_parts(layers),
         faithfulness=faithfulness,
     )
-    _ = options.explanations  # a method that does not exist is told before Ray starts
     prepare_ray(address)
     from xai.explain import explain_run
     from xai.pages import Style

@@ -1,6 +1,6 @@
 """The whole of `rayfold explain`: heatmaps, then what they show, then pictures. Run again, it does what is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -9,7 +9,7 @@ from trainables.connection import connect
 from trainables.errors import RunFolderError
 from trainables.layout import RunLayout
 from trainables.manifest import Manifest
-from xai.export import export
+from xai.export import Outcome, export
 from xai.heatmaps import Heatmaps, write_shard
 from xai.pages import Style, write_overlays, write_pages
 from xai.randomisation import randomise
@@ -18,7 +18,7 @@ from xai.work import Options, chosen_cells, missing, shards
 
 
 def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]) -> int:
-    """Explain the done cells of a run folder; returns 0, or 1 when some shards failed.
+    """Explain the done cells of a run folder; returns 0, or 1 when some shards or checks failed or there is no map.
 
     Only one explanation may be at work in a run folder; RunFolderError otherwise.
     """
@@ -39,14 +39,17 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             import_path = Path.cwd()  # where layers of the user's own are looked for
             outcomes = export(layout, work, nodes, import_path, say) if work else []
             _write_skipped(layout)
-            failures = [outcome.failure for outcome in outcomes if outcome.failure]
-            for failure in sorted(set(failures)):
-                say(f"failed  {failures.count(failure)} shards: {failure}")
-            maps, errors = sum(o.maps for o in outcomes), sum(o.errors for o in outcomes)
-            say(f"maps    {maps} new, {errors} images without")
+            failures = _report(outcomes, say)
+            if len(failures) == len(wanted):
+                say(f"nothing of what was asked for could be explained: all {len(wanted)} shards failed")
+            if (heatmaps := _with_maps(layout)) is None:
+                say(f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no pictures")
+                return 1
             gpus = any(node["gpus"] for node in nodes)
-            heatmaps = Heatmaps(layout)
-            save_table(layout, "sanity", randomise(layout, entries, options.explanations, gpus, import_path))
+            sanity, unchecked = randomise(layout, entries, options.explanations, gpus, import_path)
+            save_table(layout, "sanity", sanity)
+            for failure in sorted(set(unchecked) - set(failures)):
+                say(f"failed  sanity check: {failure}")
             if style.overlays:
                 say(f"overlay {write_overlays(layout, heatmaps, style)} pictures below {layout.overlays}")
         summary, folds = summarise(heatmaps)
@@ -56,7 +59,26 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
         say(f"gallery {layout.gallery}")
     finally:
         lock.release()
-    return 1 if failures else 0
+    return 1 if failures or unchecked else 0
+
+
+def _report(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> list[str]:
+    """Say what became of the shards; returns why some failed, one line for each of them."""
+    failures = [outcome.failure for outcome in outcomes if outcome.failure]
+    for failure in sorted(set(failures)):
+        say(f"failed  {failures.count(failure)} shards: {failure}")
+    maps, errors = sum(o.maps for o in outcomes), sum(o.errors for o in outcomes)
+    say(f"maps    {maps} new, {errors} images without")
+    return failures
+
+
+def _with_maps(layout: RunLayout) -> Heatmaps | None:
+    """The heatmaps of the run, if there is a single map among them."""
+    try:
+        heatmaps = Heatmaps(layout)
+    except RunFolderError:
+        return None
+    return heatmaps if heatmaps.table["error"].isna().any() else None
 
 
 def _write_skipped(layout: RunLayout) -> None:

@@ -19,6 +19,7 @@ from xai.classifier import Classifier
 from xai.heatmaps import pack, read_shard, shard_digest, unpacked, write_shard
 from xai.images import Images
 from xai.methods import method_named
+from xai.placement import Placement
 from xai.scores import agreement_scores, faithfulness_scores
 from xai.work import AUTO, Shard
 
@@ -108,6 +109,7 @@ class Explainer:
             "layer": classifier.layer if method.layered else "input",
             "model_hash": shard.model_hash,
         }
+        placement = classifier.placement if method.layered else None
         rows = []
         for position, image in enumerate(predictions.index):
             facts = predictions.iloc[position]
@@ -118,7 +120,7 @@ class Explainer:
             for target, heat in _once(targets[position], maps[position]):
                 name = spec.classes[target]
                 of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
-                rows.append(one | of_class | _packed(heat))
+                rows.append(one | of_class | _packed(heat, placement))
         return rows
 
     def _judge(self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard) -> None:
@@ -129,10 +131,11 @@ class Explainer:
         spec, method = entry.spec, method_named(shard.method)
         mapped = [row for row in rows if row.get("error") is None]
         seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
+        size = spec.candidate.image_size
         if seen:
-            masks = self._images.masks([row["image"] for row in seen], spec.candidate.image_size)
+            masks = self._images.masks([row["image"] for row in seen], size)
             heats = np.stack([unpacked(row) for row in seen])
-            _spread(seen, agreement_scores(heats, method.positive, masks, spec.candidate.image_size))
+            _spread(seen, agreement_scores(heats, method.positive, masks, size, _placement(seen)))
         judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
         if judged:
             classifier = self.classifier(entry, shard.layer)
@@ -143,7 +146,9 @@ class Explainer:
             def predict(images: NDArray[Any]) -> NDArray[Any]:
                 return softmax(classifier.logits(images))
 
-            _spread(judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED))
+            _spread(
+                judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, _placement(judged))
+            )
 
 
 def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
@@ -151,8 +156,13 @@ def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[i
     return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
 
 
-def _packed(heat: NDArray[np.float32]) -> Row:
-    return pack(heat) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+def _packed(heat: NDArray[np.float32], placement: Placement | None) -> Row:
+    return pack(heat, placement) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+
+
+def _placement(rows: list[Row]) -> Placement:
+    """Where the cells of these maps lie, which is the same for all of one method and layer."""
+    return Placement(*(rows[0][name] for name in Placement._fields))
 
 
 def _spread(rows: list[Row], columns: dict[str, NDArray[Any]]) -> None:

@@ -39,8 +39,13 @@ class ExplainActor:
                 try:
                     maps, errors = self._explainer.make(Shard.model_validate_json(text))
                 except Exception as error:  # one shard that fails must not stop the others; the caller reports it
-                    failure = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+                    failure = failure_of(error)
                 yield {"maps": [maps], "errors": [errors], "failure": [failure]}
+
+
+def failure_of(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
 def export(

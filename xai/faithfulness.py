@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai.heat import Floats, scaled, upsample
+from xai.placement import Placement
 
 #: float32 pixels (b, s, s, c) from 0 to 255 → class probabilities (b, n)
 Predict = Callable[[Floats], NDArray[np.floating[Any]]]
@@ -47,12 +48,13 @@ def faithfulness(
     targets: NDArray[np.integer[Any]],
     seed: int,
     steps: int = STEPS,
+    placement: Placement | None = None,
 ) -> Faithfulness:
     """Deletion, insertion, average drop and increase in confidence of one map per image, and of two random ones.
 
-    `images`: (b, s, s, c) uint8 or float32, 0 to 255. `maps`: signed, (b, h, w), at their native resolution; `positive`
-    as in `heat.evidence`. `targets`: (b,) the class that each map explains. `predict` gets batches of b images,
-    6 * steps times.
+    `images`: (b, s, s, c) uint8 or float32, 0 to 255. `maps`: signed, (b, h, w), at their native resolution, cells at
+    `placement`; `positive` as in `heat.evidence`. `targets`: (b,) the class that each map explains. `predict` gets
+    batches of b images, 6 * steps times.
 
     Deletion (Petsiuk 2018, arXiv:1806.07421) blackens the hottest pixels, a 1/steps part at a time; insertion puts the
     hottest pixels back into the blurred image. The area under each is the mean probability over the part of pixels
@@ -80,7 +82,7 @@ def faithfulness(
     whole, nothing, start = probability(images), probability(black), probability(blurry)
     scores: dict[str, Floats] = {}
     curves: dict[str, Floats] = {}
-    for ending, heat in zip(_MAPS, _heats(maps, images.shape[1], keys), strict=True):
+    for ending, heat in zip(_MAPS, _heats(maps, images.shape[1], keys, placement), strict=True):
         ranks = _ranks(heat, keys)
         deletion = _curve(probability, images, black, ranks, whole, nothing, steps)
         insertion = _curve(probability, blurry, images, ranks, start, whole, steps)
@@ -125,13 +127,15 @@ def surrogate(values: Floats, rng: np.random.Generator) -> Floats:
 # --- how --------------------------------------------------------------------------------------------------------------
 
 
-def _heats(maps: Floats, size: int, keys: list[tuple[int, int]]) -> tuple[Floats, Floats, Floats]:
+def _heats(
+    maps: Floats, size: int, keys: list[tuple[int, int]], placement: Placement | None
+) -> tuple[Floats, Floats, Floats]:
     """The maps, their shuffled pixels and their surrogates, at the size of the image, in the order of `_MAPS`."""
-    heat = upsample(maps, size)
+    heat = upsample(maps, size, placement)
     flat = heat.reshape(len(heat), size * size)
     shuffled = [np.random.default_rng([1, *key]).permutation(row) for key, row in zip(keys, flat, strict=True)]
     smooth = [surrogate(one, np.random.default_rng([2, *key])) for key, one in zip(keys, maps, strict=True)]
-    return heat, np.array(shuffled, np.float32).reshape(heat.shape), upsample(np.array(smooth), size)
+    return heat, np.array(shuffled, np.float32).reshape(heat.shape), upsample(np.array(smooth), size, placement)
 
 
 def _ranks(heat: Floats, keys: list[tuple[int, int]]) -> NDArray[np.intp]:

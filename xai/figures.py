@@ -98,7 +98,7 @@ def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colou
         axes.set_title(heading.strip(), fontsize=7, pad=2)
         axes.text(0.5, 0.5, "no map", transform=axes.transAxes, ha="center", va="center")
         return
-    axes.imshow(render.overlay(image, render.evidence_of(row), scales[row], colours))
+    axes.imshow(render.overlay_of(row, image, scales[row], colours))
     axes.set_title(f"{heading}p = {row['probability']:.2f}, scale {scales[row]:.2g}", fontsize=7, pad=2)
 
 

@@ -1,7 +1,7 @@
 """A gallery of overlays as one page that needs nothing else: no server, no network, no other file.
 
 Every image is in it once, as a small JPEG; every map as its own numbers, in steps of 1/255 of its maximum, drawn by
-the page's script with the bilinear interpolation and the colour tables of `render.overlay`.
+the page's script with the places, the interpolation and the colour tables of `render.overlay`.
 """
 
 import base64
@@ -32,7 +32,7 @@ LARGEST_MAP = 32
 
 # Of a row in the page, in this order, before the scores.
 _COLUMNS = (
-    *("image", "set", "fold", "class", "height", "width", "map", "high", "peak"),
+    *("image", "set", "fold", "class", "height", "width", "placement", "map", "high", "peak"),
     *("logit", "probability", "prediction", "error"),
 )
 
@@ -98,7 +98,7 @@ class _Names:
 
 
 def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], scores: Sequence[str]) -> dict[str, Any]:
-    names, candidates, classes, sets = _Names(), _Names(), _Names(), _Names()
+    names, candidates, classes, sets, placements = _Names(), _Names(), _Names(), _Names(), _Names()
     for name in sorted({row["class"] for row in rows if isinstance(row["class"], str)}):
         classes(name)
     first: dict[str, Row] = {}
@@ -118,6 +118,7 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
             "set": place,
             "fold": render.fold_of(row),
             "class": classes.optional(row["class"]),
+            "placement": None if numbers["placement"] is None else placements(numbers["placement"]),
             "prediction": classes.optional(row["prediction"]),
             **{name: _number(row[name]) for name in ("logit", "probability", *scores)},
         }
@@ -125,6 +126,7 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
     return {
         "images": [_image_entry(row, images, classes) for row in first.values()],
         "columns": [*_COLUMNS, *scores],
+        "placements": list(placements.places),
         "rows": table,
         "sets": [_set_entry(key, candidates, sets, peaks.get(place, [])) for key, place in sets.places.items()],
         "candidates": [render.printable(name) for name in candidates.places],
@@ -138,17 +140,19 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
 
 def _map_numbers(row: Row) -> dict[str, Any]:
     """A map's evidence as bytes and what they stand for, or why there is none."""
-    nothing = dict.fromkeys(("height", "width", "map", "high", "peak"))
+    nothing = dict.fromkeys(("height", "width", "placement", "map", "high", "peak"))
     if isinstance(row["error"], str):
         return nothing | {"error": render.printable(row["error"])}
     if not render.drawable(row):
         return nothing | {"error": "the map holds NaN or infinite values"}
-    heat = _reduced(render.evidence_of(row))
+    whole = render.evidence_of(row)
+    heat = _reduced(whole)
+    placement = render.placement_of(row).resampled(whole.shape, heat.shape)[:4]
     high = float(heat.max())
     levels = np.rint(heat * (255 / high)) if high > 0 else heat
     height, width = heat.shape
     numbers = {"map": _base64(levels.astype(np.uint8)), "high": high, "peak": render.peak(heat)}
-    return numbers | {"height": height, "width": width, "error": None}
+    return numbers | {"height": height, "width": width, "placement": placement, "error": None}
 
 
 def _reduced(heat: Floats) -> Floats:

@@ -13,6 +13,14 @@ import keras
 import tensorflow as tf
 
 from trainables.errors import ModelError, nearest
+from xai.fields import Fields
+from xai.placement import Placement
+
+#: Layers and operations that hand numbers on as they are, though maybe in another precision.
+_UNCHANGED = ("Identity", "Cast", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise")
+#: What makes probabilities of logits.
+_TO_PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "log_sigmoid")
+_OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
 
 
 class Call(NamedTuple):
@@ -27,13 +35,16 @@ class Call(NamedTuple):
 class Place(NamedTuple):
     """Where the feature map comes out: which output of which call.
 
-    `dense`: the layer that makes the logits of the map's mean, None if anything else happens on the way.
+    `shape`: (h, w, k). `dense`: the layer that makes the logits of the map's mean, None if anything else happens on the
+    way. `placement`: where the map's cells lie in the image.
     """
 
     call: int
     output: int
     layer: str
+    shape: tuple[int, int, int]
     dense: Any
+    placement: Placement
 
 
 def check(model: Any) -> None:
@@ -79,9 +90,10 @@ def _tensors(structure: Any) -> list[tf.Tensor]:
 
 
 class Trail:
-    """The calls of one run, and which of them made each tensor."""
+    """The calls of one run on `images`, and which of them made each tensor."""
 
-    def __init__(self, calls: list[Call], model: str) -> None:
+    def __init__(self, images: tf.Tensor, calls: list[Call], model: str) -> None:
+        self._images = images
         self._calls = calls
         self._model = model
         self._made: dict[int, int] = {}
@@ -97,19 +109,24 @@ class Trail:
 
     def before_softmax(self, result: tf.Tensor) -> tf.Tensor:
         """The logits under the model's output; raises ModelError where they are nowhere to be had."""
-        call = self.maker(result)
-        if call is None:
+        call = self.maker(self._unchanged(result))
+        if call is None or (function := _activation(call.operation)) not in _TO_PROBABILITIES:
             return result
-        if type(call.operation).__name__ == "Softmax":  # the layer or the operation
-            return call.inputs[0]
-        function = getattr(getattr(call.operation, "activation", None), "__name__", None)
-        if function not in ("softmax", "sigmoid"):
-            return result
-        if isinstance(call.operation, keras.layers.Activation):
-            return call.inputs[0]
-        raise ModelError(
-            f"layer {call.name!r} of {self._model} must return logits: put its {function} into a layer of its own"
-        )
+        if not _stands_alone(call.operation):
+            raise ModelError(
+                f"layer {call.name!r} of {self._model} must return logits: put its {function} into a layer of its own"
+            )
+        # A softmax undoes the logarithm of another; what a sigmoid gives it is what it takes for logits.
+        below = self.maker(self._unchanged(call.inputs[0])) if function == "softmax" else None
+        if below is not None and _activation(below.operation) == "log_softmax" and _stands_alone(below.operation):
+            return below.inputs[0]
+        return call.inputs[0]
+
+    def _unchanged(self, tensor: tf.Tensor) -> tf.Tensor:
+        """The tensor that was handed on until it became this one."""
+        while (call := self.maker(tensor)) is not None and _hands_on(call.operation):
+            tensor = call.inputs[0]
+        return tensor
 
     def locate(self, logits: tf.Tensor, layer: str | None) -> Place:
         """The feature map: what a layer makes, by its name or number of cells, or found from the logits backwards.
@@ -119,7 +136,17 @@ class Trail:
         features = self._ending(logits) if layer is None else self._named(layer, logits)
         index = self._made[id(features)]
         output = next(number for number, x in enumerate(self._calls[index].outputs) if x is features)
-        return Place(index, output, self._calls[index].name, self._dense(logits, features))
+        fields = Fields(self._images)
+        for call in self._calls:
+            fields.add(call.operation, call.inputs, call.outputs)
+        return Place(
+            call=index,
+            output=output,
+            layer=self._calls[index].name,
+            shape=tuple(features.shape[1:]),
+            dense=self._dense(logits, features),
+            placement=fields.placement(features),
+        )
 
     def _ending(self, logits: tf.Tensor) -> tf.Tensor:
         """The one tensor with spatial axes and weights behind it from which the logits come, pooled ones first."""
@@ -192,11 +219,35 @@ class Trail:
         return fine[-1]
 
     def _dense(self, logits: tf.Tensor, features: tf.Tensor) -> Any:
-        """The last layer, if the head is global average pooling of these features, dropout or none, and this layer."""
-        last = self.maker(logits)
-        if last is None or not isinstance(last.operation, keras.layers.Dense):
+        """The last layer, if the head is global average pooling of these features, dropout or none, and this layer.
+
+        Subclasses may do something else, activations do, and a quantised kernel is not the one that multiplies.
+        """
+        last = self.maker(self._unchanged(logits))
+        if last is None or type(last.operation) is not keras.layers.Dense:
             return None
-        pool = self.maker(last.inputs[0])
-        if pool is None or not isinstance(pool.operation, keras.layers.GlobalAveragePooling2D):
+        if last.operation.activation is not keras.activations.linear or last.operation.quantization_mode:
             return None
-        return last.operation if pool.inputs[0] is features else None
+        pool = self.maker(self._unchanged(last.inputs[0]))
+        if pool is None or type(pool.operation) is not keras.layers.GlobalAveragePooling2D:
+            return None
+        plain = pool.inputs[0] is features and pool.operation.data_format == "channels_last"
+        return last.operation if plain else None
+
+
+def _activation(operation: Any) -> str:
+    """The name of what an operation ends with, as keras.activations has it; empty where it has none."""
+    name = type(operation).__name__
+    if name in _OPERATIONS:
+        return _TO_PROBABILITIES[_OPERATIONS.index(name)]
+    return getattr(getattr(operation, "activation", None), "__name__", "")
+
+
+def _stands_alone(operation: Any) -> bool:
+    """Whether an operation is its activation and nothing else."""
+    return isinstance(operation, keras.layers.Activation) or type(operation).__name__ in _OPERATIONS
+
+
+def _hands_on(operation: Any) -> bool:
+    linear = isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+    return linear or type(operation).__name__ in _UNCHANGED

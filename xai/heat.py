@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from xai.placement import Placement, enlarge
+
 Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
 
@@ -29,16 +31,12 @@ def scaled(evidence: Floats) -> Floats:
     return np.asarray(evidence / np.where(highest > 0, highest, 1), np.float32)
 
 
-def upsample(maps: NDArray[np.floating[Any]], size: int) -> Floats:
-    """Resize maps (..., h, w) to (..., size, size) float32, bilinearly.
+def upsample(maps: NDArray[np.floating[Any]], size: int, placement: Placement | None = None) -> Floats:
+    """Resize maps (..., h, w) to (..., size, size) float32, bilinearly, each value at its cell's place: see `enlarge`.
 
-    A map covers the whole image in h x w equal cells and a value belongs to the centre of its cell: cell i lies at
-    (i + 0.5) * size / h - 0.5. Beyond the outermost centres their values go on.
+    Without `placement` a map covers the whole image in h x w equal cells.
     """
-    maps = np.asarray(maps, np.float32)
-    flat = maps.reshape(-1, *maps.shape[-2:])
-    resized = [cv2.resize(values, (size, size), interpolation=cv2.INTER_LINEAR) for values in flat]
-    return np.array(resized, np.float32).reshape(*maps.shape[:-2], size, size)
+    return enlarge(maps, (size, size), placement)
 
 
 def mask_at(mask: NDArray[Any], size: int) -> Bools:

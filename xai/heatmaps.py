@@ -3,7 +3,12 @@
     image, label, group, split       as in the predictions; split is fold, test, skipped for an unusable image
     candidate, fold, seed            the cell
     method, class, layer             what was explained, and where; layer is 'input' for methods that have no layer
-    height, width, map, scale        list of float16, row-major, times `scale` (float32): the signed, unnormalised map
+    height, width                    of the map, in cells
+    top, left, step_y, step_x        cell (i, j) is centred at (top + i step_y, left + j step_x), in image edges from
+                                     the top left corner; may lie outside the image
+    placed                           how that is known: field, it is the centre of the cell's receptive field; tiles,
+                                     cells are equal parts of the image; guess, an operation could not be followed
+    map, scale                       list of float16, row-major, times `scale` (float32): the signed, unnormalised map
     low, high                        its extremes
     logit, probability, prediction   of the class, and the predicted class
     model_hash                       first 16 hex digits of the SHA-256 of model.keras
@@ -30,6 +35,7 @@ from trainables.errors import RunFolderError
 from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
 from xai.methods import METHODS
+from xai.placement import Placement
 
 Floats = NDArray[np.float32]
 
@@ -37,6 +43,8 @@ MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"
 _TYPES = {
     **dict.fromkeys(("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()),
     **dict.fromkeys(("fold", "seed", "height", "width"), pa.int64()),
+    **dict.fromkeys(("top", "left", "step_y", "step_x"), pa.float64()),
+    "placed": pa.string(),
     "map": pa.list_(pa.float16()),
     **dict.fromkeys(("scale", "low", "high"), pa.float32()),
     **dict.fromkeys(("logit", "probability"), pa.float64()),
@@ -46,13 +54,17 @@ COLUMNS = tuple(_TYPES)
 _ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
 
 
-def pack(heat: Floats) -> dict[str, Any]:
-    """The columns that hold a map (h, w). The scale keeps values of any size within what float16 can hold."""
+def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
+    """The columns that hold a map (h, w) and where its cells lie, by default as parts of the image.
+
+    The scale keeps values of any size within what float16 can hold.
+    """
     scale = float(np.abs(heat).max()) or 1.0
     height, width = heat.shape
     stored = (heat / scale).astype(np.float16).ravel()
     shape = {"height": height, "width": width, "map": stored, "scale": scale}
-    return {**shape, "low": float(heat.min()), "high": float(heat.max())}
+    placed = (placement or Placement.tiles(height, width))._asdict()
+    return {**shape, **placed, "low": float(heat.min()), "high": float(heat.max())}
 
 
 def unpacked(row: dict[str, Any]) -> Floats:
@@ -113,7 +125,8 @@ class Heatmaps:
         files = [path for path in files if path.parent.name in keys] + whole_files(layout.heatmaps, "skipped.parquet")
         if not files:
             raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
-        schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in sorted(files)])
+        schemas = [pq.read_schema(path).remove_metadata() for path in sorted(files)]
+        schema = pa.unify_schemas([pa.schema(list(_TYPES.items())), *schemas])
         self._dataset = ds.dataset(sorted(map(str, files)), schema=schema, format="parquet")
         self._scores = [name for name in schema.names if name not in _TYPES]
 

@@ -46,7 +46,7 @@ def write_pages(layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style)
     images = Images(layout)
     reader = lru_cache(maxsize=256)(lambda image: _fitted(images.original(image), 2 * _GALLERY_EDGE))
     table = heatmaps.table
-    sets = table[_SET].dropna().drop_duplicates()
+    sets = table.loc[table["error"].isna(), _SET].drop_duplicates()
     written: list[Path] = []
     for candidate, method, layer in sets.itertuples(index=False):
         rows = heatmaps.rows(candidate=candidate, method=method, layer=layer)
@@ -167,7 +167,7 @@ def draw_cell(
         except UnreadableImage:
             continue  # its row in the table says so
         own = Scales({}, True)[row] if scale is None else scale
-        shown = render.overlay(picture, render.evidence_of(row), own, drawn.colours)
+        shown = render.overlay_of(row, picture, own, drawn.colours)
         render.write_image(folder / overlay_name(row["image"], drawn.suffix), shown)
         if is_dicom(source := images.path(row["image"])):
             capture = folder / overlay_name(row["image"], ".dcm")

@@ -11,6 +11,7 @@ import pandas as pd
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
 from trainables.startup import configure_tensorflow
+from xai.export import failure_of
 from xai.methods import Method, method_named
 from xai.summary import load_table
 
@@ -25,10 +26,10 @@ def randomise(
     explanations: Sequence[tuple[Method, str]],
     gpus: bool,
     import_path: Path,
-) -> pd.DataFrame:
-    """The sanity table: what it holds of these models already, and what it lacked. Methods of many passes are left out.
+) -> tuple[pd.DataFrame, list[str]]:
+    """The sanity table: what it holds of these models already, and what it lacked; and what failed.
 
-    One row per candidate, method, layer and stage; columns as in `summary`.
+    One row per candidate, method, layer and stage; columns as in `summary`. Methods of many passes are left out.
     """
     import ray
 
@@ -41,22 +42,31 @@ def randomise(
         for method, layer in explanations:
             if method.passes <= _MOST_PASSES and (entry.spec.key, method.name, layer) not in done:
                 running.append(task.remote(str(layout.root), entry.spec.key, method.name, layer, str(import_path)))
-    rows = [row for found in ray.get(running) for row in found]
+    found = ray.get(running)
+    rows = [row for checked, _ in found for row in checked]
     keys = {entry.spec.key for entry in entries}
     table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
-    return table[table["key"].isin(keys)].reset_index(drop=True) if len(table) else table
+    table = table[table["key"].isin(keys)].reset_index(drop=True) if len(table) else table
+    return table, [failure for _, failure in found if failure]
 
 
-def _check(run: str, key: str, name: str, layer: str, import_path: str) -> list[dict[str, Any]]:
-    """Runs in a Ray worker."""
+def _check(run: str, key: str, name: str, layer: str, import_path: str) -> tuple[list[dict[str, Any]], str]:
+    """Runs in a Ray worker: the rows of one candidate, method and layer, or why there are none."""
     sys.path.insert(0, import_path)
     configure_tensorflow(1)
+    try:
+        return _cascade(Path(run), key, name, layer), ""
+    except Exception as error:  # one check that fails must not stop the others; the caller reports it
+        return [], failure_of(error)
+
+
+def _cascade(run: Path, key: str, name: str, layer: str) -> list[dict[str, Any]]:
     from xai.explainer import Explainer
     from xai.heat import evidence
     from xai.images import Images
     from xai.sanity import cascade
 
-    layout, method = RunLayout(Path(run)), method_named(name)
+    layout, method = RunLayout(run), method_named(name)
     entry = read_entry(layout.ledger / key)
     spec = entry.spec
     predictions = entry.predictions()
@@ -65,12 +75,13 @@ def _check(run: str, key: str, name: str, layer: str, import_path: str) -> list[
     pixels, _ = Images(layout).pixels(list(chosen["image"]), spec.candidate.image_size)
     index = {label: number for number, label in enumerate(spec.classes)}
     targets = np.array([[index[label]] for label in chosen["prediction"]], np.int32)
-    classifier = Explainer(Path(run)).classifier(entry, layer)
+    classifier = Explainer(run).classifier(entry, layer)
 
     def explain(_model: Any, images: Any) -> Any:
         return evidence(method.explain(classifier, images, targets, _SEED)[:, 0], method.positive)
 
-    found = cascade(classifier.model, explain, pixels, _SEED)
+    placement = classifier.placement if method.layered else None
+    found = cascade(classifier.model, explain, pixels, _SEED, placement)
     return [
         {
             "candidate": spec.candidate.id,

@@ -1,7 +1,8 @@
 """Overlays: a native-resolution heatmap drawn over its image, on a scale that other images share.
 
-A map is clipped at 0, divided by the scale, resized bilinearly, looked up in a colour map of 256 levels and blended
-with an opacity proportional to its value, so that weak evidence looks weak and no evidence shows the bare image.
+A map is clipped at 0, divided by the scale, enlarged so that its cells lie at their places, looked up in a colour map
+of 256 levels and blended with an opacity proportional to its value, so that weak evidence looks weak and no evidence
+shows the bare image.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from trainables.files import replacing
 from xai.heat import evidence
 from xai.methods import METHODS
+from xai.placement import Placement, enlarge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +63,13 @@ def evidence_of(row: Row) -> Floats:
     """What is drawn of a row's map, and what scores judge, float32 (height, width), at least 0: see `heat.evidence`."""
     heat = np.asarray(row["map"], np.float32).reshape(int(row["height"]), int(row["width"]))
     return evidence(heat, only_positive(row["method"]))
+
+
+def placement_of(row: Row) -> Placement:
+    """Where the cells of a row's map lie; of a row that does not say so, they tile the image."""
+    if not isinstance(row.get("placed"), str):
+        return Placement.tiles(int(row["height"]), int(row["width"]))
+    return Placement(*(row[name] for name in Placement._fields))
 
 
 def only_positive(method: str) -> bool:
@@ -145,23 +154,35 @@ def rgb(image: Bytes) -> Bytes:
     return image if image.shape[2:] == (3,) else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
-def overlay(image: Bytes, heat: Floats, scale: float, colours: Colours = "inferno", opacity: float = OPACITY) -> Bytes:
+def overlay(
+    image: Bytes,
+    heat: Floats,
+    scale: float,
+    colours: Colours = "inferno",
+    opacity: float = OPACITY,
+    placement: Placement | None = None,
+) -> Bytes:
     """Draw a map over its image.
 
-    `image` is uint8 (H, W) or (H, W, 3), RGB, at whatever resolution the overlay shall have; `heat` float32 (h, w)
-    covers all of it. Evidence at `scale` or above gets the last colour at `opacity` (0..1), half of it the middle
-    colour at half of that, none of it nothing. A `scale` of 0, of a set without evidence, draws nothing. Returns uint8
-    (H, W, 3). Raises ValueError for a map that is not finite.
+    `image` is uint8 (H, W) or (H, W, 3), RGB, at whatever resolution the overlay shall have; `heat` float32 (h, w), its
+    cells at `placement`, else equal parts of the image. Evidence at `scale` or above gets the last colour at `opacity`
+    (0..1), half of it the middle colour at half of that, none of it nothing. A `scale` of 0, of a set without evidence,
+    draws nothing. Returns uint8 (H, W, 3). Raises ValueError for a map that is not finite.
     """
     if not np.isfinite(heat).all():
         raise ValueError("a map with NaN or infinite values cannot be drawn")
     if scale <= 0:
         return rgb(image)
-    evidence = cv2.resize(np.maximum(heat, 0, dtype=np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    evidence = enlarge(np.maximum(heat, 0, dtype=np.float32), (image.shape[0], image.shape[1]), placement)
     level = cv2.convertScaleAbs(evidence, alpha=255 / scale)  # rounds, and saturates at 255
     painted, left = _blend_tables(colours, opacity)
     kept = cv2.multiply(rgb(image), cv2.applyColorMap(level, left), scale=1 / 255)
     return np.asarray(cv2.add(kept, cv2.applyColorMap(level, painted)), np.uint8)
+
+
+def overlay_of(row: Row, image: Bytes, scale: float, colours: Colours = "inferno") -> Bytes:
+    """Draw the evidence of a row of the heatmaps table over its image."""
+    return overlay(image, evidence_of(row), scale, colours, placement=placement_of(row))
 
 
 def encode(image: Bytes, suffix: str = ".png") -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xai.heat import Floats, scaled, spearman, upsample
+from xai.placement import Placement
 
 if TYPE_CHECKING:
     import keras
@@ -53,7 +54,9 @@ class Cascade:
         return bool(last < ALIKE and half < (1 + max(last, 0)) / 2)
 
 
-def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: int) -> Cascade:
+def cascade(
+    model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: int, placement: Placement | None = None
+) -> Cascade:
     """Cascading model randomisation (Adebayo 2018, arXiv:1810.03292, section 3.1).
 
     The layers of `model` that have weights are re-initialised as they were before training, cumulatively, in at most
@@ -62,9 +65,10 @@ def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: 
     may by chance resemble the trained one or its negative. `explain` is called once for the model itself and
     draws x stages times with the same object, whose weights have changed in place; they are restored at the end.
 
-    Similarity to the model's own maps is the rank correlation at native resolution, and SSIM at the size of the image
-    with both maps scaled to a maximum of 1. SSIM is for the eye: large dark areas make any two sparse maps alike. A map
-    of a randomised model without contrast correlates with nothing: 0. An own map without contrast makes NaN.
+    Similarity to the model's own maps is the rank correlation at native resolution, and SSIM at the size of the image,
+    cells at `placement`, with both maps scaled to a maximum of 1. SSIM is for the eye: large dark areas make any two
+    sparse maps alike. A map of a randomised model without contrast correlates with nothing: 0. An own map without
+    contrast makes NaN.
     """
     from trainables.session import python_seed  # Keras draws the seeds of initializers from Python's generator
 
@@ -72,6 +76,7 @@ def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: 
     stages = _stages(_layers(model))
     learned = model.get_weights()
     own = explain(model, pixels)
+    drawn = scaled(upsample(own, size, placement))
     correlations, alike = [], []
     try:
         for draw in range(DRAWS):
@@ -81,7 +86,7 @@ def cascade(model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: 
                         _reinitialise(layer)
                     maps = explain(model, pixels)
                     correlations.append(_correlation(own, maps))
-                    alike.append(ssim(scaled(upsample(own, size)), scaled(upsample(maps, size))))
+                    alike.append(ssim(drawn, scaled(upsample(maps, size, placement))))
             model.set_weights(learned)
     finally:
         model.set_weights(learned)

@@ -70,7 +70,7 @@ def write_representatives(
 
 def _representative_picture(row: Row, rule: str, image: ImageReader, scales: Scales, colours: Colours) -> Bytes:
     original = fitted(image(row["image"]), _LARGE)
-    drawn = render.overlay(original, render.evidence_of(row), scales[row], colours)
+    drawn = render.overlay_of(row, original, scales[row], colours)
     width = 2 * _LARGE + _GAP
     title = f"{render.method_title(row['method'])} for {row['class']} · {row['candidate']}"
     head = render.text_block([title], width, size=17, bold=True)
@@ -222,7 +222,7 @@ def _tile(row: Row, image: ImageReader, scales: Scales, colours: Colours) -> Byt
     if not render.drawable(row):
         return render.below([_empty(row["error"] if isinstance(row["error"], str) else "not finite"), caption])
     picture = fitted(image(row["image"]), EDGE)
-    return render.below([_squared(render.overlay(picture, render.evidence_of(row), scales[row], colours)), caption])
+    return render.below([_squared(render.overlay_of(row, picture, scales[row], colours)), caption])
 
 
 def _empty(reason: str) -> Bytes:

@@ -18,7 +18,7 @@ from xai.heatmaps import SCORES, shard_digest
 from xai.methods import Method, method_named
 
 #: Raise when the same shard would hold other maps than before.
-VERSION = 1
+VERSION = 2
 #: Raise when the same maps would get other scores than before.
 SCORES_VERSION = 1
 

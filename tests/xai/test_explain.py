@@ -25,7 +25,7 @@ name: explained
 data: {source: phantom, images_per_class: 40, image_size: 64}
 folds: {k: 2, test_set: 0.2}
 training: {epochs: 12, learning_rate: 1.0e-3, batch_norm_momentum: 0.9}
-candidates: [{name: tiny, model: TinyCNN, image_size: 64}]
+candidates: [{name: tiny CNN, model: TinyCNN, image_size: 64}]
 resources: {cpus_per_cell: 1}
 """
 
@@ -72,7 +72,7 @@ def test_maps_are_those_of_the_closed_form(explained: Path) -> None:
     import keras
 
     run = load_run(explained)
-    model = run.model("tiny", fold=1)
+    model = run.model("tiny-cnn", fold=1)
     rows = run.heatmaps.rows(fold=1, split="test")
     table = run.manifest.usable.set_index("image")
     for row in rows.iloc[:6].to_dict("records"):
@@ -98,7 +98,7 @@ def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
     assert summary.at["deletion", "maps"] == 2 * (4 + 4)  # the images that were asked for: two cells, two splits
     assert pd.read_csv(explained / "xai" / "tables" / "sanity.csv")["passed"].all()
     for name in ("Normal", "Opacity"):
-        assert (explained / "figures" / "tiny" / f"gradcam_{name}.png").stat().st_size > 10_000
+        assert (explained / "figures" / "tiny-cnn" / f"gradcam_{name}.png").stat().st_size > 10_000
     assert len(list((explained / "xai" / "overlays").rglob("*.jpg"))) == len(load_run(explained).predictions)
     assert 'href="xai/gallery.html"' in (explained / "report.html").read_text("utf-8")
     assert "Where the evidence lies" in (explained / "final_report.txt").read_text("utf-8")

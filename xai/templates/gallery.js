@@ -41,10 +41,10 @@ function known(card) {
 
 // --- drawing ---------------------------------------------------------------------------------------------------------
 
-/** Where a target pixel falls between two source pixels, centres aligned, edges repeated. */
-function places(source, target) {
-  return Array.from({ length: target }, (_, at) => {
-    const place = Math.min(Math.max(((at + 0.5) * source) / target - 0.5, 0), source - 1);
+/** Where each pixel along an edge falls between two cells, the first at `start`, `step` apart, in edges; ends repeated. */
+function places(pixels, source, start, step) {
+  return Array.from({ length: pixels }, (_, at) => {
+    const place = Math.min(Math.max(((at + 0.5) / pixels - start) / step, 0), source - 1);
     const low = Math.floor(place);
     return [low, Math.min(low + 1, source - 1), place - low];
   });
@@ -63,7 +63,8 @@ function draw(canvas, row, image) {
   const scale = row && row.map !== null ? scaleOf(row) : 0;
   if (!(scale > 0)) return;
   const map = bytes(row.map), table = tables[$("colours").value];
-  const across = places(row.width, width), down = places(row.height, height);
+  const [startY, startX, stepY, stepX] = data.placements[row.placement];
+  const across = places(width, row.width, startX, stepX), down = places(height, row.height, startY, stepY);
   const context = canvas.getContext("2d"), picture = context.createImageData(width, height), pixels = picture.data;
   const gain = row.high / scale; // of a byte, to a level of 0 to 255
   for (let y = 0, at = 0; y < height; y++) {
