@@ -119,6 +119,7 @@ def steady(run: Path) -> tuple[float, float, int]:
     """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One thread."""
     configure_tensorflow(1)
     from trainables.layout import RunLayout
+    from trainables.manifest import Manifest
     from xai.explainer import Explainer
     from xai.heatmaps import Heatmaps
     from xai.pages import Style, draw_cell
@@ -127,7 +128,7 @@ def steady(run: Path) -> tuple[float, float, int]:
     layout, options = RunLayout(run), Options(folds=(0,), split="test", faithfulness=0)
     entries = chosen_cells(layout, options)
     explainer = Explainer(run)
-    wanted = list(shards(entries, options))
+    wanted = list(shards(entries, options, Manifest.load(layout.manifest)))
     explainer.make(wanted[-1])  # opens and traces the model, as an actor does once
     classifier = explainer.classifier(entries[0], "auto")
     pixels = np.random.default_rng(0).integers(0, 256, (32, *classifier.input_shape), dtype=np.uint8)

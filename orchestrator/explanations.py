@@ -27,11 +27,12 @@ _PLACES = {
 
 class _Explained(NamedTuple):
     """One candidate, method and layer: what they are called, mean of each score, the highest where it has one for each
-    class, and the sanity check's verdict.
+    class, chance and ceiling of those that have any, and the sanity check's verdict.
     """
 
     head: tuple[str, str, str]
     means: Mapping[str, float]
+    limits: Mapping[str, tuple[float, float]]
     sanity: str
 
     def mean(self, score: str) -> str:
@@ -42,6 +43,11 @@ class _Explained(NamedTuple):
 
     def times(self, score: str) -> str:
         return f"{self.mean(score)}×" if score in self.means else _NONE
+
+    def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str]:
+        """The mean, what chance gives, and the best that is possible."""
+        chance, ceiling = self.limits[score]
+        return f"{self.means[score]:.2f}{unit}", f"{chance:.2f}{unit}", f"{ceiling:.2f}{unit}"
 
     @property
     def hottest_corner(self) -> str:
@@ -55,22 +61,19 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     if scores.empty:
         return
     explained = list(_explained(scores, load_table(run.layout, "sanity"), names))
-    known = set(scores["score"])
-    masks = sorted(str(score).removesuffix("_pointing") for score in known if str(score).endswith("_pointing"))
-    columns = [*_HEAD, *(text for mask in masks for text in (f"Energy in {mask}", f"Pointing at {mask}"))]
+    known = set(map(str, scores["score"]))
+    masks = sorted(score.removesuffix("_pointing") for score in known if score.endswith("_pointing"))
+    if masks:
+        yield _on_masks(explained, masks)
     lungs = ["outside_lungs_ratio"] if "outside_lungs_ratio" in known else []
-    columns += ["Outside lungs"] * len(lungs) + ["Border", "Hottest corner"]
-    where = [
-        (
-            *each.head,
-            *(cell for mask in masks for cell in (each.times(f"{mask}_energy_ratio"), each.mean(f"{mask}_pointing"))),
-            *map(each.times, [*lungs, "border_ratio"]),
-            each.hottest_corner,
-        )
-        for each in explained
-    ]
-    title = "Where the evidence lies (energy in multiples of a uniform map's; off the lungs, of the worst class)"
-    yield Table(title, tuple(columns), tuple(where), left=3)
+    columns = [*_HEAD, *["Outside lungs"] * len(lungs), "Border", "Hottest corner"]
+    where = [(*each.head, *map(each.times, [*lungs, "border_ratio"]), each.hottest_corner) for each in explained]
+    yield Table(
+        "Evidence where no disease is (energy in multiples of a uniform map's; of the worst class)",
+        tuple(columns),
+        tuple(where),
+        left=3,
+    )
     judged = [
         (
             *each.head,
@@ -85,6 +88,28 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     yield Table(title, tuple(columns), tuple(judged), left=3)
 
 
+def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
+    """How well the maps of each candidate and method find each mask, beside chance and the best that they could do."""
+    title = (
+        "Where the evidence lies. Energy: inside the mask, in multiples of a uniform map's. Pointing: share of images "
+        "whose hottest place is in the mask. By chance: what a map that knows nothing has. At best: no map with this "
+        "number of cells can have more"
+    )
+    columns = ("Mask", "Energy", "by chance", "at best", "Pointing", "by chance", "at best")
+    rows = [
+        (
+            *each.head,
+            mask,
+            *each.within_limits(f"{mask}_energy_ratio", "×"),
+            *each.within_limits(f"{mask}_pointing"),
+        )
+        for each in explained
+        for mask in masks
+        if f"{mask}_pointing" in each.means
+    ]
+    return Table(title, (*_HEAD, *columns), tuple(rows), left=4)
+
+
 def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]) -> Iterator[_Explained]:
     for identity in scores[_SET].drop_duplicates().astype(str).itertuples(index=False):
         candidate, method, layer = identity
@@ -92,19 +117,23 @@ def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
         checked = sanity[(sanity[_SET] == list(identity)).all(axis=1)] if len(sanity) else sanity
         verdict = _NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
         means = {str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()}
+        limited = of_set[of_set["ceiling"].notna()]
+        limits = dict(zip(limited["score"], zip(limited["chance"], limited["ceiling"], strict=True), strict=True))
         place = f"{layer}, {of_set['height'].iloc[0]}×{of_set['width'].iloc[0]}"
-        yield _Explained((names.get(candidate, candidate), METHODS[method].title, place), means, verdict)
+        yield _Explained((names.get(candidate, candidate), METHODS[method].title, place), means, limits, verdict)
 
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
     """Candidates whose evidence lies where no disease is, and methods that do not explain them."""
     scores, sanity = load_table(run.layout, "summary"), load_table(run.layout, "sanity")
+    tested = int(scores["p_adjusted"].notna().sum()) if len(scores) else 0
     for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
         score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])
         yield (
             f"{METHODS[str(row['method'])].title} finds {row['mean']:.1f} times the evidence of a uniform map "
             f"{_PLACES.get(score, score)} for what {names.get(candidate, candidate)} calls {row['class']} (95 % "
-            f"interval {row['low']:.1f} to {row['high']:.1f}): it may have learned a shortcut."
+            f"interval {row['low']:.1f} to {row['high']:.1f}; {_p(row['p_adjusted'])} after correction for all "
+            f"{tested} regions and classes that were looked at): it may have learned a shortcut."
         )
     failed = sanity[~sanity["passed"].astype(bool)].drop_duplicates(_SET) if len(sanity) else sanity
     for row in failed.to_dict("records"):
@@ -113,3 +142,7 @@ def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
             f"{METHODS[str(row['method'])].title} changes little when what {names.get(candidate, candidate)} has "
             "learned is thrown away: its maps do not explain this model."
         )
+
+
+def _p(value: float) -> str:
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"

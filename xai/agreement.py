@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xai.heat import Bools, Floats, evidence, spearman
+from xai.heat import Bools, Floats, evidence, spearman, upsample
+from xai.reach import Enlarge, Reach
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -31,28 +32,49 @@ BORDER = 0.1
 CORNER = 0.2
 #: A uniform map's ratio.
 UNIFORM = 1.0
+#: How probable one false flag may be, among all of a report.
+ERROR = 0.05
+#: Endings of what a score on a mask is to be compared with: a map that knows nothing, and the best one of its size.
+LIMITS = ("_chance", "_ceiling")
 
 
-def localisation(heat: Floats, masks: Bools) -> Scores:
+def localisation(heat: Floats, masks: Bools, maps: Floats | None = None, enlarge: Enlarge = upsample) -> Scores:
     """How well heat and mask agree, whatever the mask shows.
 
-    `energy` inside the mask (Wang 2020, arXiv:1910.01279) and `energy_ratio` to a uniform map. `pointing`: whether
-    the maximum lies in the mask or within `TOLERANCE` of it (Zhang 2016, arXiv:1608.00507); of several equal maxima,
-    the share that does. `iou_top`, `iou_half`: intersection over union of the mask and the pixels that are among the
-    hottest `TOP`, or reach `HALF` of the maximum; a pixel without heat is never among them. Small masks cannot reach 1
-    in `iou_top`: a mask of 5 % of the image reaches 0.25 at best, unless the map has no heat beside it.
+    `heat` is what `enlarge` made of the evidence `maps`, (b, h, w); without these it is the map itself. `energy` inside
+    the mask (Wang 2020, arXiv:1910.01279) and `energy_ratio` to a uniform map. `pointing`: whether the hottest cell
+    lies in the mask or within `TOLERANCE` of it (Zhang 2016, arXiv:1608.00507), in part where only some of the pixels
+    around its centre do; of several equal ones, the mean. `iou_top`, `iou_half`: intersection over union of the mask
+    and the pixels that are among the hottest `TOP`, or reach `HALF` of the maximum; a pixel without heat is never among
+    them.
+
+    Every score comes with two others for the same image. `<score>_chance` is what a uniform map scores: the area of the
+    mask, in `energy_ratio` 1, in `pointing` the share of all cells that would hit. `<score>_ceiling` is what no map of
+    this size can exceed, since a coarse one reaches beside a small mask whatever it shows: of `energy`, `energy_ratio`
+    and `pointing` the score of the best map there is, of the IoUs a bound (see `Reach`).
     """
+    maps = heat if maps is None else maps
+    reach = Reach.of(maps.shape[1:], heat.shape[1], enlarge)
+    hits = reach.peaks(np.array([_near(mask) for mask in masks]))
+    hottest = (maps == maps.max(axis=(1, 2), keepdims=True)) & (maps > 0)
     highest = heat.max(axis=(1, 2), keepdims=True)
     top = np.quantile(heat, 1 - TOP, axis=(1, 2), keepdims=True)
-    near = np.array([_near(mask) for mask in masks])
-    maxima = (heat == highest) & (highest > 0)
     energy, ratio = energy_in(heat, masks)
-    pointing = (maxima & near).sum(axis=(1, 2)) / np.maximum(maxima.sum(axis=(1, 2)), 1)
-    scores = {"energy": energy, "energy_ratio": ratio, "pointing": pointing}
-    scores["iou_top"] = _iou((heat >= top) & (heat > 0), masks)
-    scores["iou_half"] = _iou((heat >= HALF * highest) & (heat > 0), masks)
+    best, share = reach.energy(masks), masks.mean(axis=(1, 2))
+    # of each: the score, by chance, at best
+    found = {
+        "energy": (energy, share, best),
+        "energy_ratio": (ratio, np.full(len(heat), UNIFORM), best / np.where(share > 0, share, np.nan)),
+        "pointing": (_mean_of(hits, hottest), hits.mean(axis=(1, 2)), hits.max(axis=(1, 2))),
+        "iou_top": (_iou((heat >= top) & (heat > 0), masks), share, reach.iou_top(masks, TOP)),
+        "iou_half": (_iou((heat >= HALF * highest) & (heat > 0), masks), share, reach.iou_half(masks, HALF)),
+    }
     unknown = ~np.isfinite(heat).all(axis=(1, 2)) | ~masks.any(axis=(1, 2))
-    return {name: np.where(unknown, np.nan, values) for name, values in scores.items()}
+    return {
+        f"{name}{ending}": np.where(unknown, np.nan, values)
+        for name, three in found.items()
+        for ending, values in zip(("", *LIMITS), three, strict=True)
+    }
 
 
 def shortcuts(heat: Floats, lungs: Bools | None = None) -> Scores:
@@ -60,7 +82,7 @@ def shortcuts(heat: Floats, lungs: Bools | None = None) -> Scores:
 
     The corners are `corner_top_left` and so on: a marker lies in one of them, and the sum of all four would dilute it.
     Each region's energy also comes as `_ratio` to a uniform map's, which takes account of how much of the image the
-    region is, and of maps too coarse to stay inside the lungs. `flagged` reads the ratios. What models find there:
+    region is, and of maps too coarse to stay inside the lungs. Flags are raised on the ratios. What models find there:
     DeGrave 2021 (doi:10.1038/s42256-021-00338-7).
     """
     size = heat.shape[1]
@@ -87,13 +109,27 @@ def shortcuts(heat: Floats, lungs: Bools | None = None) -> Scores:
     return scores
 
 
-def flagged(ratio: NDArray[np.float64]) -> Bools:
-    """Whether a region where no disease is holds more energy than a uniform map would put there; NaN is not flagged.
+def exposure(energy: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far above what chance can explain the energy in one region is, (n,): a mean above 0 exposes the model.
 
-    Given the ratios of images, those worth a look: each alone proves nothing. Given the lower end of the interval of a
-    model's mean ratio (`interval(ratios, groups, seed).low`), whether the model is exposed.
+    The contrast (r - 1) / (r + 1) of the ratio r to a uniform map is -1 without energy and 0 for the region's share of
+    it. It says what the logarithm says, but of empty regions, too. The mean of r itself would lie above 1 for maps
+    without any structure, since a blurred random map has its maximum at the border more often than inside. What is left
+    of that is below a third of the contrast of a map that has all its energy in the region, which is taken off.
     """
-    return np.asarray(ratio > UNIFORM)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        area = np.nanmean(energy) / np.nanmean(ratio) if (energy > 0).any() else np.nan
+    most = 0.0 if np.isnan(area) else (1 - area) / (1 + area)
+    return np.asarray((ratio - UNIFORM) / (ratio + UNIFORM) - most / 3)
+
+
+def flagged(p_adjusted: NDArray[np.float64]) -> Bools:
+    """Whether a region where no disease is surely holds more energy than a uniform map would put there.
+
+    `p_adjusted`: of the mean exposure of each region, class and model that was looked at, adjusted for how many they
+    are (`holm`). NaN, where nothing could be tested, is not flagged.
+    """
+    return np.asarray(p_adjusted <= ERROR)
 
 
 def energy_in(heat: Floats, regions: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -118,6 +154,11 @@ def _near(mask: Bools) -> Bools:
         return mask
     distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return np.asarray(distance <= TOLERANCE * len(mask))
+
+
+def _mean_of(values: NDArray[np.float64], chosen: Bools) -> NDArray[np.float64]:
+    """Mean of the chosen values of each image; 0 where none is."""
+    return np.asarray((values * chosen).sum(axis=(1, 2)) / np.maximum(chosen.sum(axis=(1, 2)), 1))
 
 
 def _iou(regions: Bools, masks: Bools) -> NDArray[np.float64]:

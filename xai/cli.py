@@ -6,11 +6,20 @@ from typing import Annotated, Literal
 
 import typer
 
-Methods = Annotated[str, typer.Option(help="Methods, separated by commas; `--methods list` names them.")]
+Methods = Annotated[
+    str,
+    typer.Option(help="Methods, separated by commas, layercam@14 for a layer of its own; `--methods list` names them."),
+]
 Candidates = Annotated[str, typer.Option(help="Ids or names, separated by commas; default: all.")]
 Folds = Annotated[str, typer.Option(help="Numbers, separated by commas; default: all.")]
 Split = Annotated[Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")]
-Layers = Annotated[str, typer.Option(help="Layers for the CAM methods, separated by commas.")]
+Layers = Annotated[
+    str,
+    typer.Option(
+        help="Layers for the CAM methods, separated by commas: auto for the last feature map, a name, "
+        "or a number for the last layer with so many cells along each edge."
+    ),
+]
 Judged = Annotated[int, typer.Option(help="Images per cell and split whose maps the model judges; 0: none.", min=0)]
 Overlays = Annotated[bool, typer.Option(help="Draw every image with its map.")]
 Edge = Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0)]
@@ -42,7 +51,7 @@ def explain(
 ) -> None:
     """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a gallery."""
     from trainables.errors import RunFolderError
-    from xai.methods import METHODS, method_named
+    from xai.methods import METHODS
 
     if methods == "list":
         for method in METHODS.values():
@@ -61,7 +70,7 @@ def explain(
         candidates=_parts(candidates),
         folds=numbers,
         split=split,
-        methods=tuple(method_named(name).name for name in dict.fromkeys(_parts(methods))),
+        methods=_parts(methods),
         layers=_parts(layers),
         faithfulness=faithfulness,
     )

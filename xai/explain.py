@@ -36,7 +36,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it"
         ) from None
     try:
-        wanted = list(shards(entries, options))
+        wanted = list(shards(entries, options, Manifest.load(layout.manifest)))
         work = missing(layout, wanted)
         say(f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of them already done")
         with connect(address) as nodes:
@@ -49,7 +49,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
                 say(f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no pictures")
                 return 1
             gpus = any(node["gpus"] for node in nodes)
-            sanity, unchecked = randomise(layout, entries, options.methods, options.layers, gpus)
+            sanity, unchecked = randomise(layout, entries, options.explanations, gpus)
             save_table(layout, "sanity", sanity)
             for failure in sorted(set(unchecked) - set(failures)):
                 say(f"failed  sanity check: {failure}")

@@ -17,14 +17,15 @@ from trainables.ledger import Entry, read_entry
 from trainables.opening import open_model
 from trainables.parts import softmax
 from xai.classifier import Classifier
-from xai.heatmaps import pack, write_shard
+from xai.heatmaps import pack, read_shard, shard_digest, unpacked, write_shard
 from xai.images import Images
-from xai.methods import Method, method_named
+from xai.methods import method_named
 from xai.placement import Placement
 from xai.scores import agreement_scores, faithfulness_scores
 from xai.work import AUTO, Shard
 
 _SEED = 0
+Row = dict[str, Any]
 
 
 class Explainer:
@@ -37,22 +38,27 @@ class Explainer:
         self._weights_of: dict[tuple[str, str], str] = {}
 
     def make(self, shard: Shard) -> tuple[int, int]:
-        """Write one shard; how many maps it has, and how many images without one."""
+        """Write one shard; how many maps it has, and how many images without one. Maps that are there are kept."""
         entry = read_entry(self._layout.ledger / shard.key)
-        rows: list[dict[str, Any]] = []
+        path = self._layout.heatmaps / shard.name
+        kept: dict[str, list[Row]] = {}
+        if shard_digest(path) == shard.digest:
+            for row in read_shard(path):
+                kept.setdefault(row["image"], []).append(row)
+        rows: list[Row] = []
         predictions = entry.predictions()
         predictions = predictions[predictions["split"] == shard.split].set_index("image").loc[list(shard.images)]
         batch = 2 * entry.spec.candidate.training.batch_size
         start = 0
         while start < len(predictions):
             try:
-                rows += self._explain(entry, shard, predictions.iloc[start : start + batch])
+                rows += self._rows(entry, shard, predictions.iloc[start : start + batch], kept)
                 start += batch
             except tf.errors.ResourceExhaustedError:
                 if batch == 1:
                     raise
                 batch //= 2
-        write_shard(self._layout.heatmaps / shard.name, rows, shard.digest)
+        write_shard(path, rows, shard.digest, shard.scores_digest)
         lost = sum(row.get("error") is not None for row in rows)
         return len(rows) - lost, lost
 
@@ -67,18 +73,34 @@ class Explainer:
         self._weights_of = {place: entry.spec.key}
         return self._classifiers[place]
 
-    def _explain(self, entry: Entry, shard: Shard, predictions: pd.DataFrame) -> list[dict[str, Any]]:
-        """The rows of one batch: every class for methods of a layer, else the predicted class and the label."""
+    def _rows(self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[Row]]) -> list[Row]:
+        """The rows of one batch with their scores, and with the maps that were kept, if any were."""
+        names = list(predictions.index)
+        pixels, errors = self._images.pixels(names, entry.spec.candidate.image_size)
+        if kept:
+            rows = [row for name in names for row in kept[name]]
+        else:
+            rows = self._explain(entry, shard, predictions, pixels, errors)
+        self._judge(rows, dict(zip(names, pixels, strict=True)), entry, shard)
+        return rows
+
+    def _explain(
+        self,
+        entry: Entry,
+        shard: Shard,
+        predictions: pd.DataFrame,
+        pixels: NDArray[np.uint8],
+        errors: dict[str, str],
+    ) -> list[Row]:
+        """Maps of every class for methods of a layer, else of the predicted class and the label."""
         spec, method = entry.spec, method_named(shard.method)
-        names, size = list(predictions.index), spec.candidate.image_size
-        pixels, errors = self._images.pixels(names, size)
         classifier = self.classifier(entry, shard.layer)
         index = {name: number for number, name in enumerate(spec.classes)}
         predicted = np.array([index[name] for name in predictions["prediction"]], np.int32)
         labels = np.array([index[name] for name in predictions["label"]], np.int32)
         targets = np.stack([predicted, labels], axis=1)
         if method.layered:
-            targets = np.tile(np.arange(len(spec.classes), dtype=np.int32), (len(names), 1))
+            targets = np.tile(np.arange(len(spec.classes), dtype=np.int32), (len(pixels), 1))
         maps = method.explain(classifier, pixels, targets, _SEED)
         common = {
             "candidate": spec.candidate.id,
@@ -91,7 +113,7 @@ class Explainer:
         }
         placement = classifier.placement if method.layered else None
         rows = []
-        for position, image in enumerate(names):
+        for position, image in enumerate(predictions.index):
             facts = predictions.iloc[position]
             one = common | {"image": image} | {name: facts[name] for name in ("label", "group", "prediction")}
             if image in errors:
@@ -100,37 +122,35 @@ class Explainer:
             for target, heat in _once(targets[position], maps[position]):
                 name = spec.classes[target]
                 of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
-                rows.append(one | of_class | _packed(heat, placement) | {"_heat": heat, "_position": position})
-        self._judge(rows, pixels, shard, method, classifier, index)
-        return [{key: value for key, value in row.items() if not key.startswith("_")} for row in rows]
+                rows.append(one | of_class | _packed(heat, placement))
+        return rows
 
-    def _judge(
-        self,
-        rows: list[dict[str, Any]],
-        pixels: NDArray[np.uint8],
-        shard: Shard,
-        method: Method,
-        classifier: Classifier,
-        index: dict[str, int],
-    ) -> None:
-        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them."""
-        placement = classifier.placement if method.layered else None
-        mapped = [row for row in rows if "_heat" in row and row.get("error") is None]
+    def _judge(self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard) -> None:
+        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them.
+
+        Maps are judged as they are stored, so that it does not matter whether they have just been made.
+        """
+        spec, method = entry.spec, method_named(shard.method)
+        mapped = [row for row in rows if row.get("error") is None]
         seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
+        size = spec.candidate.image_size
         if seen:
-            masks = self._images.masks([row["image"] for row in seen], pixels.shape[1])
-            heats = np.stack([row["_heat"] for row in seen])
-            _spread(seen, agreement_scores(heats, method.positive, masks, pixels.shape[1], placement))
+            masks = self._images.masks([row["image"] for row in seen], size)
+            heats = np.stack([unpacked(row) for row in seen])
+            _spread(seen, agreement_scores(heats, method.positive, masks, size, _placement(seen)))
         judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
         if judged:
-            chosen = pixels[[row["_position"] for row in judged]]
-            classes = np.array([index[row["class"]] for row in judged])
-            heats = np.stack([row["_heat"] for row in judged])
+            classifier = self.classifier(entry, shard.layer)
+            chosen = np.stack([pixels[row["image"]] for row in judged])
+            classes = np.array([spec.classes.index(row["class"]) for row in judged])
+            heats = np.stack([unpacked(row) for row in judged])
 
             def predict(images: NDArray[Any]) -> NDArray[Any]:
                 return softmax(classifier.logits(images))
 
-            _spread(judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, placement))
+            _spread(
+                judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, _placement(judged))
+            )
 
 
 def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
@@ -138,11 +158,16 @@ def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[i
     return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
 
 
-def _packed(heat: NDArray[np.float32], placement: Placement | None) -> dict[str, Any]:
+def _packed(heat: NDArray[np.float32], placement: Placement | None) -> Row:
     return pack(heat, placement) if np.isfinite(heat).all() else {"error": "the map is not finite"}
 
 
-def _spread(rows: list[dict[str, Any]], columns: dict[str, NDArray[Any]]) -> None:
+def _placement(rows: list[Row]) -> Placement:
+    """Where the cells of these maps lie, which is the same for all of one method and layer."""
+    return Placement(*(rows[0][name] for name in Placement._fields))
+
+
+def _spread(rows: list[Row], columns: dict[str, NDArray[Any]]) -> None:
     for name, values in columns.items():
         for row, value in zip(rows, values, strict=True):
             row[name] = value if np.ndim(value) else float(value)

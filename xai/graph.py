@@ -129,11 +129,11 @@ class Trail:
         return tensor
 
     def locate(self, logits: tf.Tensor, layer: str | None) -> Place:
-        """The feature map: the output of a named layer, or found from the logits backwards.
+        """The feature map: what a layer makes, by its name or number of cells, or found from the logits backwards.
 
         Raises ModelError if there is none, or several with equal right.
         """
-        features = self._ending(logits) if layer is None else self._named(layer)
+        features = self._ending(logits) if layer is None else self._named(layer, logits)
         index = self._made[id(features)]
         output = next(number for number, x in enumerate(self._calls[index].outputs) if x is features)
         fields = Fields(self._images)
@@ -142,7 +142,7 @@ class Trail:
         return Place(
             call=index,
             output=output,
-            layer=layer or self._calls[index].name,
+            layer=self._calls[index].name,
             shape=tuple(features.shape[1:]),
             dense=self._dense(logits, features),
             placement=fields.placement(features),
@@ -192,14 +192,31 @@ class Trail:
             ahead.extend(call.inputs)
         return False
 
-    def _named(self, layer: str) -> tf.Tensor:
-        """The spatial output of a layer, of its last call if it is shared."""
+    def _named(self, layer: str, logits: tf.Tensor) -> tf.Tensor:
+        """The spatial output of a layer, of its last call if it is shared; a number asks for that many cells."""
         maps = {call.name: x for call in self._calls for x in call.outputs if x.shape.rank == 4 and self.maker(x)}
+        if layer not in maps and layer.isdecimal():
+            return self._fine(int(layer), logits)
         if layer not in maps:
             raise ModelError(
                 f"{self._model} has no layer {layer!r} with an output (h, w, channels); {nearest(layer, maps)}"
             )
         return maps[layer]
+
+    def _fine(self, cells: int, logits: tf.Tensor) -> tf.Tensor:
+        """The last features on the way to the logits that have at least so many cells along each edge."""
+        ahead, seen = [logits], set[int]()
+        while ahead:
+            call = self.maker(tensor := ahead.pop())
+            if call is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                ahead.extend(call.inputs)
+        features = [x for call in self._calls for x in call.outputs if id(x) in seen and x.shape.rank == 4]
+        fine = [x for x in features if min(x.shape[1:3]) >= cells and self._is_learned(x)]
+        if not fine:
+            most = max((min(x.shape[1:3]) for x in features if self._is_learned(x)), default=0)
+            raise ModelError(f"{self._model} has no layer with {cells} cells along each edge: at most {most}")
+        return fine[-1]
 
     def _dense(self, logits: tf.Tensor, features: tf.Tensor) -> Any:
         """The last layer, if the head is global average pooling of these features, dropout or none, and this layer.

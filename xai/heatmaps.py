@@ -15,7 +15,8 @@
     error                            why there is no map, or null
     <score>…                         see `scores.py`
 
-A shard is complete or not there; what it was made from is in its digest, so a stale one is told and made again.
+A shard is complete or not there. It holds two digests, of what its maps and of what its scores were made from, so a
+stale one is told: maps that are right are kept when only scores have to be made again.
 """
 
 import json
@@ -38,7 +39,7 @@ from xai.placement import Placement
 
 Floats = NDArray[np.float32]
 
-_DIGEST = b"rayfold.digest"
+MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"
 _TYPES = {
     **dict.fromkeys(("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()),
     **dict.fromkeys(("fold", "seed", "height", "width"), pa.int64()),
@@ -66,26 +67,38 @@ def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
     return {**shape, **placed, "low": float(heat.min()), "high": float(heat.max())}
 
 
-def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str) -> None:
+def unpacked(row: dict[str, Any]) -> Floats:
+    """The map (h, w) that a row's columns hold."""
+    return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(row["scale"])
+
+
+def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str, scores_digest: str = "") -> None:
     """Write rows (any column may be missing, further ones are scores or curves) as one shard."""
     extra = {name: None for row in rows for name in row if name not in _TYPES}
     fields = [pa.field(name, kind) for name, kind in _TYPES.items()]
     for name in extra:
         nested = any(isinstance(row.get(name), np.ndarray) for row in rows)
         fields.append(pa.field(name, pa.list_(pa.float32()) if nested else pa.float64()))
-    schema = pa.schema(fields, metadata={_DIGEST: digest.encode()})
+    schema = pa.schema(fields, metadata={MAPS: digest.encode(), SCORES: scores_digest.encode()})
     columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in fields]
     with replacing(path) as temporary:
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary)
 
 
-def shard_digest(path: Path) -> str | None:
-    """What a shard says it was made from; None where there is no readable one."""
+def read_shard(path: Path) -> list[dict[str, Any]]:
+    """The rows of a shard as they were written, without scores."""
+    table = pq.read_table(path, columns=list(COLUMNS))
+    maps = table["map"].to_pandas()
+    return [row | {"map": heat} for row, heat in zip(table.drop_columns("map").to_pylist(), maps, strict=True)]
+
+
+def shard_digest(path: Path, of: bytes = MAPS) -> str | None:
+    """What a shard's maps or scores say they were made from; None where there is no readable one."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowInvalid):
         return None
-    return metadata.get(_DIGEST, b"").decode() or None
+    return metadata.get(of, b"").decode() or None
 
 
 class Ensemble(NamedTuple):
@@ -132,13 +145,17 @@ class Heatmaps:
         return self._read(filters, None)
 
     def arrays(self, **filters: Any) -> tuple[pd.DataFrame, Floats]:
-        """The rows that match and have a map, without it, and their maps (n, h, w); ValueError where sizes differ."""
+        """The rows that match and have a map, without it, and their maps (n, h, w).
+
+        ValueError where sizes differ, which says by what to filter.
+        """
         rows = self.rows(**filters)
         rows = rows[rows["map"].notna()].reset_index(drop=True)
-        shapes = set(zip(rows["height"], rows["width"], strict=True))
+        shapes = sorted(set(zip(rows["height"], rows["width"], strict=True))) or [(0, 0)]
         if len(shapes) > 1:
-            raise ValueError(f"maps of different sizes do not fit into one array: {sorted(shapes)}; filter further")
-        maps = np.array(rows["map"].tolist(), np.float32).reshape(-1, *(int(n) for n in next(iter(shapes), (0, 0))))
+            sizes = " and ".join(f"{height}×{width}" for height, width in shapes)
+            raise ValueError(f"maps of {sizes} do not fit into one array: add {_choices(rows)}")
+        maps = np.array(rows["map"].tolist(), np.float32).reshape(-1, *map(int, shapes[0]))
         return rows.drop(columns=["map", "scale"]), maps
 
     def ensemble(self, **filters: Any) -> "Ensemble":
@@ -151,7 +168,9 @@ class Heatmaps:
         table, maps = self.arrays(**filters, split="test")
         sets = table[["candidate", "method", "layer"]].drop_duplicates()
         if len(sets) > 1:
-            raise ValueError(f"an ensemble is of one candidate, method and layer, got {len(sets)}; filter further")
+            raise ValueError(
+                f"an ensemble is of one candidate, method and layer, got {len(sets)}: add {_choices(sets)}"
+            )
         table["cell"] = table.groupby(["fold", "seed"]).ngroup()
         cells = table["cell"].nunique()
         shared = table[table.groupby(["image", "class"])["cell"].transform("size") == cells]
@@ -198,4 +217,13 @@ class Heatmaps:
             table["map"] = pd.Series(maps, dtype=object)
         whole = [name for name in ("fold", "seed", "height", "width") if name in table]
         table = table.astype(dict.fromkeys(whole, "Int64"))
-        return table.sort_values(_ORDER, kind="stable").reset_index(drop=True)
+        # A layer that was asked for by its name, too, is one layer.
+        return table.sort_values(_ORDER, kind="stable").drop_duplicates(_ORDER).reset_index(drop=True)
+
+
+def _choices(rows: pd.DataFrame) -> str:
+    """The filters that would leave one candidate, method and layer, with the values that they can have."""
+    found = {name: sorted(rows[name].unique()) for name in ("candidate", "method", "layer")}
+    return " and ".join(
+        f"{name}= one of {', '.join(map(repr, values))}" for name, values in found.items() if len(values) > 1
+    )

@@ -1,9 +1,10 @@
-"""Confidence intervals of mean scores, with whole groups as the unit of chance."""
+"""Confidence intervals and tests of mean scores, with whole groups as the unit of chance."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import ttest_1samp
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -47,3 +48,33 @@ def interval(values: NDArray[Any], groups: NDArray[Any], seed: int) -> Interval:
         means.append(np.tensordot(drawn, sums, axes=1) / (drawn @ counts))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return Interval(mean, low, high, len(values), len(names))
+
+
+def p_above_zero(values: NDArray[Any], groups: NDArray[Any]) -> float:
+    """How probable so high a mean is where none is above 0: the one-sided p of a t-test on the means of the groups.
+
+    `values`: (n,), a score per image, NaN being left out. NaN for fewer than two groups.
+    """
+    values = np.asarray(values, np.float64)
+    usable = np.isfinite(values)
+    _, member = np.unique(np.asarray(groups)[usable], return_inverse=True)
+    counts = np.bincount(member)
+    if len(counts) < 2:
+        return np.nan
+    means = np.bincount(member, values[usable]) / counts
+    if np.ptp(means) == 0:  # t is 0/0 or infinite, but the signs can be counted
+        return float(0.5 ** len(means)) if means[0] > 0 else 1.0
+    return float(ttest_1samp(means, 0, alternative="greater").pvalue)
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """p-values (n,) adjusted for their number (Holm 1979): below 0.05, any false one has a chance of at most 5 %.
+
+    NaN is no test: it stays, and is not counted.
+    """
+    adjusted = np.array(p, np.float64)
+    tested = np.flatnonzero(~np.isnan(adjusted))
+    order = tested[np.argsort(adjusted[tested], kind="stable")]
+    steps = adjusted[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted

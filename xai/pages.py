@@ -14,6 +14,7 @@ from trainables.formats import is_dicom
 from trainables.layout import RunLayout
 from trainables.readers import UnreadableImage
 from xai import figures, render, sheets
+from xai.agreement import LIMITS
 from xai.gallery import write_gallery
 from xai.heatmaps import Heatmaps
 from xai.images import Images
@@ -107,7 +108,10 @@ def _gallery(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, images:
         title = f"{title}: {_MOST_IN_GALLERY} of {len(names)} images, drawn at random"
         names = sorted(sorted(names, key=digest)[:_MOST_IN_GALLERY])
     rows = heatmaps.rows(image=names)
-    scores = [name for name in heatmaps.scores if not name.startswith(("drop", "increase")) and "_random" not in name]
+    left_out = ("_random", *LIMITS)
+    scores = [
+        name for name in heatmaps.scores if not name.startswith(("drop", "increase")) and not name.endswith(left_out)
+    ]
     return write_gallery(
         layout.gallery, rows, lambda image: _fitted(images.original(image), _GALLERY_EDGE), title, scores
     )

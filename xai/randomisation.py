@@ -11,7 +11,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
 from trainables.startup import configure_tensorflow
 from xai.export import failure_of
-from xai.methods import method_named
+from xai.methods import Method, method_named
 from xai.summary import load_table
 
 _IMAGES = 16
@@ -20,7 +20,7 @@ _SEED = 0
 
 
 def randomise(
-    layout: RunLayout, entries: Sequence[Entry], methods: Sequence[str], layers: Sequence[str], gpus: bool
+    layout: RunLayout, entries: Sequence[Entry], explanations: Sequence[tuple[Method, str]], gpus: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """The sanity table: what it holds of these models already, and what it lacked; and what failed.
 
@@ -34,10 +34,9 @@ def randomise(
     task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1)(_check)
     running = []
     for entry in first.values():
-        for name in methods:
-            for layer in layers if method_named(name).layered else ("input",):
-                if method_named(name).passes <= _MOST_PASSES and (entry.spec.key, name, layer) not in done:
-                    running.append(task.remote(str(layout.root), entry.spec.key, name, layer))
+        for method, layer in explanations:
+            if method.passes <= _MOST_PASSES and (entry.spec.key, method.name, layer) not in done:
+                running.append(task.remote(str(layout.root), entry.spec.key, method.name, layer))
     found = ray.get(running)
     rows = [row for checked, _ in found for row in checked]
     keys = {entry.spec.key for entry in entries}

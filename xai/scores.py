@@ -1,10 +1,12 @@
 """Which scores a heatmap gets, and what their columns are called.
 
 outside_lungs, border, corners, …_ratio                   where no disease of the lung is (agreement.shortcuts)
-<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest (agreement.localisation)
+<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest (agreement.localisation),
+                                                          each with …_chance and …_ceiling
 deletion, insertion, drop, increase, …_random, …          what the model says (faithfulness), with …_curve
 """
 
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,10 +23,13 @@ def agreement_scores(
     maps: Floats, positive: bool, masks: dict[str, Bools], size: int, placement: Placement | None = None
 ) -> Columns:
     """Scores (n,) of maps (n, h, w), cells at `placement`, against the anatomy and every mask, (n, size, size)."""
-    heat = upsample(evidence(maps, positive), size, placement)
+    enlarge = partial(upsample, placement=placement)
+    maps = evidence(maps, positive)
+    heat = enlarge(maps, size)
     found: Columns = dict(agreement.shortcuts(heat, masks.get("lungs")))
     for name, mask in masks.items():
-        found |= {f"{name}_{score}": values for score, values in agreement.localisation(heat, mask).items()}
+        scores = agreement.localisation(heat, mask, maps, enlarge)
+        found |= {f"{name}_{score}": values for score, values in scores.items()}
     return found
 
 

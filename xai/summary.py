@@ -1,20 +1,22 @@
 """What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
 
 summary: candidate, method, layer, height, width (of its maps), class, score, mean, low, high (95 %, groups resampled),
-         maps, groups, flagged
+         chance, ceiling (means of what a uniform and the best map of this size score on the same images, for scores on
+         masks), maps, groups, p, p_adjusted, flagged (for shortcuts)
 folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold models on test images
 sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash, key
 """
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from xai.agreement import flagged
+from xai.agreement import LIMITS, exposure, flagged
 from xai.heatmaps import Heatmaps
-from xai.intervals import interval
+from xai.intervals import holm, interval, p_above_zero
 
 _SET = ["candidate", "method", "layer"]
 _SHORTCUTS = ("outside_lungs", "border", "corner")
@@ -27,24 +29,33 @@ def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
     Shortcuts are read from the map of the predicted class, which drove the decision, one class at a time, since a
     marker that comes with one disease says nothing of the others; agreement with masks from the map of the label, whose
     evidence the mask shows; faithfulness from the maps that were put to the model. `class` is empty for all together.
+
+    `p` is of a region's mean exposure, groups being the unit; `p_adjusted` takes account of all that are in the
+    table, every region, class, candidate, method and layer, so that 5 % bounds the chance of any false flag in it.
     """
     table = heatmaps.table
     table = table[table["error"].isna()]
     folds = _folds(heatmaps)
+    scores = [score for score in heatmaps.scores if not score.endswith(LIMITS)]
     rows = []
     for names, of_set in table.groupby(_SET, sort=True):
         size = {name: int(of_set[name].iloc[0]) for name in ("height", "width")}
         identity: dict[str, Any] = dict(zip(_SET, names, strict=True)) | size
-        for score in heatmaps.scores:
+        for score in scores:
             values = of_set[_judged(of_set, score) & of_set[score].notna()]
             parts = values.groupby("class") if score.startswith(_SHORTCUTS) else [("", values)]
             for name, part in parts:
                 if len(part):
-                    rows.append(identity | {"class": name} | _interval(score, part[score], part["group"]))
+                    rows.append(identity | {"class": name} | _of_score(score, part))
         agreed = folds[(folds[_SET] == list(names)).all(axis=1)] if len(folds) else folds
         if len(agreed):
-            rows.append(identity | {"class": ""} | _interval("fold_spearman", agreed["spearman"], agreed["group"]))
-    return pd.DataFrame(rows), folds
+            agreed = agreed.rename(columns={"spearman": "fold_spearman"})
+            rows.append(identity | {"class": ""} | _of_score("fold_spearman", agreed))
+    summary = pd.DataFrame(rows)
+    if len(summary):
+        summary["p_adjusted"] = holm(summary["p"].to_numpy(float))
+        summary["flagged"] = flagged(summary["p_adjusted"].to_numpy())
+    return summary, folds
 
 
 def _judged(rows: pd.DataFrame, score: str) -> "pd.Series[bool]":
@@ -52,17 +63,23 @@ def _judged(rows: pd.DataFrame, score: str) -> "pd.Series[bool]":
     return rows["class"] == rows["prediction" if driven else "label"]
 
 
-def _interval(score: str, values: "pd.Series[float]", groups: "pd.Series[str]") -> dict[str, Any]:
-    found = interval(values.to_numpy(float), groups.to_numpy(str), seed=0)
-    exposed = score.startswith(_SHORTCUTS) and score.endswith("_ratio") and bool(flagged(found.low))
+def _of_score(score: str, rows: pd.DataFrame) -> dict[str, Any]:
+    values, groups = rows[score].to_numpy(float), rows["group"].to_numpy(str)
+    found = interval(values, groups, seed=0)
+    p = np.nan
+    if score.startswith(_SHORTCUTS) and score.endswith("_ratio"):
+        p = p_above_zero(exposure(rows[score.removesuffix("_ratio")].to_numpy(float), values), groups)
+    limits = [float(rows[name].mean()) if (name := f"{score}{end}") in rows else np.nan for end in LIMITS]
     return {
         "score": score,
         "mean": float(found.mean),
         "low": float(found.low),
         "high": float(found.high),
+        "chance": limits[0],
+        "ceiling": limits[1],
         "maps": found.images,
         "groups": found.groups,
-        "flagged": exposed,
+        "p": p,
     }
 
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -11,11 +13,14 @@ from trainables.errors import RunFolderError, nearest
 from trainables.files import file_digest
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
-from xai.heatmaps import shard_digest
-from xai.methods import method_named
+from trainables.manifest import Manifest
+from xai.heatmaps import SCORES, shard_digest
+from xai.methods import Method, method_named
 
-#: Raise when the same shard would hold other numbers than before.
+#: Raise when the same shard would hold other maps than before.
 VERSION = 2
+#: Raise when the same maps would get other scores than before.
+SCORES_VERSION = 1
 
 IMAGES_PER_SHARD = 256
 #: The layer that leads into the pooling, wherever it is.
@@ -29,9 +34,20 @@ class Options(Frozen):
     candidates: tuple[str, ...] = Field((), description="Ids or names; none: all.")
     folds: tuple[int, ...] = Field((), description="None: all.")
     split: Literal["test", "oof", "all"] = Field("all", description="Test set, out-of-fold images, or both.")
-    methods: tuple[str, ...] = ("gradcam",)
-    layers: tuple[str, ...] = Field((AUTO,), description="For methods of a layer: names, or auto.")
+    methods: tuple[str, ...] = Field(("gradcam",), description="Names, or name@layer for a layer of its own.")
+    layers: tuple[str, ...] = Field((AUTO,), description="For methods of a layer: names, cells along an edge, or auto.")
     faithfulness: Whole = Field(32, ge=0, description="Images of a cell, split and method whose maps the model judges.")
+
+    @property
+    def explanations(self) -> list[tuple[Method, str]]:
+        """Every method with every layer that it is asked for; ModelError for one that does not exist."""
+        found = []
+        for text in self.methods:
+            name, _, own = text.partition("@")
+            method = method_named(name)
+            layers = ("input",) if not method.layered else (own,) if own else self.layers
+            found += [(method, layer) for layer in layers]
+        return list(dict.fromkeys(found))
 
 
 class Shard(Frozen):
@@ -44,11 +60,18 @@ class Shard(Frozen):
     number: int
     images: tuple[str, ...]
     judged: tuple[str, ...] = Field(description="Those of the images whose maps are put to the model.")
+    masks: str = Field(description="Digest of what the masks of the images show.")
     model_hash: str
 
     @property
     def digest(self) -> str:
-        return digest([VERSION, self.model_dump(mode="json")])
+        """Of what decides the maps."""
+        return digest([VERSION, self.model_dump(mode="json", exclude={"judged", "masks"})])
+
+    @property
+    def scores_digest(self) -> str:
+        """Of what decides the scores: the maps, and whatever judges them."""
+        return digest([SCORES_VERSION, self.digest, self.judged, self.masks])
 
     @property
     def name(self) -> str:
@@ -82,33 +105,34 @@ def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
     return done
 
 
-def shards(entries: Sequence[Entry], options: Options) -> Iterator[Shard]:
+def shards(entries: Sequence[Entry], options: Options, manifest: Manifest) -> Iterator[Shard]:
     """Every shard that the options ask for. Its name depends on no option but method and layer, so none overlap."""
+    masks = _mask_digests(manifest)
     for entry in entries:
         predictions = entry.predictions()
         model_hash = file_digest(entry.model_path)[:16]
         for split in _SPLITS[options.split]:
             images = sorted(predictions.loc[predictions["split"] == split, "image"])
             judged = set(sorted(images, key=lambda image: digest([image, entry.spec.seed]))[: options.faithfulness])
-            for method in options.methods:
-                for layer in options.layers if method_named(method).layered else ("input",):
-                    for number in range(-(-len(images) // IMAGES_PER_SHARD)):
-                        part = images[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
-                        yield Shard(
-                            key=entry.spec.key,
-                            method=method,
-                            layer=layer,
-                            split=split,
-                            number=number,
-                            images=tuple(part),
-                            judged=tuple(image for image in part if image in judged),
-                            model_hash=model_hash,
-                        )
+            for method, layer in options.explanations:
+                for number in range(-(-len(images) // IMAGES_PER_SHARD)):
+                    part = images[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
+                    yield Shard(
+                        key=entry.spec.key,
+                        method=method.name,
+                        layer=layer,
+                        split=split,
+                        number=number,
+                        images=tuple(part),
+                        judged=tuple(image for image in part if image in judged),
+                        masks=digest([masks[image] for image in part]),
+                        model_hash=model_hash,
+                    )
 
 
 def missing(layout: RunLayout, wanted: Sequence[Shard]) -> list[Shard]:
-    """Those that are not on disk, or were made from something else."""
-    return [shard for shard in wanted if shard_digest(layout.heatmaps / shard.name) != shard.digest]
+    """Those that are not on disk, or whose maps or scores were made from something else."""
+    return [shard for shard in wanted if shard_digest(layout.heatmaps / shard.name, SCORES) != shard.scores_digest]
 
 
 def pieces(wanted: Sequence[Shard], at_least: int) -> list[list[Shard]]:
@@ -122,6 +146,22 @@ def pieces(wanted: Sequence[Shard], at_least: int) -> list[list[Shard]]:
         size = -(-len(together) // parts)
         found += [together[start : start + size] for start in range(0, len(together), size)]
     return found
+
+
+def _mask_digests(manifest: Manifest) -> dict[str, list[str]]:
+    """Of each usable image, the content of its mask files; many at a time, since they may be on a network."""
+    table = manifest.usable.set_index("image")
+    masks = table[[name for name in map(str, table.columns) if name.startswith("mask_")]]
+    with ThreadPoolExecutor(16) as pool:
+        columns = [pool.map(_content, masks[name]) for name in masks]
+        return {image: list(contents) for image, *contents in zip(masks.index, *columns, strict=True)}
+
+
+def _content(path: str | None) -> str:
+    try:
+        return file_digest(Path(path)) if isinstance(path, str) else ""
+    except OSError:
+        return ""
 
 
 def _names(spec: CellSpec) -> tuple[str, str]:

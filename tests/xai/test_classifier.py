@@ -459,3 +459,23 @@ def test_files_that_are_no_models_say_so(tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=name) as caught:
             Classifier.load(tmp_path / name)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("cells", "layer", "edge"), [("2", "last", 4), ("4", "last", 4), ("5", "middle", 8)])
+def test_a_number_asks_for_the_last_layer_of_so_many_cells(cells: str, layer: str, edge: int) -> None:
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 1)),
+            keras.layers.Conv2D(2, 3, strides=2, padding="same", name="first"),
+            keras.layers.ReLU(name="middle"),
+            keras.layers.Conv2D(2, 3, strides=2, padding="same", name="last"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    found = Classifier(model, cells)
+    assert (found.layer, found.map_shape[:2]) == (layer, (edge, edge))
+    with pytest.raises(ModelError, match="no layer with 9 cells along each edge: at most 8"):
+        Classifier(model, "9")

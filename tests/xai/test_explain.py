@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,14 +20,19 @@ import pytest
 from orchestrator import load_run
 from tests.conftest import ROOT, rayfold
 from trainables.files import whole_files
+from trainables.layout import RunLayout
+from trainables.manifest import Manifest
+from xai.explainer import Explainer
+from xai.heatmaps import SCORES, read_shard, shard_digest, write_shard
 from xai.methods import METHODS
+from xai.work import Options, chosen_cells, missing, shards
 
 EXPERIMENT = """
 name: explained
 data: {source: phantom, images_per_class: 40, image_size: 64}
 folds: {k: 2, test_set: 0.2}
 training: {epochs: 12, learning_rate: 1.0e-3, batch_norm_momentum: 0.9}
-candidates: [{name: tiny, model: TinyCNN, image_size: 64}]
+candidates: [{name: tiny CNN, model: TinyCNN, image_size: 64}]
 resources: {cpus_per_cell: 1}
 """
 
@@ -72,7 +79,7 @@ def test_maps_are_those_of_the_closed_form(explained: Path) -> None:
     import keras
 
     run = load_run(explained)
-    model = run.model("tiny", fold=1)
+    model = run.model("tiny-cnn", fold=1)
     rows = run.heatmaps.rows(fold=1, split="test")
     table = run.manifest.usable.set_index("image")
     for row in rows.iloc[:6].to_dict("records"):
@@ -98,7 +105,7 @@ def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
     assert summary.at["deletion", "maps"] == 2 * (4 + 4)  # the images that were asked for: two cells, two splits
     assert pd.read_csv(explained / "xai" / "tables" / "sanity.csv")["passed"].all()
     for name in ("Normal", "Opacity"):
-        assert (explained / "figures" / "tiny" / f"gradcam_{name}.png").stat().st_size > 10_000
+        assert (explained / "figures" / "tiny-cnn" / f"gradcam_{name}.png").stat().st_size > 10_000
     assert len(list((explained / "xai" / "overlays").rglob("*.jpg"))) == len(load_run(explained).predictions)
     assert 'href="xai/gallery.html"' in (explained / "report.html").read_text("utf-8")
     assert "Where the evidence lies" in (explained / "final_report.txt").read_text("utf-8")
@@ -117,6 +124,84 @@ def test_again_makes_only_what_is_missing(explained: Path, tmp_path: Path) -> No
     assert f"{len(shards) - 2} of them already done" in done.stdout
     pd.testing.assert_frame_equal(maps_of(run), before)
     assert [path for path in shards if path.stat().st_mtime_ns != times[path]] == shards[1:3]
+
+
+def explain_here(run: Path, faithfulness: int) -> int:
+    """What `rayfold explain` makes, without Ray; how many shards there were to make."""
+    layout, options = RunLayout(run), Options(faithfulness=faithfulness)
+    work = missing(layout, list(shards(chosen_cells(layout, options), options, Manifest.load(layout.manifest))))
+    explainer = Explainer(run)
+    for shard in work:
+        explainer.make(shard)
+    return len(work)
+
+
+def marked(run: Path) -> list[Path]:
+    """All shards, with an 8 in place of the first value of each map, so that a map that is made again is told."""
+    files = sorted(run.glob("xai/heatmaps/*/*/*/*.parquet"))
+    for path in files:
+        rows = [row | {"map": np.append(np.float16(8), row["map"][1:])} for row in read_shard(path)]
+        write_shard(path, rows, shard_digest(path) or "", shard_digest(path, SCORES) or "")
+    return files
+
+
+def test_how_many_maps_are_judged_decides_no_map(explained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(explained, run)
+    marked(run)
+    assert explain_here(run, 4) == 0
+    assert explain_here(run, 2) == 4  # two cells, two splits
+    found = maps_of(run)
+    assert all(heat[0] == pytest.approx(8 * scale) for heat, scale in zip(found["map"], found["scale"], strict=True))
+    assert found["deletion"].notna().sum() == 2 * (2 + 2)
+    assert found["opacity_pointing"].notna().any()
+
+
+def test_scores_are_the_same_of_new_maps_and_of_stored_ones(explained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(explained, run)
+    explain_here(run, 0)
+    assert "deletion" not in load_run(run).heatmaps.scores
+    explain_here(run, 4)
+    pd.testing.assert_frame_equal(maps_of(run), maps_of(explained), rtol=1e-5)
+
+
+def test_a_mask_that_was_changed_is_judged_anew(explained: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(explained, run)
+    marked(run)
+    table = load_run(run).manifest.usable
+    victim = table[table["label"] == "Opacity"].iloc[0]
+    path = Path(victim["mask_opacity"])
+    content, before = path.read_bytes(), maps_of(run).set_index("image").loc[victim["image"]]
+    cv2.imwrite(str(path), np.full((64, 64), 255, np.uint8))
+    try:
+        remade = explain_here(run, 4)
+    finally:
+        path.write_bytes(content)
+    assert 0 < remade < 4
+    after = maps_of(run).set_index("image").loc[victim["image"]]
+    assert (after["opacity_energy"].dropna() == 1).all()
+    assert (before["opacity_energy"].dropna() < 1).all()
+    assert after["map"].map(list).tolist() == before["map"].map(list).tolist()
+
+
+def test_the_python_of_the_readme_works_as_it_stands(
+    explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its names are those of the demo, of which this run is a small one."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "demo").symlink_to(explained, target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(block, names)
+    assert len(blocks) == 2
+    assert names["maps"].shape == (len(names["table"]), 8, 8)
+    assert set(names["table"]["class"]) == {"Opacity"}
+    with np.load(tmp_path / "maps.npz") as saved:
+        assert len(saved["maps"]) == 2 * len(load_run(explained).predictions)
 
 
 def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Path) -> None:
@@ -146,7 +231,7 @@ def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Pat
     ("arguments", "message"),
     [
         (["--methods", "gradcm"], "did you mean 'gradcam'"),
-        (["--candidates", "tinny"], "did you mean 'tiny'"),
+        (["--candidates", "tiny-cn"], "did you mean 'tiny-cnn'"),
         (["--folds", "7"], "no fold 7"),
         (["--folds", "one"], "whole numbers"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
+from xai.heatmaps import SCORES, Heatmaps, pack, read_shard, shard_digest, unpacked, write_shard
 from xai.placement import Placement
 from xai.render import placement_of
 
@@ -76,6 +76,26 @@ def test_rows_are_found_by_any_column(layout: RunLayout) -> None:
         heatmaps.rows(clas="a")
 
 
+def test_maps_of_several_sizes_say_what_would_choose_between_them(layout: RunLayout) -> None:
+    coarse, fine = np.ones((3, 3), np.float32), np.ones((12, 12), np.float32)
+    write(layout, [row("x", coarse), row("x", fine, candidate="d", layer="relu")])
+    write(layout, [row("x", fine, layer="block")], key="k1")
+    heatmaps = Heatmaps(layout)
+    with pytest.raises(ValueError, match="maps of 3×3 and 12×12 do not fit") as error:
+        heatmaps.arrays(method="gradcam")
+    assert str(error.value).endswith("add candidate= one of 'c', 'd' and layer= one of 'block', 'conv', 'relu'")
+    with pytest.raises(ValueError, match=r"add layer= one of 'block', 'conv'$"):
+        heatmaps.arrays(candidate="c")
+    assert heatmaps.arrays(candidate="d")[1].shape == (1, 12, 12)
+
+
+def test_a_layer_that_was_asked_for_twice_is_one_layer(layout: RunLayout) -> None:
+    write(layout, [row("x", np.ones((2, 2), np.float32))])
+    by_name = layout.heatmaps / "gradcam" / "by-name" / "k0" / "test-00000.parquet"
+    write_shard(by_name, [row("x", np.ones((2, 2), np.float32))], "d")
+    assert len(Heatmaps(layout).rows()) == len(Heatmaps(layout).table) == 1
+
+
 def test_an_image_without_a_map_is_a_row_with_its_reason(layout: RunLayout) -> None:
     write(layout, [row("x", np.ones((2, 2), np.float32)), {"image": "y", "error": "truncated"}])
     heatmaps = Heatmaps(layout)
@@ -115,6 +135,20 @@ def test_a_torn_or_absent_shard_has_no_digest(layout: RunLayout) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     assert shard_digest(path) is None
     assert shard_digest(path.with_name("none.parquet")) is None
+
+
+def test_a_shard_is_read_as_it_was_written_without_its_scores(layout: RunLayout) -> None:
+    heat = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    written = [row("x", heat, deletion=0.4), {"image": "y", "error": "truncated"}]
+    path = layout.heatmaps / "gradcam" / "auto" / "k0" / "test-00000.parquet"
+    write_shard(path, written, "maps", "scores")
+    assert (shard_digest(path), shard_digest(path, SCORES)) == ("maps", "scores")
+    found = read_shard(path)
+    assert "deletion" not in found[0]
+    assert np.array_equal(unpacked(found[0]), unpacked(written[0]))
+    assert [each["error"] for each in found] == [None, "truncated"]
+    write_shard(path, found, "maps", "scores")
+    assert np.array_equal(read_shard(path)[0]["map"], written[0]["map"])
 
 
 def test_what_a_killed_writer_left_is_no_shard(layout: RunLayout) -> None:

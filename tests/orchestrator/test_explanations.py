@@ -1,0 +1,47 @@
+"""What the report says of heatmaps: scores beside what they are to be compared with, flags with their evidence."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator.explanations import explanation_tables, explanation_warnings
+from tests.orchestrator.test_figures import StandInRun, make_run
+from xai.summary import save_table
+
+
+def scored(score: str, mean: float, **more: Any) -> dict[str, Any]:
+    names = {"candidate": "model", "method": "gradcam", "layer": "top", "height": 3, "width": 3, "class": ""}
+    numbers = {"low": mean, "high": mean, "chance": None, "ceiling": None, "maps": 9, "groups": 9}
+    return names | numbers | {"score": score, "mean": mean, "p": None, "p_adjusted": None, "flagged": False} | more
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> StandInRun:
+    run = make_run(tmp_path)
+    rows = [
+        scored("opacity_energy_ratio", 1.5, chance=1.0, ceiling=4.0),
+        scored("opacity_pointing", 0.1, chance=0.06, ceiling=0.12),
+        scored("border_ratio", 0.8, p=0.9, p_adjusted=1.0),
+        scored(
+            "corner_top_left_ratio", 4.0, low=3.0, high=5.0, p=1e-5, p_adjusted=4e-5, flagged=True, **{"class": "B"}
+        ),
+        scored("corner_top_right_ratio", 0.5, p=0.7, p_adjusted=1.0),
+    ]
+    save_table(run.layout, "summary", pd.DataFrame(rows))
+    return run
+
+
+def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInRun) -> None:
+    on_masks, elsewhere, _ = explanation_tables(run, {"model": "Model"})
+    assert on_masks.rows == (
+        ("Model", "Grad-CAM", "top, 3×3", "opacity", "1.50×", "1.00×", "4.00×", "0.10", "0.06", "0.12"),
+    )
+    assert elsewhere.rows == (("Model", "Grad-CAM", "top, 3×3", "0.80×", "4.00×"),)
+
+
+def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
+    (said,) = explanation_warnings(run, {"model": "Model"})
+    assert "4.0 times the evidence of a uniform map in the top left corner for what Model calls B" in said
+    assert "95 % interval 3.0 to 5.0; p < 0.001 after correction for all 3 regions and classes" in said
