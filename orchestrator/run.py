@@ -50,7 +50,8 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             except NoWorkerError:
                 _write_up(layout)  # which shows the traceback
                 raise
-            _write_up(layout)
+            if note := _write_up(layout):
+                progress.say(f"fonts   {note}")
             states = [entry.state() for entry in prepared.entries]
             failed = [state for state in states if state.state == "failed"]
             progress.say(_verdict(complete, failed, layout))
@@ -60,10 +61,10 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
     return 130 if not complete else 1 if failed else 0
 
 
-def _write_up(layout: RunLayout) -> None:
+def _write_up(layout: RunLayout) -> str | None:
     from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
 
-    write_reports(layout)
+    return write_reports(layout)
 
 
 def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:

@@ -74,7 +74,7 @@ def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
         id="mine", name="Mine", model="opening_models:build", image_size=8, training=Training(early_stopping=None)
     )
     spec = CellSpec(
-        candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, bit_depth=8, data_hash="d",
+        candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, data_hash="d",
         roles_hash="r", builder_hash=zoo.builder_digest(candidate.model, folder),
     )  # fmt: skip
     layout = RunLayout(run)
@@ -98,9 +98,7 @@ def test_a_zoo_model_opens_without_any_code(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(user_code, "import_named", None)
     candidate = Candidate(id="t", name="T", model="TinyCNN", image_size=16, training=Training())
-    spec = CellSpec(
-        candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, bit_depth=8, data_hash="d", roles_hash="r"
-    )
+    spec = CellSpec(candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, data_hash="d", roles_hash="r")
     entry = Entry(RunLayout(tmp_path).ledger, spec)
     entry.create()
     with_softmax(zoo.build("TinyCNN", 16, 1, 2, "none", 0.2, {})).save(entry.model_path)

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from trainables.config import Candidate, CellSpec, Training
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
+from trainables.ledger import Entry
 from xai.heatmaps import SCORES, Heatmaps, pack, read_shard, shard_digest, unpacked, write_shard
 from xai.placement import Placement
 from xai.render import placement_of
@@ -94,6 +97,27 @@ def test_a_layer_that_was_asked_for_twice_is_one_layer(layout: RunLayout) -> Non
     by_name = layout.heatmaps / "gradcam" / "by-name" / "k0" / "test-00000.parquet"
     write_shard(by_name, [row("x", np.ones((2, 2), np.float32))], "d")
     assert len(Heatmaps(layout).rows()) == len(Heatmaps(layout).table) == 1
+
+
+def test_renamed_groups_and_candidates_have_their_present_name(layout: RunLayout) -> None:
+    """Neither name decides a map, so shards outlive both."""
+    training = Training()
+    candidate = Candidate(id="new", name="new", model="TinyCNN", image_size=32, training=training)
+    facts = {"fold": 0, "seed": 0, "classes": ("a", "b"), "channels": 1}
+    entry = Entry(layout.ledger, CellSpec(candidate=candidate, data_hash="", roles_hash="", **facts))
+    entry.create()
+    layout.cells.write_text(json.dumps([entry.spec.key, "k0"]))
+    folds = {"fold": 0, "image": ["x", "y"], "label": "a", "group": ["patient 1", "patient 2"], "role": "test"}
+    pd.DataFrame(folds).to_parquet(layout.folds)
+    heat = np.ones((2, 2), np.float32)
+    write(layout, [row("x", heat, candidate="old"), row("y", heat, candidate="old")], key=entry.spec.key)
+    write(layout, [row("x", heat, candidate="other")])
+    heatmaps = Heatmaps(layout)
+    assert sorted(heatmaps.table["candidate"]) == ["new", "new", "other"]
+    assert list(heatmaps.rows(candidate="new")["group"]) == ["patient 1", "patient 2"]
+    assert len(heatmaps.rows(group="patient 1")) == 2
+    assert len(heatmaps.rows(candidate=["old", "other"])) == len(heatmaps.rows(candidate="other")) == 1
+    assert heatmaps.rows(group="g").empty
 
 
 def test_an_image_without_a_map_is_a_row_with_its_reason(layout: RunLayout) -> None:
