@@ -50,8 +50,8 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             except NoWorkerError:
                 _write_up(layout)  # which shows the traceback
                 raise
-            if note := _write_up(layout):
-                progress.say(f"fonts   {note}")
+            if unwritable := _write_up(layout):
+                progress.say(f"fonts   {unwritable}")
             states = [entry.state() for entry in prepared.entries]
             failed = [state for state in states if state.state == "failed"]
             progress.say(_verdict(complete, failed, layout))
