@@ -127,7 +127,7 @@ def test_training_and_explaining_beside_the_users_own_modules(spots: Path, tmp_p
     plant(tmp_path, "experiment.yaml", text=EXPERIMENT.format(path=str(spots)))
     done = rayfold("run", "experiment.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = rayfold("explain", "runs/beside", "--no-overlays", "--split", "oof", cwd=tmp_path)
+    done = rayfold("explain", "runs/beside", "--no-overlays", "--split", "test", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
