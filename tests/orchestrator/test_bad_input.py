@@ -564,6 +564,14 @@ def test_a_torn_manifest_is_made_again(command: Plan, computed: tuple[Path, Path
 # --- what looks bad and is not ----------------------------------------------------------------------------------------
 
 
+def test_the_plan_says_what_was_not_taken_as_it_is_written(command: Plan, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", per_class=8, size=24, classes=("a", "b"))
+    (images / "a" / "Thumbs.db").touch()
+    _, out, _ = command("plan", experiment_file(tmp_path, data=images), "--run", tmp_path / "run")
+    notes = [line for line in out.splitlines() if line.startswith("note        ")]
+    assert [note.split()[1] for note in notes] == ["clutter", "every"]
+
+
 @pytest.mark.parametrize("name", ['it\'s "x" [red] $HOME', "new\nline", "übung 模型", "-dash", " blank ", "%s {0} \\n"])
 def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
@@ -573,7 +581,8 @@ def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     assert (code, err) == (0, "")
     assert "16 images" in out
     assert all(line.isprintable() for line in out.splitlines())
-    assert len(out.splitlines()) == 2 + 2 + 3 + 2 + 2  # experiment, data, classes, folds, cells, candidate, resources
+    lines = [line for line in out.splitlines() if not line.startswith("note ")]
+    assert len(lines) == 2 + 2 + 3 + 2 + 2  # experiment, data, classes, folds, cells, candidate, resources
 
 
 @pytest.mark.parametrize("name", ['it\'s "x" [red]', "new\nline", "übung 模型", "\x1b[31mred"])

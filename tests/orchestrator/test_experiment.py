@@ -169,6 +169,21 @@ def test_relative_paths_start_at_the_folder_of_the_file(monkeypatch: pytest.Monk
     assert nobody.data.path == "/studies/first/~nosuchuser/x"
 
 
+@pytest.mark.parametrize("stated", ["$DATA/x", "${DATA}/x"])
+def test_paths_may_name_variables(monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
+    monkeypatch.setenv("DATA", "/mnt/a $$ b")
+    text = START.replace("images", f"'{stated}'") + f"candidates: [{{model: TinyCNN, weights: '{stated}.keras'}}]"
+    experiment = parse_experiment(text, "study.yaml", FOLDER)
+    assert experiment.data.path == "/mnt/a $$ b/x"
+    assert experiment.candidates[0].training.weights == "/mnt/a $$ b/x.keras"
+    for unset in ("delete", "empty"):
+        monkeypatch.setenv("DATA", "") if unset == "empty" else monkeypatch.delenv("DATA")
+        assert parse_experiment(experiment.to_yaml(), "resolved.yaml", FOLDER).data.path == "/mnt/a $$ b/x"
+        assert "environment variables in paths must be set, $DATA in" in refusal(text)
+    assert "write $$ for a dollar sign" in refusal(text)
+    assert parse("[{model: TinyCNN, weights: cost$$1.keras}]").candidates[0].training.weights.endswith("cost$1.keras")
+
+
 @pytest.mark.parametrize("name", ["模型 A", "模型 B", "x" * 200, "../../etc/passwd", '[red] it\'s \\ "odd"'])
 def test_ids_are_safe_file_names(name: str) -> None:
     candidate = parse(f"[{json.dumps({'model': 'TinyCNN', 'name': name})}]").candidates[0]
@@ -376,3 +391,12 @@ def test_a_hostile_file_name_stays_on_one_line() -> None:
     with pytest.raises(ExperimentError) as error:
         parse_experiment("- 1", "a\nb\x1b[31m.yaml", FOLDER)
     assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("written", ["0", "007", "0o17", "1e3", "1.0", ".inf", "True", "false", "null", "~"])
+def test_a_name_that_yaml_reads_otherwise_is_shown_as_it_is_written(written: str) -> None:
+    for data in (f"classes: [a, {written}]", f"classes:\n  - a\n  - {written}", f"path: {written}"):
+        place = "data.path" if "path" in data else "data.classes[1]"
+        lines = "\n  ".join(["source: folder", *([] if "path" in data else ["path: x"]), data])
+        message = refusal(f"name: a\ndata:\n  {lines}\ncandidates: [{{model: TinyCNN}}]")
+        assert f"{place} must be text: write it in quotes, '{written}', got {written} (study.yaml: {place})" in message

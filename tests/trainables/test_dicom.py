@@ -229,3 +229,34 @@ def test_a_folder_becomes_a_manifest_and_an_image_store(tmp_path: Path) -> None:
     assert manifest.usable["max_value"].min() > 250
     store = build_store(manifest, 32, tmp_path / "stores")
     np.testing.assert_array_equal(store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), 32, 1))
+
+
+def patients(folder: Path, **options: object) -> tuple[list[str], tuple[str, ...]]:
+    manifest = build_manifest(FolderData(source="folder", path=str(folder), **options), folder)
+    return manifest.table["group"].tolist(), manifest.notes
+
+
+def test_the_patient_in_the_header_is_the_group_and_stays_unknown(tmp_path: Path) -> None:
+    people = [("Doe^1", "A"), ("Doe^1", "A"), ("Doe^1", "B"), ("Roe^2", None), ("", None), (" Roe^2 ", None)]
+    for number, (name, issuer) in enumerate(people):
+        elements = {"PatientID": name} | ({"IssuerOfPatientID": issuer} if issuer else {})
+        suffix = ".dcm" if number % 2 else ""
+        write_dicom(tmp_path / "data" / ("ill", "well")[number // 3] / f"{number}{suffix}", GREY + number, **elements)
+    groups, notes = patients(tmp_path / "data")
+    assert groups[0] == groups[1] != groups[2]
+    assert groups[3] == groups[5] not in groups[:3]
+    assert groups[4] == "well/4"
+    assert "5 DICOM files without a group are grouped by the PatientID" in notes[0]
+    assert "1 of 6 images have no group" in notes[1]
+    assert not any("oe" in text for text in (*groups, *notes))
+    assert groups[3] == "patient-ed2e69a4d7dd5f58"  # the same on every machine
+    assert patients(tmp_path / "data", group_from_name=r"(\d)")[0] == list("012345")
+
+
+def test_one_patient_id_for_all_tells_no_patients_apart(tmp_path: Path) -> None:
+    for number in range(4):
+        write_dicom(tmp_path / ("ill", "well")[number // 2] / f"{number}.dcm", GREY + number, PatientID="ANON")
+    groups, notes = patients(tmp_path)
+    assert len(set(groups)) == 4
+    assert "one and the same PatientID" in notes[0]
+    assert "every image is its own group" in notes[1]
