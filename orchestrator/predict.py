@@ -14,6 +14,7 @@ from orchestrator.results import Run
 from trainables.depth import Uint8
 from trainables.errors import DataError, RunFolderError
 from trainables.files import replacing
+from trainables.formats import unread_format
 from trainables.image_files import images_below
 from trainables.readers import UnreadableImage, read_usable
 from trainables.startup import prepare_keras
@@ -74,7 +75,7 @@ def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path,
             for note in found.notes:
                 say(note)
         elif source.exists():
-            files.append((source, None))
+            files.append((source, unread_format(source)))
         else:
             raise DataError(f"there is no image file or folder {str(source)!r} (IMAGES): check the path")
     if not files:

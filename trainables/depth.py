@@ -39,7 +39,9 @@ def stretched_depth(pixels: Pixels) -> int | None:
 
 def to_uint8(pixels: Pixels, bits: int) -> Uint8:
     """The eight most significant bits of uint16 pixels of `bits` bits, brighter ones clipped; uint8 stays unchanged."""
-    return pixels if pixels.dtype == np.uint8 else _most_significant(bits)[pixels]
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.asarray(np.minimum(pixels, np.uint16(2**bits - 1)) >> np.uint16(bits - 8), np.uint8)
 
 
 @cache
@@ -51,8 +53,3 @@ def _stretched(bits: int) -> list[npt.NDArray[np.bool_]]:
     for row, way in zip(found, ways, strict=True):
         row[way.astype(np.int64)] = True
     return list(found)
-
-
-@cache
-def _most_significant(bits: int) -> Uint8:
-    return np.asarray(np.minimum(np.arange(2**16), 2**bits - 1) >> (bits - 8), np.uint8)

@@ -130,4 +130,4 @@ def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
 def _digest(pixels: Uint8) -> str | None:
     if (pixels == pixels.flat[0]).all():
         return None
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]

@@ -97,7 +97,7 @@ def test_a_copy_in_another_file_under_another_label_is_mislabelled(tmp_path: Pat
 def test_images_that_are_blank_at_a_tiny_size_are_not_alike(tmp_path: Path) -> None:
     for number in range(6):
         dark = np.zeros((160, 160), np.uint8)
-        dark[10 * number, 5] = 100 + number
+        dark[10 * number, 5:7] = 90, 100 + number
         write(tmp_path / "ab"[number % 2], **{str(number): dark})
     table = scan(tmp_path, 8)
     assert table["reason"].isna().all()

@@ -156,7 +156,7 @@ def test_images_below_is_what_training_lists(tmp_path: Path) -> None:
     assert found.files == [
         (root / "0.png", None),
         (root / "links" / "e.png", None),
-        (root / "x.nii", "not an image format: .nii"),
+        (root / "x.nii", "a format that rayfold does not read: .nii"),
     ]
 
 
