@@ -44,11 +44,13 @@ class PathReader:
             plain, spelling = _plain(text)
         except KeyError as error:
             return stated, f"missing file; the environment variable {error.args[0]} is not set"
-        for path, how in ((self._place(plain), spelling), self._in_another_form(plain, spelling)):
-            if path is not None and how and os.path.lexists(path):
-                self._spelled[how] += 1
-                return path, None
-        return stated, self._missing(plain)
+        path: Path | None = self._place(plain)
+        if not (spelling and os.path.lexists(self._place(plain))):
+            path, spelling = self._in_another_form(plain, spelling)
+        if path is None:
+            return stated, self._missing(plain)
+        self._spelled[spelling] += 1
+        return path, None
 
     def notes(self) -> list[str]:
         """What was read otherwise than it is written."""

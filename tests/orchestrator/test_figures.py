@@ -104,7 +104,7 @@ def make_run(
         predictions=pd.concat(predictions) if predictions else _no_predictions(classes),
         folds_summary=pd.DataFrame(),
         models_summary=pd.DataFrame(),
-        manifest=SimpleNamespace(table=_manifest(images, image_folds)),
+        manifest=SimpleNamespace(table=_manifest(images, image_folds), notes=()),
         folds=_roles(images, image_folds, n_folds),
         provenance={
             "data_hash": "0123abcd",

@@ -182,3 +182,11 @@ def test_changed_packages_and_devices_are_warned_of(tmp_path: Path) -> None:
     assert "continued with another version of keras: 3.15.1, 3.16.0." in text
     assert "another version of numpy" not in text
     assert "different devices, whose last digits may differ: CPU, NVIDIA A100." in text
+
+
+def test_notes_on_the_data_are_warnings(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.manifest.notes = ("clutter is left out: 'Thumbs.db' (2)",)
+    text, page = write(run)
+    for said in (words(text), page.words):
+        assert "Clutter is left out: 'Thumbs.db' (2)." in said
