@@ -76,7 +76,9 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
-        probed = _probe(missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+        probed = (
+            _probe(prepared, missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+        )
         packing = Packing(connection.nodes, share, probed)
         for line in other_threads((entry.state() for entry in prepared.entries), share):
             progress.say(line)
@@ -85,13 +87,14 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
             return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
 
 
-def _probe(missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
+def _probe(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
     """The part of a GPU that a cell of each architecture needs; a whole one where that cannot be measured."""
     batch_sizes: dict[str, int] = {}
     for entry in missing:
         key = Architecture.of(entry.spec).key
         batch_sizes[key] = max(batch_sizes.get(key, 0), entry.spec.candidate.training.batch_size)
-    found = tuning.on_cluster(measure, list(batch_sizes.items()), gpus=1)
+    import_path = prepared.experiment.import_path
+    found = tuning.on_cluster(measure, [(*item, import_path) for item in batch_sizes.items()], gpus=1)
     shares: dict[Hashable, float] = {}
     for key, measured in zip(batch_sizes, found, strict=True):
         if isinstance(measured, tuple):

@@ -7,15 +7,19 @@ import time
 import numpy as np
 
 from trainables.architecture import Architecture
+from trainables.user_code import search_also
 
 _SECONDS = 4.0  # of steps, after the first few
 
 
-def measure(architecture: str, batch_size: int) -> tuple[float, float, float] | None:
+def measure(architecture: str, batch_size: int, import_path: str | None) -> tuple[float, float, float] | None:
     """Peak bytes, total bytes and utilisation (0 to 1) of this process's GPU; None where there is no real GPU.
 
-    `architecture`: an `Architecture` as JSON. Runs on random pixels, where TensorFlow has been configured.
+    `architecture`: an `Architecture` as JSON; `import_path`: where the user's own builders lie. Runs on random pixels,
+    where TensorFlow has been configured.
     """
+    if import_path is not None:
+        search_also(import_path)
     import tensorflow as tf
 
     from trainables.session import Session
