@@ -48,6 +48,8 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             if (heatmaps := _with_maps(layout)) is None:
                 say(f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no pictures")
                 return 1
+            for layer in heatmaps.guessed:
+                say(f"places  of the cells of {layer!r} are a guess: an operation before it could not be followed")
             gpus = any(node["gpus"] for node in nodes)
             sanity, unchecked = randomise(layout, entries, options.explanations, gpus)
             save_table(layout, "sanity", sanity)

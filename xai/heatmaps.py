@@ -37,7 +37,7 @@ from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
 from trainables.ledger import present_groups, read_entry
 from xai.methods import METHODS
-from xai.placement import Placement
+from xai.placement import GUESS, Placement
 
 Floats = NDArray[np.float32]
 
@@ -153,6 +153,11 @@ class Heatmaps:
     def table(self) -> pd.DataFrame:
         """Every row with all columns but the maps and curves."""
         return self._read({}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores])
+
+    @property
+    def guessed(self) -> list[str]:
+        """Layers of which it could not be worked out where their cells lie in the image."""
+        return sorted(self._read({"placed": GUESS}, _ORDER)["layer"].unique())
 
     def rows(self, **filters: Any) -> pd.DataFrame:
         """The rows that match, with `map`: float32, row-major, or None where there is an error."""

@@ -57,6 +57,9 @@ def test_where_the_cells_lie_is_kept_beside_every_map(layout: RunLayout, tmp_pat
     with np.load(tmp_path / "maps.npz", allow_pickle=False) as saved:
         found = [Placement(*(saved[name][n] for name in Placement._fields)) for n in (0, 1)]
     assert found == [at, Placement.tiles(2, 3)]
+    assert Heatmaps(layout).guessed == []
+    write(layout, [row("z", heat, placed="guess", layer="odd")], key="k1")
+    assert Heatmaps(layout).guessed == ["odd"]
     ensemble = Heatmaps(layout).ensemble(image="x").table
     assert placement_of(ensemble.iloc[0].to_dict()) == at
 
