@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.explanations import explanation_tables, explanation_warnings
+from orchestrator.report import write_report
 from tests.orchestrator.test_figures import StandInRun, make_run
 from xai.summary import save_table
 
@@ -45,3 +46,12 @@ def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
     (said,) = explanation_warnings(run, {"model": "Model"})
     assert "4.0 times the evidence of a uniform map in the top left corner for what Model calls B" in said
     assert "95 % interval 3.0 to 5.0; p < 0.001 after correction for all 3 regions and classes" in said
+
+
+def test_both_reports_tell_it(run: StandInRun) -> None:
+    write_report(run, [])
+    text = run.layout.report_text.read_text("utf-8")
+    for said in (text, run.layout.report_html.read_text("utf-8")):
+        assert "no map with this number of cells can have more" in " ".join(said.split())
+        assert "4.00×" in said
+    assert max(map(len, text.splitlines())) <= 100
