@@ -9,7 +9,7 @@ import pytest
 from orchestrator.explanations import explanation_tables, explanation_warnings
 from orchestrator.report import write_report
 from tests.orchestrator.test_figures import StandInRun, make_run
-from xai.summary import save_table
+from xai.summary import load_table, save_table
 
 
 def scored(score: str, mean: float, **more: Any) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInR
     assert on_masks.rows == (
         ("Model", "Grad-CAM", "top, 3×3", "opacity", "1.50×", "1.00×", "4.00×", "0.10", "0.06", "0.12"),
     )
+    assert "1 of 3 regions and classes are flagged" in elsewhere.title
     assert elsewhere.rows == (("Model", "Grad-CAM", "top, 3×3", "0.80×", "4.00×"),)
 
 
@@ -55,3 +56,11 @@ def test_both_reports_tell_it(run: StandInRun) -> None:
         assert "no map with this number of cells can have more" in " ".join(said.split())
         assert "4.00×" in said
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_table_of_an_older_version_has_no_limits(run: StandInRun) -> None:
+    old = load_table(run.layout, "summary").drop(columns=["chance", "ceiling", "p", "p_adjusted"])
+    save_table(run.layout, "summary", old.assign(flagged=False))
+    on_masks, *_ = explanation_tables(run, {"model": "Model"})
+    assert on_masks.rows[0][4:] == ("1.50×", "–", "–", "0.10", "–", "–")
+    assert not list(explanation_warnings(run, {"model": "Model"}))
