@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.data_summary import Table
@@ -45,9 +46,10 @@ class _Explained(NamedTuple):
         return f"{self.mean(score)}×" if score in self.means else _NONE
 
     def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str]:
-        """The mean, what chance gives, and the best that is possible."""
-        chance, ceiling = self.limits[score]
-        return f"{self.means[score]:.2f}{unit}", f"{chance:.2f}{unit}", f"{ceiling:.2f}{unit}"
+        """The mean, what chance gives, and the best that is possible; of maps that older versions judged, the first."""
+        shown = (self.means[score], *self.limits.get(score, ()))
+        chance, ceiling = [f"{value:.2f}{unit}" for value in shown[1:]] or (_NONE, _NONE)
+        return f"{shown[0]:.2f}{unit}", chance, ceiling
 
     @property
     def hottest_corner(self) -> str:
@@ -57,7 +59,7 @@ class _Explained(NamedTuple):
 
 def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     """Where the maps lie and whether the model agrees; nothing for a run that was not explained."""
-    scores = load_table(run.layout, "summary")
+    scores = _summary(run)
     if scores.empty:
         return
     explained = list(_explained(scores, load_table(run.layout, "sanity"), names))
@@ -69,7 +71,9 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     columns = [*_HEAD, *["Outside lungs"] * len(lungs), "Border", "Hottest corner"]
     where = [(*each.head, *map(each.times, [*lungs, "border_ratio"]), each.hottest_corner) for each in explained]
     yield Table(
-        "Evidence where no disease is (energy in multiples of a uniform map's; of the worst class)",
+        "Evidence where no disease is (energy in multiples of a uniform map's; of the worst class). "
+        f"{scores['flagged'].sum()} of {scores['p_adjusted'].notna().sum()} regions and classes are flagged as a "
+        "possible shortcut; the chance of any false flag is at most 5 %",
         tuple(columns),
         tuple(where),
         left=3,
@@ -86,6 +90,12 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     title = "Whether the model agrees (in brackets: a random map of the same smoothness)"
     columns = [*_HEAD, "Insertion", "Deletion", "Drop", "Agreement of folds", "Sanity check"]
     yield Table(title, tuple(columns), tuple(judged), left=3)
+
+
+def _summary(run: "Run") -> pd.DataFrame:
+    """The table, with what one of an older version lacks as unknown."""
+    table = load_table(run.layout, "summary")
+    return table.assign(**{name: np.nan for name in ("chance", "ceiling", "p_adjusted") if name not in table})
 
 
 def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
@@ -125,7 +135,7 @@ def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
     """Candidates whose evidence lies where no disease is, and methods that do not explain them."""
-    scores, sanity = load_table(run.layout, "summary"), load_table(run.layout, "sanity")
+    scores, sanity = _summary(run), load_table(run.layout, "sanity")
     tested = int(scores["p_adjusted"].notna().sum()) if len(scores) else 0
     for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
         score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])

@@ -85,7 +85,7 @@ def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
         text = max(widths[: table.left])
         widths[widths.index(text if text > _NARROWEST else max(widths))] -= 1
     if titled:
-        yield table.title
+        yield from _paragraphs((table.title,))
     for row in (table.columns, tuple("-" * width for width in widths), *zip(*columns, strict=True)):
         yield from _text_row(row, widths, table.left)
     yield ""

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from orchestrator.explanations import explanation_tables, explanation_warnings
+from orchestrator.report import write_report
 from tests.orchestrator.test_figures import StandInRun, make_run
-from xai.summary import save_table
+from xai.summary import load_table, save_table
 
 
 def scored(score: str, mean: float, **more: Any) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInR
     assert on_masks.rows == (
         ("Model", "Grad-CAM", "top, 3×3", "opacity", "1.50×", "1.00×", "4.00×", "0.10", "0.06", "0.12"),
     )
+    assert "1 of 3 regions and classes are flagged" in elsewhere.title
     assert elsewhere.rows == (("Model", "Grad-CAM", "top, 3×3", "0.80×", "4.00×"),)
 
 
@@ -45,3 +47,20 @@ def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
     (said,) = explanation_warnings(run, {"model": "Model"})
     assert "4.0 times the evidence of a uniform map in the top left corner for what Model calls B" in said
     assert "95 % interval 3.0 to 5.0; p < 0.001 after correction for all 3 regions and classes" in said
+
+
+def test_both_reports_tell_it(run: StandInRun) -> None:
+    write_report(run, [])
+    text = run.layout.report_text.read_text("utf-8")
+    for said in (text, run.layout.report_html.read_text("utf-8")):
+        assert "no map with this number of cells can have more" in " ".join(said.split())
+        assert "4.00×" in said
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_table_of_an_older_version_has_no_limits(run: StandInRun) -> None:
+    old = load_table(run.layout, "summary").drop(columns=["chance", "ceiling", "p", "p_adjusted"])
+    save_table(run.layout, "summary", old.assign(flagged=False))
+    on_masks, *_ = explanation_tables(run, {"model": "Model"})
+    assert on_masks.rows[0][4:] == ("1.50×", "–", "–", "0.10", "–", "–")
+    assert not list(explanation_warnings(run, {"model": "Model"}))
