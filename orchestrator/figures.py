@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 import matplotlib.style
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from trainables.files import replacing
+from xai.fonts import families, legible
 
 if TYPE_CHECKING:
     from orchestrator.results import Run
@@ -69,7 +71,8 @@ def draw_figures(run: "Run") -> list[Path]:
     """
     done = run.cells[run.cells["state"] == "done"]
     written: list[Path] = []
-    with matplotlib.style.context(["default", _STYLE]):
+    names = (*run.classes, *map(str, run.candidates["name"]))
+    with matplotlib.style.context(["default", _STYLE | {"font.family": families(names)}]):
         if len(done):
             written.append(_save(_comparison(run), run.layout.figures / "comparison.png"))
         for candidate in run.candidates.itertuples():
@@ -91,7 +94,9 @@ def _save(figure: Figure, path: Path) -> Path:
 
 def _label(text: str, width: int, lines: int = 3) -> str:
     """`text` on at most `lines` lines of `width` characters, with every odd character made visible."""
-    shown = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    shown = legible("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    wide = sum(east_asian_width(character) in "WF" for character in shown)  # twice as wide as others
+    width = max(width * len(shown) // (len(shown) + wide), 1) if wide else width
     return "\n".join(textwrap.wrap(shown, width, max_lines=lines, placeholder=" …")) or "(empty)"
 
 
@@ -107,9 +112,10 @@ def _candidate_figures(run: "Run", candidate: str, name: str, cells: pd.DataFram
     seeds = run.cells["seed"].nunique()
     planned = int((run.cells["candidate"] == candidate).sum())
     extent = "" if len(cells) == planned else f" ({len(cells)} of {planned} {'folds' if seeds == 1 else 'cells'})"
+    mean = "" if seeds == 1 else f", mean counts of {seeds} seeds"
     yield "roc.png", _ranking(folds, run.classes, f"{name}{extent}", roc=True)
     yield "pr.png", _ranking(folds, run.classes, f"{name}{extent}", roc=False)
-    yield "cm_oof.png", _confusion(folds, run.classes, f"{name} · pooled out-of-fold{extent}")
+    yield "cm_oof.png", _confusion(folds, run.classes, f"{name} · pooled out-of-fold{mean}{extent}")
     for cell in cells.itertuples():
         stem = f"fold_{cell.fold}" if seeds == 1 else f"fold_{cell.fold}_seed_{cell.seed}"
         title = f"{name} · fold {cell.fold}" + ("" if seeds == 1 else f" · seed {cell.seed}")
@@ -145,8 +151,12 @@ def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figur
 
 
 def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) -> Figure:
-    """Counts and shares of the true class; rows are the truth, columns the predictions."""
-    counts = sk.confusion_matrix(predictions["label"], predictions["prediction"], labels=list(classes))
+    """Counts and shares of the true class; rows are the truth, columns the predictions.
+
+    An image counts once: of several seeds, each of which predicts every image, the counts are means.
+    """
+    seeds = predictions["seed"].nunique()
+    counts = sk.confusion_matrix(predictions["label"], predictions["prediction"], labels=list(classes)) / seeds
     with np.errstate(invalid="ignore"):
         shares = counts / counts.sum(axis=1, keepdims=True)
     n = len(classes)
@@ -157,7 +167,9 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
     for row in range(n):
         for column in range(n):
             share = shares[row, column]
-            text = f"{counts[row, column]}\n" + (f"{share:.1%}" if np.isfinite(share) else "–")
+            text = f"{counts[row, column]:.{0 if seeds == 1 else 1}f}\n" + (
+                f"{share:.1%}" if np.isfinite(share) else "–"
+            )
             axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else "black")
     axes.set_xticks(range(n), [_label(name, 12 if n < 6 else 24, 2) for name in classes])
     axes.tick_params(axis="x", rotation=0 if n < 6 else 90)
@@ -275,6 +287,7 @@ def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
     models = run.models_summary
     complete = models[f"{metric}_mean"].notna().to_numpy()
     rows = models["candidate"].map(order).to_numpy(dtype=float)
+    one_seed = run.cells["seed"].nunique() == 1
     bars = axes.errorbar(
         models[f"{metric}_mean"],
         rows,
@@ -284,18 +297,19 @@ def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
         markersize=13,
         markeredgewidth=2,
         capsize=3,
-        label="mean ± standard deviation",
+        label="mean ± standard deviation" if one_seed else "mean ± standard deviation over folds and seeds",
     )
     whole = folds["candidate"].isin(models.loc[complete, "candidate"]).to_numpy()
     dots = []
-    for chosen, face, label in ((whole, _BLUE, "fold"), (~whole, "none", "fold of an incomplete candidate")):
+    cell = "fold" if one_seed else "fold and seed"
+    for chosen, face, label in ((whole, _BLUE, cell), (~whole, "none", f"{cell} of an incomplete candidate")):
         points = folds[chosen]
         at = points["candidate"].map(order).to_numpy(dtype=float) - 0.14
         edge = _BLUE
         drawn = axes.scatter(
             points[metric], at, s=22, facecolor=face, edgecolor=edge, linewidth=1, alpha=0.75, label=label
         )
-        dots += [drawn] if chosen.any() or label == "fold" else []
+        dots += [drawn] if chosen.any() or label == cell else []
     tests = models[f"{metric}_test_ensemble"]
     diamonds = axes.scatter(
         tests,
@@ -304,6 +318,6 @@ def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
         marker="D",
         color=_ORANGE,
         zorder=3,
-        label="ensemble of the folds' models on the test set",
+        label=f"ensemble of the {'folds' if one_seed else 'cells'}' models on the test set",
     )
     return [*dots, bars, *([diamonds] if tests.notna().any() else [])]

@@ -14,7 +14,9 @@ import yaml
 from orchestrator.data_summary import Table, counts_by_class, describe_data
 from orchestrator.explanations import explanation_tables, explanation_warnings
 from orchestrator.figures import METRIC_LABELS
+from orchestrator.method import describe_method
 from trainables.metrics import PER_CLASS
+from xai.fonts import missing_note
 
 if TYPE_CHECKING:
     from orchestrator.results import Run
@@ -79,7 +81,7 @@ def gather(run: "Run") -> Report:
         best=None if best is None else str(best["candidate"]),
         explanations=tuple(explanation_tables(run, names)),
         data=tuple(describe_data(run)),
-        method=tuple(_method(run)),
+        method=tuple(describe_method(run)),
         unfinished=Table("Cells that are not done", columns, unfinished, left=6),
         tracebacks=tracebacks,
         provenance=Table("Provenance", ("What", "Value"), tuple(_flat(run.provenance)), left=2),
@@ -114,15 +116,16 @@ def _verdict(run: "Run", best: "pd.Series[Any] | None") -> Iterator[str]:
     names, complete = _names(run), _complete(run)
     others = complete[complete["candidate"] != best["candidate"]].sort_values("auc_oof", ascending=False, kind="stable")
     name, score = names[best["candidate"]], _three(best["auc_oof"])
-    spread = f"fold mean {_spread(best, 'auc')}"
+    unit = "fold" if _seeds(run) == 1 else "cell"
+    spread = f"{unit} mean {_spread(best, 'auc')}"
     if len(others):
         compared = f"Of {len(complete)} complete candidates, {name}"
         yield f"{compared} has the highest pooled out-of-fold AUC: {score} ({spread})."
         second, gap = others.iloc[0], best["auc_oof"] - others.iloc[0]["auc_oof"]
         if gap < best["auc_std"]:
             yield (
-                f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard deviation over the "
-                "folds: do not read a ranking into this difference."
+                f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard deviation over "
+                f"{_units(run)}: do not read a ranking into this difference."
             )
         yield (
             "Choosing the best by a score makes that very score optimistic. On the test set, which had no part in "
@@ -144,6 +147,8 @@ def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[st
     yield "cells done", f"{done} of {len(run.cells)}"
     yield "candidates", str(len(run.candidates))
     yield "folds", str(run.folds["fold"].nunique())
+    if _seeds(run) > 1:
+        yield "seeds", str(_seeds(run))
     yield "images", f"{len(images):,}"
     yield "groups", f"{images['group'].nunique():,}"
 
@@ -161,6 +166,8 @@ def _warnings(run: "Run") -> Iterator[str]:
             label, least = counts["least"].idxmin(), int(counts["least"].min())
             which = "The test set" if role == "test" else f"The smallest {part}"
             yield f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its metrics are coarse."
+    if note := missing_note((*run.classes, *_names(run).values())):
+        yield f"{note}."
     for package, versions in _differing_versions(run):
         yield f"The run was continued with another version of {package}: {', '.join(versions)}."
     devices = sorted({str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]})
@@ -187,7 +194,19 @@ def _comparison(run: "Run", best: "pd.Series[Any] | None") -> Table:
     metrics = ("AUC", "Accuracy", "Balanced accuracy", "F1", "MCC")
     columns = ("Candidate", "Done", "AUC, pooled OOF", "AUC, test ensemble", *metrics)
     marked = None if best is None else list(run.candidates["id"]).index(best["candidate"])
-    return Table("Candidates (mean ± standard deviation over the folds)", columns, tuple(rows), left=2, best=marked)
+    return Table(
+        f"Candidates (mean ± standard deviation over {_units(run)})", columns, tuple(rows), left=2, best=marked
+    )
+
+
+def _seeds(run: "Run") -> int:
+    return int(run.cells["seed"].nunique())
+
+
+def _units(run: "Run") -> str:
+    """What a candidate's mean and deviation are over; images count once per seed, so cells are not called folds."""
+    folds, seeds = run.folds["fold"].nunique(), _seeds(run)
+    return "the folds" if seeds == 1 else f"{folds * seeds} cells: {folds} folds × {seeds} seeds"
 
 
 def _model(run: "Run", candidate: str) -> "pd.Series[Any]":
@@ -196,7 +215,7 @@ def _model(run: "Run", candidate: str) -> "pd.Series[Any]":
 
 def _progress(run: "Run", candidate: str) -> str:
     states = run.cells.loc[run.cells["candidate"] == candidate, "state"]
-    unit = "folds" if run.cells["seed"].nunique() == 1 else "cells"
+    unit = "folds" if _seeds(run) == 1 else "cells"
     return f"{int((states == 'done').sum())} of {len(states)} {unit}"
 
 
@@ -207,7 +226,7 @@ def _candidate(run: "Run", candidate: Any) -> CandidatePart:
         (label, _spread(model, metric), *(_three(model[f"{metric}_{kind}"]) for kind in kinds))
         for metric, label in METRIC_LABELS.items()
     ]
-    columns = ("Metric", "Mean ± std over folds", "Pooled out-of-fold", "Test, mean", "Test, ensemble")
+    columns = ("Metric", "Mean ± std", "Pooled out-of-fold", "Test, mean", "Test, ensemble")
     fields = candidate._asdict()
     parameters = "" if pd.isna(candidate.parameters) else f", {int(candidate.parameters):,} parameters"
     settings = [f"{key} {_setting(value)}" for key, value in fields.items() if key not in _IDENTITY and pd.notna(value)]
@@ -217,7 +236,7 @@ def _candidate(run: "Run", candidate: Any) -> CandidatePart:
         progress=_progress(run, candidate.id),
         complete=bool(model["folds_missing"] == 0),
         settings="; ".join([f"{candidate.model}, {candidate.image_size} px{parameters}", *settings]),
-        metrics=Table("All metrics", columns, tuple(rows)),
+        metrics=Table(f"All metrics (mean ± standard deviation over {_units(run)})", columns, tuple(rows)),
         folds=_folds(run, candidate.id),
         per_class=_per_class(run, candidate.id, complete=bool(model["folds_missing"] == 0)),
     )
@@ -239,46 +258,22 @@ def _folds(run: "Run", candidate: str) -> Table:
         scores = [_three(row[metric]) for metric in METRIC_LABELS]
         rows.append((str(row["fold"]), str(row["seed"]), row["state"], f"{row['n_fold']:.0f}", *scores, epoch, minutes))
     columns = ("Fold", "Seed", "State", "Images", *METRIC_LABELS.values(), "Best epoch", "Minutes")
-    return Table("Each fold", columns, tuple(rows), left=3)
+    return Table("Each fold" if _seeds(run) == 1 else "Each fold and seed", columns, tuple(rows), left=3)
 
 
 def _per_class(run: "Run", candidate: str, complete: bool) -> Table:
-    """Mean ± standard deviation over the folds; nothing where a fold is missing."""
+    """Mean ± standard deviation over the cells; nothing where one is missing."""
     table = run.folds_summary[run.folds_summary["candidate"] == candidate]
     rows = []
     for label in run.classes:
         columns = [table[f"{metric}_{label}"] for metric in PER_CLASS]
         means = [_pair(c.mean(skipna=False), c.std(skipna=False)) if complete else _NONE for c in columns]
         rows.append((label, *means))
-    return Table("Each class", ("Class", *(METRIC_LABELS[metric] for metric in PER_CLASS)), tuple(rows))
+    title = f"Each class (mean ± standard deviation over {_units(run)})"
+    return Table(title, ("Class", *(METRIC_LABELS[metric] for metric in PER_CLASS)), tuple(rows))
 
 
 # --- words and numbers ------------------------------------------------------------------------------------------------
-
-
-def _method(run: "Run") -> Iterator[str]:
-    seeds = sorted(run.cells["seed"].unique())
-    yield (
-        f"The test set was held out first. The rest was divided into {run.folds['fold'].nunique()} folds, "
-        "stratified by class, with no group in two parts, once and for all candidates."
-    )
-    yield (
-        "Each fold's training part gave up a validation part. Early stopping and the choice of the best epoch looked "
-        "at it alone, so neither the fold nor the test set had a say in the training that they score."
-    )
-    yield (
-        f"Every candidate was trained once per fold and seed ({'seed' if len(seeds) == 1 else 'seeds'} "
-        f"{', '.join(map(str, seeds))}). Mean and sample standard deviation are over these trainings."
-    )
-    yield (
-        "Pooled out-of-fold: all fold predictions scored as one set. Test, mean: the average score of the folds' "
-        "models on the test set. Test, ensemble: the score of their averaged probabilities."
-    )
-    yield (
-        "Precision, recall, F1, specificity, AUC and average precision are macro averages: every class counts the "
-        "same. For the Brier score and the log loss lower is better, for all others higher."
-    )
-    yield ("A candidate with a cell that is not done has no averages: what is missing might have been its worst fold.")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.exact_division import SECONDS, NoDivisionError, divide_exactly
 from trainables.config import digest
 from trainables.errors import FoldError
 
 ROLES = ("train", "validation", "fold", "test")
-_ATTEMPTS = 20  # orders tried before a request counts as impossible
+_ATTEMPTS = 20  # orders that are tried greedily
 
 
 def make_folds(
@@ -26,21 +27,42 @@ def make_folds(
 
     `images`: columns image, label, group and, for `test_set="given"`, split. `test_set` is a fraction of all images
     or "given": the rows whose split is test. `validation_fraction` is a fraction of each fold's training part.
-    Raises FoldError where a class has too few groups to appear in every part.
+    Raises FoldError where no division gives every class to every part.
     """
     images = images.sort_values("image", ignore_index=True)
     _check_sizes(images, k, test_set)
-    if test_set == "given":
-        in_test = _given_test(images)
+    test = _given_test(images) if test_set == "given" else test_set
+    for exactly in (False, True):  # a test set that was drawn greedily may leave nothing that can be divided
+        try:
+            return _draw(images, k, test, validation_fraction, seed, exactly)
+        except NoDivisionError as error:
+            refusal = error
+    raise _refusal(images, k, test_set, refusal.proved)
+
+
+def _draw(
+    images: pd.DataFrame,
+    k: int,
+    test_set: float | NDArray[np.bool_],
+    validation_fraction: float,
+    seed: int,
+    exactly: bool,
+) -> pd.DataFrame:
+    """The long table of `make_folds`; raises NoDivisionError."""
+    # Of three folds or more, the training part holds two that are complete; a half that trains must be divided itself.
+    pieces = 2 if k == 2 else 1
+    if isinstance(test_set, float):
+        fractions = [1 - test_set, test_set]
+        in_test = _divide(images, fractions, [k * pieces, 1], [seed, 0], exactly) == 1
     else:
-        in_test = _divide(images, [1 - test_set, test_set], [seed, 0], "a test set") == 1
+        in_test = test_set
     test, rest = images[in_test], images[~in_test].reset_index(drop=True)
-    fold_of = _divide(rest, [1 / k] * k, [seed, 1], f"{k} folds")
+    fold_of = _divide(rest, [1 / k] * k, [pieces] * k, [seed, 1], exactly)
     parts = []
     for fold in range(k):
         training = rest[fold_of != fold].reset_index(drop=True)
         fractions = [1 - validation_fraction, validation_fraction]
-        in_validation = _divide(training, fractions, [seed, 2 + fold], f"fold {fold}'s validation part") == 1
+        in_validation = _divide(training, fractions, [1, 1], [seed, 2 + fold]) == 1
         roles = [
             (training[~in_validation], "train"),
             (training[in_validation], "validation"),
@@ -58,19 +80,36 @@ def roles_digest(folds: pd.DataFrame, fold: int) -> str:
     return digest(part[["image", "label", "role"]].to_numpy().tolist())
 
 
+def _needed(k: int, test_set: float | Literal["given"]) -> int:
+    """Into how many parts with every class the images must be divisible: the folds, halves of two, a drawn test set."""
+    return (4 if k == 2 else k) + (test_set != "given")
+
+
 def _check_sizes(images: pd.DataFrame, k: int, test_set: float | Literal["given"]) -> None:
-    """Every class needs a group for a drawn test set, one for each fold, and two in every training part."""
-    drawn = test_set != "given"
-    needed = max(k, 4 if k == 2 else 3)
-    asked = f"{k} folds with validation parts{' and a drawn test set' if drawn else ' beside the given test set'}"
-    counted = images if drawn else images[images["split"] != "test"]
+    """Every class needs a group for each part; where no group holds several classes, that is enough."""
+    counted = images if test_set != "given" else images[images["split"] != "test"]
     groups = counted.groupby("label")["group"].nunique().reindex(images["label"].unique(), fill_value=0).sort_index()
     label, count = groups.idxmin(), int(groups.min())
-    if count < needed + drawn:
+    if count < (needed := _needed(k, test_set)):
         raise FoldError(
-            f"{asked} need at least {needed + drawn} groups (patients, or single images) in every class, class "
+            f"{_asked(k, test_set)} need at least {needed} groups (patients, or single images) in every class, class "
             f"{str(label)!r} has {count} (folds.k): lower folds.k or add images of other patients"
         )
+
+
+def _asked(k: int, test_set: float | Literal["given"]) -> str:
+    beside = "and a drawn test set" if test_set != "given" else "beside the given test set"
+    return f"{k} folds with validation parts {beside}"
+
+
+def _refusal(images: pd.DataFrame, k: int, test_set: float | Literal["given"], proved: bool) -> FoldError:
+    counted = images if test_set != "given" else images[images["split"] != "test"]
+    parts = f"division of the {counted['group'].nunique()} groups into {_needed(k, test_set)} parts"
+    found = f"no {parts} exists" if proved else f"no {parts} was found in {SECONDS} s, though one may exist"
+    return FoldError(
+        f"{_asked(k, test_set)} need every class in each part, and {found}: too many groups hold several classes "
+        "(folds.k): lower folds.k or add images of other patients"
+    )
 
 
 def _given_test(images: pd.DataFrame) -> NDArray[np.bool_]:
@@ -92,24 +131,25 @@ def _given_test(images: pd.DataFrame) -> NDArray[np.bool_]:
     return in_test
 
 
-def _divide(images: pd.DataFrame, fractions: Sequence[float], seed: Sequence[int], purpose: str) -> NDArray[np.int64]:
-    """The part of each image: whole groups, about these fractions of every class, and every class in every part."""
+def _divide(
+    images: pd.DataFrame, fractions: Sequence[float], pieces: Sequence[int], seed: Sequence[int], exactly: bool = False
+) -> NDArray[np.int64]:
+    """The share of each image: whole groups, about these fractions of every class, and every class in every share.
+
+    Drawn greedily, or where that finds nothing, and with `exactly` at once, such that share s can be divided further
+    into `pieces[s]` parts with every class. Raises NoDivisionError.
+    """
     groups, group_of = np.unique(images["group"].to_numpy(dtype=str), return_inverse=True)
     classes, class_of = np.unique(images["label"].to_numpy(dtype=str), return_inverse=True)
     counts = np.zeros((len(groups), len(classes)))
     np.add.at(counts, (group_of, class_of), 1)
-    for attempt in range(_ATTEMPTS):
-        part_of_group = _assign(counts, np.asarray(fractions), np.random.default_rng([*seed, attempt]))
+    for attempt in range(0 if exactly else _ATTEMPTS):
+        share_of_group = _assign(counts, np.asarray(fractions), np.random.default_rng([*seed, attempt]))
         held = np.zeros((len(fractions), len(classes)))
-        np.add.at(held, part_of_group, counts)
+        np.add.at(held, share_of_group, counts)
         if held.all():
-            return part_of_group[group_of]
-    rarest = np.count_nonzero(counts, axis=0).argmin()
-    raise FoldError(
-        f"{purpose} with every class in each part cannot be drawn from {len(groups)} groups, of which "
-        f"{np.count_nonzero(counts[:, rarest])} hold class {str(classes[rarest])!r} (folds): lower folds.k, or add "
-        "images of other patients"
-    )
+            return share_of_group[group_of]
+    return divide_exactly(counts, fractions, pieces, np.random.default_rng([*seed, _ATTEMPTS]))[group_of]
 
 
 def _assign(counts: NDArray[np.float64], fractions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:

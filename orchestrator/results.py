@@ -19,7 +19,7 @@ from orchestrator.experiment import read_experiment
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from trainables.ledger import CellState, Entry, read_entry
+from trainables.ledger import CellState, Entry, present_groups, read_entry
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
 from xai.heatmaps import Heatmaps
@@ -155,6 +155,7 @@ class Run:
         table = self._collect(Entry.predictions)
         if table.empty:
             return table
+        table["group"] = table["image"].map(present_groups(self.layout))
         leading = ["image", "label", "group", "split", *_CELL]
         return table[[*leading, *(column for column in table.columns if column not in leading)]]
 
@@ -200,9 +201,9 @@ class Run:
     def models_summary(self) -> pd.DataFrame:
         """One row per candidate.
 
-        For each headline metric: `_mean` and `_std` (n−1) over its cells' folds; `_oof` of the pooled out-of-fold
-        predictions (with several seeds: the mean over seeds); `_test_mean` over the fold models on the test set;
-        `_test_ensemble` of the fold models' averaged probabilities.
+        For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds; `_oof` of the
+        pooled out-of-fold predictions (with several seeds: each seed's by itself, then the mean over seeds);
+        `_test_mean` over the cells' models on the test set; `_test_ensemble` of these models' averaged probabilities.
         """
         test_scores = self._scores("test")
         by_candidate = dict(tuple(self.predictions.groupby("candidate"))) if self._done else {}

@@ -46,7 +46,8 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             complete = not missing or _train(prepared, missing, address, progress)
             from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
 
-            write_reports(layout)
+            if note := write_reports(layout):
+                progress.say(f"fonts   {note}")
             failed = sum(entry.state().state == "failed" for entry in prepared.entries)
             progress.say(_verdict(complete, failed, layout))
         finally:

@@ -24,6 +24,7 @@ from pydantic import Field, ValidationError
 from trainables.config import CellSpec, Frozen
 from trainables.errors import RunFolderError
 from trainables.files import file_digest, replacing, write_json, write_text
+from trainables.layout import RunLayout
 
 State = Literal["missing", "running", "failed", "done"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
@@ -150,6 +151,18 @@ def read_entry(folder: Path) -> Entry:
             f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again to restore it"
         ) from error
     return Entry(folder.parent, spec)
+
+
+def present_groups(layout: RunLayout) -> "pd.Series[str]":
+    """The group of each image (the index) in the run's present folds; nothing where they are lost.
+
+    A group's name decides no result, so a cell stays done when groups are renamed or merged; its own table, and
+    whatever was made from it, has the name of then.
+    """
+    if not layout.folds.exists():
+        return pd.Series(dtype=str)
+    folds = pd.read_parquet(layout.folds, columns=["image", "group"])
+    return folds.drop_duplicates("image").set_index("image")["group"]
 
 
 class Stopwatch:

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from trainables.errors import DataError
 from trainables.files import replacing
 from xai import render
+from xai.fonts import families, legible
 from xai.render import Bytes, Colours, Floats, Scales
 
 if TYPE_CHECKING:
@@ -70,11 +71,11 @@ def method_grid(
     scales = Scales.of(rows, per_image)
     found = {(row["candidate"], row["method"]): row for row in table.iloc[::-1].to_dict("records")}
     candidates, methods = list(dict.fromkeys(table["candidate"])), list(dict.fromkeys(table["method"]))
-    with matplotlib.style.context(["default", _STYLE]):
+    with matplotlib.style.context(["default", _STYLE | {"font.family": families([name, class_name, *candidates])}]):
         columns, lines = len(candidates) + 1, len(methods)
         height = 1.5 * lines * image.shape[0] / image.shape[1] + 1.0
         figure = Figure(figsize=(1.5 * columns + 0.4, height))
-        figure.suptitle(f"{render.shorten(name, 50)}, maps of {render.shorten(class_name, 30)}")
+        figure.suptitle(f"{_name(name, 50)}, maps of {_name(class_name, 30)}")
         panels = figure.subplots(lines, columns, squeeze=False)
         for axes in panels.flat:
             axes.axis("off")
@@ -83,7 +84,7 @@ def method_grid(
         for line, method in enumerate(methods):
             for column, candidate in enumerate(candidates, start=1):
                 row = found.get((candidate, method))
-                heading = f"{render.shorten(candidate, 22)}\n" if line == 0 else ""
+                heading = f"{_name(candidate, 22)}\n" if line == 0 else ""
                 _map_panel(panels[line, column], image, row, scales, colours, heading)
             title = render.method_title(method)
             panels[line, 1].text(
@@ -91,6 +92,10 @@ def method_grid(
             )
         _colour_bar(figure, panels, scales, colours)
         return _save(figure, path)
+
+
+def _name(text: str, length: int) -> str:
+    return render.shorten(legible(render.printable(text)), length)
 
 
 def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours, heading: str) -> None:

@@ -15,6 +15,7 @@ A shard is complete or not there; what it was made from is in its digest, so a s
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from trainables.errors import RunFolderError
 from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
+from trainables.ledger import present_groups, read_entry
 from xai.methods import METHODS
 
 Floats = NDArray[np.float32]
@@ -43,6 +45,12 @@ _TYPES = {
 }
 COLUMNS = tuple(_TYPES)
 _ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
+
+
+def _renamed(written: pd.Series, keys: pd.Series, present: dict[str, str]) -> pd.Series:
+    """What is called by its present name where there is one, else as it was written."""
+    pairs = zip(keys, written, strict=True)
+    return pd.Series([present.get(key, name) for key, name in pairs], written.index, written.dtype)
 
 
 def pack(heat: Floats) -> dict[str, Any]:
@@ -100,6 +108,12 @@ class Heatmaps:
         files = [path for path in files if path.parent.name in keys] + whole_files(layout.heatmaps, "skipped.parquet")
         if not files:
             raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
+        # What a candidate or a group is called may have changed since a shard was made.
+        self._group_of = {str(image): str(group) for image, group in present_groups(layout).items()}
+        self._candidate_of: dict[str, str] = {}
+        for key in {path.parent.name for path in files} & keys:
+            with suppress(RunFolderError):  # without spec.json what was written must do
+                self._candidate_of[key] = read_entry(layout.ledger / key).spec.candidate.id
         schema = pa.unify_schemas([pq.read_schema(path).remove_metadata() for path in sorted(files)])
         self._dataset = ds.dataset(sorted(map(str, files)), schema=schema, format="parquet")
         self._scores = [name for name in schema.names if name not in _TYPES]
@@ -170,15 +184,42 @@ class Heatmaps:
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, maps=maps, **columns)
 
+    def _in_groups(self, groups: list[str]) -> ds.Expression:
+        """Which rows are of these groups; images that are in no fold have the group that was written."""
+        images = pa.array([image for image, group in self._group_of.items() if group in groups], pa.string())
+        unknown = ~ds.field("image").isin(pa.array(list(self._group_of), pa.string()))
+        return ds.field("image").isin(images) | (unknown & ds.field("group").isin(groups))
+
+    def _dataset_of(self, candidates: list[str] | None) -> ds.Dataset:
+        """The shards that can hold rows of these candidates; None: all."""
+        if candidates is None:
+            return self._dataset
+        keys = {path: Path(path).parent.name for path in self._dataset.files}
+        files = [path for path, key in keys.items() if self._candidate_of.get(key) in (None, *candidates)]
+        return ds.dataset(files, schema=self._dataset.schema, format="parquet")
+
     def _read(self, filters: dict[str, Any], columns: list[str] | None) -> pd.DataFrame:
-        condition = None
+        condition, candidates = None, None
         for name, value in filters.items():
             if name not in self._dataset.schema.names:
                 raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
             wanted = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
             term = ds.field(name).isin(wanted)
+            if name == "group":
+                term = self._in_groups(wanted)
+            elif name == "candidate":
+                candidates = wanted
+                continue
             condition = term if condition is None else condition & term
-        table: pd.DataFrame = self._dataset.to_table(columns=columns, filter=condition).to_pandas()
+        names = self._dataset.schema.names if columns is None else columns
+        found = self._dataset_of(candidates).to_table(columns=[*names, "__filename"], filter=condition)
+        table: pd.DataFrame = found.to_pandas()
+        keys = table.pop("__filename").map(lambda path: Path(path).parent.name)
+        table["candidate"] = _renamed(table["candidate"], keys, self._candidate_of)
+        if "group" in table:
+            table["group"] = _renamed(table["group"], table["image"], self._group_of)
+        if candidates is not None:
+            table = table[table["candidate"].isin(candidates)].reset_index(drop=True)
         if columns is None:
             pairs = zip(table["map"], table["scale"], strict=True)
             maps = [None if m is None else np.asarray(m, np.float32) * np.float32(s) for m, s in pairs]

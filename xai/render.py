@@ -197,25 +197,44 @@ def shorten(text: object, length: int) -> str:
 
 
 @lru_cache
-def _font(size: int, bold: bool) -> ImageFont.FreeTypeFont:
-    from matplotlib import get_data_path  # its DejaVu Sans is there on every machine
+def _font(size: int, bold: bool, path: Path | None = None) -> ImageFont.FreeTypeFont:
+    """A font file, by default DejaVu Sans, which is there on every machine."""
+    from matplotlib import get_data_path
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", name)), size)
+    return ImageFont.truetype(str(path or Path(get_data_path(), "fonts", "ttf", name)), size)
 
 
 def text_block(lines: Sequence[str], width: int, size: int = 12, bold: bool = False) -> Bytes:
     """Lines of text, black on white, uint8 (H, width, 3); a line that is too wide loses its middle."""
-    font, height = _font(size, bold), round(1.4 * size)
+    height = round(1.4 * size)
     picture = Image.new("RGB", (width, height * len(lines)), "white")
     draw = ImageDraw.Draw(picture)
     for number, line in enumerate(lines):
-        shown, length = printable(line), min(len(line), 4 * width // size)
-        while font.getlength(shown) > width and length > 1:
+        text = legible(printable(line))
+        pieces, length = _pieces(text, size, bold), min(len(text), 4 * width // size)
+        while sum(font.getlength(piece) for font, piece in pieces) > width and length > 1:
             length -= 1
-            shown = shorten(line, length)
-        draw.text((0, number * height), shown, fill="black", font=font)
+            pieces = _pieces(shorten(text, length), size, bold)
+        left, baseline = 0.0, number * height + _font(size, bold).getmetrics()[0]
+        for font, piece in pieces:
+            draw.text((left, baseline), piece, fill="black", font=font, anchor="ls")
+            left += font.getlength(piece)
     return np.asarray(picture)
+
+
+def _pieces(text: str, size: int, bold: bool) -> list[tuple[ImageFont.FreeTypeFont, str]]:
+    """The parts of a line, each with a font that has its characters."""
+    from xai.fonts import runs
+
+    return [(_font(size, bold, path), piece) for path, piece in runs(text)]
+
+
+def legible(text: str) -> str:
+    """See `fonts.legible`; matplotlib, which it needs, is slow to import."""
+    from xai import fonts
+
+    return fonts.legible(text)
 
 
 def below(parts: Sequence[Bytes], gap: int = 4) -> Bytes:

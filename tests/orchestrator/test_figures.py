@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from orchestrator.figures import _comparison as comparison
-from orchestrator.figures import _ranking, draw_figures
+from orchestrator.figures import _confusion, _ranking, draw_figures
 from trainables.layout import RunLayout
 from trainables.metrics import HEADLINE, metric_names, score
+from xai import fonts
 
 
 @dataclass
@@ -323,3 +324,42 @@ def test_the_curves_state_the_areas_of_the_tables(tmp_path: Path, seeds: tuple[i
     stated = [float(text.split()[0]) for text in legend[1:]]
     expected = run.folds_summary.query("candidate == 'c0'")["auc"]
     assert stated == pytest.approx(expected.to_list(), abs=5e-4)
+
+
+NAMES = (
+    "\u9633\u6027",
+    "\uc591\uc131 <5mm",
+    "\U0001f642 $a$b",
+    "\u05e9\u05dc\u05d5\u05dd 100%",
+    "a\u0301\u0308\u200d\x1b",
+    "\u0e44\u0e17\u0e22" * 30,
+)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_in_any_script_have_no_boxes_whatever_fonts_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing glyph would be a UserWarning, which is an error here."""
+    draw_figures(make_run(tmp_path / "installed", classes=NAMES, names=NAMES[:2], skill=(1.0, 0.0), n_folds=2))
+    monkeypatch.setattr(fonts, "_installed", lambda: ())
+    monkeypatch.setattr(fonts, "_font_of", {})
+    run = make_run(tmp_path / "none", classes=NAMES, names=NAMES[:1], skill=(1.0,), n_folds=2)
+    draw_figures(run)
+    assert fonts.legible("\u9633\u6027 <5mm") == r"\u9633\u6027 <5mm"
+    assert fonts.legible("\u00e4 \u03a9 \u05e9 $a$b") == "\u00e4 \u03a9 \u05e9 $a$b"
+    assert "fonts-noto-cjk" in (fonts.missing_note(["plain", "\u9633\u6027"]) or "")
+    assert fonts.missing_note(["plain", "\u00e4"]) is None
+
+
+def test_an_image_counts_once_however_many_seeds_predict_it(tmp_path: Path) -> None:
+    shown = []
+    for seeds in ((0,), (0, 1, 2)):
+        run = make_run(tmp_path, skill=(1.0,), names=("model",), seeds=seeds)
+        folds = run.predictions[run.predictions["split"] == "fold"]
+        figure = _confusion(folds, run.classes, "")
+        numbers = [float(text.get_text().split("\n")[0]) for text in figure.axes[0].texts]
+        assert sum(numbers) == pytest.approx(folds["image"].nunique(), abs=0.2)
+        shown.append([text.get_text().split("\n")[0] for text in figure.axes[0].texts])
+    assert all("." not in number for number in shown[0])
+    assert all("." in number for number in shown[1])

@@ -167,6 +167,9 @@ def test_three_classes_several_seeds_and_one_candidate(tmp_path: Path) -> None:
         assert "only reaches a pooled out-of-fold AUC of" in said
         assert "4 of 4 cells" in said
         assert "once per fold and seed (seeds 4, 7)" in said
+        assert "mean ± standard deviation over 4 cells: 2 folds × 2 seeds" in said
+        assert "the fold predictions of one seed scored as one set, averaged over the 2 seeds" in said
+        assert "over the folds)" not in said
     assert "Fold 1 seed 7 confusion matrix" in page.words
 
 

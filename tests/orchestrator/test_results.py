@@ -327,6 +327,18 @@ def test_predictions_hold_every_image_of_every_done_cell(run: Run) -> None:
     )
 
 
+def test_groups_that_were_renamed_have_their_present_name(by_hand: Path, tmp_path: Path) -> None:
+    """A name decides no result, so the cells stay done: their own tables still say what the group was called."""
+    layout = copied(by_hand, tmp_path / "run")
+    folds = pd.read_parquet(layout.folds)
+    folds["group"] = "renamed " + folds["group"]
+    folds.to_parquet(layout.folds)
+    written = load_run(by_hand).predictions
+    predictions = load_run(layout.root).predictions
+    assert len(predictions) > 0
+    assert list(predictions["group"]) == list("renamed " + written["group"])
+
+
 def test_ensemble_of_one_is_the_model_itself() -> None:
     table = pd.DataFrame({"image": ["b", "a"], "label": ["x", "y"], "prob_x": [0.25, 0.5], "prob_y": [0.75, 0.5]})
     expected = table.sort_values("image", ignore_index=True)

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from trainables.config import Candidate, CellSpec, Training
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
+from trainables.ledger import Entry
 from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
 
 
@@ -52,6 +55,27 @@ def test_rows_are_found_by_any_column(layout: RunLayout) -> None:
     assert len(heatmaps.rows(fold=1)) == 1
     with pytest.raises(ValueError, match="no column 'clas'"):
         heatmaps.rows(clas="a")
+
+
+def test_renamed_groups_and_candidates_have_their_present_name(layout: RunLayout) -> None:
+    """Neither name decides a map, so shards outlive both."""
+    training = Training()
+    candidate = Candidate(id="new", name="new", model="TinyCNN", image_size=32, training=training)
+    facts = {"fold": 0, "seed": 0, "classes": ("a", "b"), "channels": 1, "bit_depth": 8}
+    entry = Entry(layout.ledger, CellSpec(candidate=candidate, data_hash="", roles_hash="", **facts))
+    entry.create()
+    layout.cells.write_text(json.dumps([entry.spec.key, "k0"]))
+    folds = {"fold": 0, "image": ["x", "y"], "label": "a", "group": ["patient 1", "patient 2"], "role": "test"}
+    pd.DataFrame(folds).to_parquet(layout.folds)
+    heat = np.ones((2, 2), np.float32)
+    write(layout, [row("x", heat, candidate="old"), row("y", heat, candidate="old")], key=entry.spec.key)
+    write(layout, [row("x", heat, candidate="other")])
+    heatmaps = Heatmaps(layout)
+    assert sorted(heatmaps.table["candidate"]) == ["new", "new", "other"]
+    assert list(heatmaps.rows(candidate="new")["group"]) == ["patient 1", "patient 2"]
+    assert len(heatmaps.rows(group="patient 1")) == 2
+    assert len(heatmaps.rows(candidate=["old", "other"])) == len(heatmaps.rows(candidate="other")) == 1
+    assert heatmaps.rows(group="g").empty
 
 
 def test_an_image_without_a_map_is_a_row_with_its_reason(layout: RunLayout) -> None:
