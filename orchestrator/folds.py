@@ -31,10 +31,10 @@ def make_folds(
     """
     images = images.sort_values("image", ignore_index=True)
     _check_sizes(images, k, test_set)
-    given = _given_test(images) if test_set == "given" else None
+    test = _given_test(images) if test_set == "given" else test_set
     for exactly in (False, True):  # a test set that was drawn greedily may leave nothing that can be divided
         try:
-            return _draw(images, k, test_set if given is None else given, validation_fraction, seed, exactly)
+            return _draw(images, k, test, validation_fraction, seed, exactly)
         except NoDivisionError as error:
             refusal = error
     raise _refusal(images, k, test_set, refusal.proved)

@@ -5,6 +5,7 @@ machine's fonts; what none of them has is written as its escape, such as \\u9633
 always draws the same picture, but machines with other fonts may draw others.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import groupby
@@ -14,6 +15,8 @@ from matplotlib import font_manager, get_data_path
 from matplotlib.ft2font import FT2Font
 
 _BASE = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+# Many fonts of one script have a single weight, which matplotlib would mention in every figure.
+logging.getLogger("matplotlib.font_manager").addFilter(lambda record: "find font weight" not in record.getMessage())
 _font_of: dict[str, Path | None] = {}  # of every character asked for so far
 
 

@@ -134,7 +134,7 @@ class Heatmaps:
         if not files:
             raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
         # What a candidate or a group is called may have changed since a shard was made.
-        self._group_of: dict[str, str] = present_groups(layout).to_dict()
+        self._group_of = {str(image): str(group) for image, group in present_groups(layout).items()}
         self._candidate_of: dict[str, str] = {}
         for key in {path.parent.name for path in files} & keys:
             with suppress(RunFolderError):  # without spec.json what was written must do
@@ -249,7 +249,8 @@ class Heatmaps:
                 continue
             condition = term if condition is None else condition & term
         names = self._dataset.schema.names if columns is None else columns
-        table = self._dataset_of(candidates).to_table(columns=[*names, "__filename"], filter=condition).to_pandas()
+        found = self._dataset_of(candidates).to_table(columns=[*names, "__filename"], filter=condition)
+        table: pd.DataFrame = found.to_pandas()
         keys = table.pop("__filename").map(lambda path: Path(path).parent.name)
         table["candidate"] = _renamed(table["candidate"], keys, self._candidate_of)
         if "group" in table:
