@@ -3,10 +3,14 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from orchestrator import findings
 from orchestrator.figures import draw_figures
 from orchestrator.report import write_report
 from tests.orchestrator.test_figures import StandInRun, make_run
@@ -179,3 +183,18 @@ def test_changed_packages_and_devices_are_warned_of(tmp_path: Path) -> None:
     assert "continued with another version of keras: 3.15.1, 3.16.0." in text
     assert "another version of numpy" not in text
     assert "different devices, whose last digits may differ: CPU, NVIDIA A100." in text
+
+
+def test_cells_with_different_numbers_of_threads_are_named() -> None:
+    rows = [
+        ("a", 0, "done", "CPU", 1),
+        ("a", 1, "done", "CPU", 2),
+        ("a", 2, "failed", "CPU", 4),
+        ("a", 3, "done", "GPU", 8),
+    ]
+    cells = pd.DataFrame(rows, columns=["candidate", "fold", "state", "device", "threads"]).assign(seed=0)
+    run: Any = SimpleNamespace(cells=cells, candidates=pd.DataFrame({"id": ["a"], "name": ["A"]}))
+    (warning,) = findings._differing_threads(run)
+    assert "1 (A fold 0 seed 0); 2 (A fold 1 seed 0)." in warning
+    run.cells = cells[cells["fold"] != 1]
+    assert not list(findings._differing_threads(run))
