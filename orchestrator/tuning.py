@@ -244,11 +244,12 @@ def _note_death(entry: Entry, state: CellState, error: Exception | None) -> Cell
     facts: dict[str, object] = {"state": "failed", "traceback": told, "worker_failed": "creation task" in told}
     if facts["worker_failed"]:
         return entry.update(**facts, reason=f"the worker could not start: {last}"[:500])
-    detail = (
-        " ".join(told.rpartition("Worker exit detail:")[2].split()) or "killed, out of memory, or its node was lost"
-    )
-    memory = f"; at its last note it held {state.peak_memory_mb:.0f} MB" if state.peak_memory_mb else ""
-    return entry.update(**facts, reason=f"the worker process died: {detail}{memory}"[:500])
+    # Ray knows no exit code or signal, only whether its own guard of the memory was at work.
+    cause = "killed, out of memory, crashed in native code, or its node was lost"
+    if "low on memory" in told:
+        cause = "Ray killed it because its node ran low on memory"
+    held = f"; it held {state.peak_memory_mb:.0f} MB when it last said so" if state.peak_memory_mb else ""
+    return entry.update(**facts, reason=f"the worker process died ({cause}{held})")
 
 
 @contextmanager

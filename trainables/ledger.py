@@ -129,13 +129,13 @@ class Entry:
         self.write_state(state)
         return state
 
-    def fail(self, error: Exception, **facts: object) -> None:
-        """Note that the cell failed, and of what; `facts` are further fields of the state."""
+    def fail(self, error: Exception, doing: str = "", **facts: object) -> None:
+        """Note that the cell failed, `doing` what, and why; `facts` are further fields of the state."""
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if not isinstance(error, RayfoldError):
             reason = f"{type(error).__name__}: {reason}"
         text = "".join(traceback.format_exception(error))
-        self.update(**{"state": "failed", "reason": reason[:500], "traceback": text, **facts})
+        self.update(**{"state": "failed", "reason": (doing + reason)[:500], "traceback": text, **facts})
 
     def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
         """Write the tables, then declare the cell done. The model must be in place already."""

@@ -77,7 +77,8 @@ def _note_obstacle(run: Path, key: str, error: Exception) -> None:
     from trainables.ledger import read_entry  # which imports pandas
 
     entry = read_entry(RunLayout(run).ledger / key)
-    entry.fail(error, worker_failed=True, attempts=entry.state().attempts + 1, host=socket.gethostname())
+    attempts, host = entry.state().attempts + 1, socket.gethostname()
+    entry.fail(error, "the worker could not start: ", worker_failed=True, attempts=attempts, host=host)
 
 
 def _process_start() -> float:

@@ -461,6 +461,22 @@ def test_predicting_without_a_run(command: Plan, tmp_path: Path, images: Path) -
     assert_one_line(command("predict", tmp_path, images), "is not a run folder")
 
 
+def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
+    code, out, err = command("explain", "--methods", "list")
+    assert (code, err) == (0, "")
+    assert "gradcam" in out
+    assert_one_line(command("explain"), "explain needs a run folder")
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "localhost", "ray://head:10001"])
+@pytest.mark.parametrize("verb", ["run", "explain"])
+def test_an_address_that_cannot_be_one(
+    command: Plan, computed: tuple[Path, Path], verb: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert_one_line(command(verb, computed[verb == "explain"]), "RAY_ADDRESS or --address", repr(address))
+
+
 def test_init_overwrites_nothing(command: Plan, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     assert command("init", path)[0] == 0

@@ -139,6 +139,7 @@ def _cell(state: str, number: int) -> dict[str, Any]:
         "peak_memory_mb": 900.0,
         "host": f"node {number}",
         "device": "CPU",
+        "threads": 1,
     }
 
 

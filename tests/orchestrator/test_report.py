@@ -3,10 +3,14 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from orchestrator import findings
 from orchestrator.figures import draw_figures
 from orchestrator.report import write_report
 from tests.orchestrator.test_figures import StandInRun, make_run
@@ -190,3 +194,18 @@ def test_notes_on_the_data_are_warnings(tmp_path: Path) -> None:
     text, page = write(run)
     for said in (words(text), page.words):
         assert "Clutter is left out: 'Thumbs.db' (2)." in said
+
+
+def test_cells_with_different_numbers_of_threads_are_named() -> None:
+    rows = [
+        ("a", 0, "done", "CPU", 1),
+        ("a", 1, "done", "CPU", 2),
+        ("a", 2, "failed", "CPU", 4),
+        ("a", 3, "done", "GPU", 8),
+    ]
+    cells = pd.DataFrame(rows, columns=["candidate", "fold", "state", "device", "threads"]).assign(seed=0)
+    run: Any = SimpleNamespace(cells=cells, candidates=pd.DataFrame({"id": ["a"], "name": ["A"]}))
+    (warning,) = findings._differing_threads(run)
+    assert "1 (A fold 0 seed 0); 2 (A fold 1 seed 0)." in warning
+    run.cells = cells[cells["fold"] != 1]
+    assert not list(findings._differing_threads(run))

@@ -147,6 +147,46 @@ def test_a_failing_candidate_does_not_stop_the_others(spots: Path, tmp_path: Pat
     assert "diverged" in (tmp_path / "run" / "final_report.txt").read_text("utf-8")
 
 
+def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
+    spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text('{"image_data_format": "diagonal"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = rayfold("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run")
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert done.stderr.startswith("rayfold: the worker could not start: ValueError: Invalid `image_data_format`")
+    assert done.stderr.count("\n") == 1
+    cells = load_run(tmp_path / "run").cells
+    tried = cells[cells["state"] == "failed"]
+    assert len(tried) >= 1
+    assert (tried["attempts"] == 1).all()
+    assert tried["reason"].str.contains("image_data_format").all()
+    assert set(cells["state"]) <= {"failed", "missing"}
+    assert "Traceback (most recent call last)" in (tmp_path / "run" / "report.html").read_text("utf-8")
+
+
+def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: Path) -> None:
+    (tmp_path / "deadly.py").write_text(
+        "import os\n"
+        "from pathlib import Path\n"
+        "def build(input_shape, n_classes):\n"
+        f"    if Path({str(tmp_path / 'run' / 'tune')!r}).exists():\n"  # and not while the models are checked
+        "        os._exit(3)\n"
+        "    import keras\n"
+        "    inputs = keras.Input(input_shape)\n"
+        "    return keras.Model(inputs, keras.layers.Dense(n_classes)(keras.layers.Flatten()(inputs)))\n"
+    )
+    file = experiment_file(tmp_path, spots, epochs=1)
+    before, _, _ = file.read_text().partition("candidates:")
+    file.write_text(before + "candidates: [{model: 'deadly:build', image_size: 16}]\nresources: {retries: 0}\n")
+    done = rayfold("run", file, "--run", tmp_path / "run")
+    assert done.returncode == 1, done.stdout + done.stderr
+    reasons = load_run(tmp_path / "run").cells["reason"]
+    assert reasons.str.contains(r"the worker process died \(killed, out of memory, crashed").all(), list(reasons)
+    assert "Worker exit type" in (tmp_path / "run" / "report.html").read_text("utf-8")  # Ray's own words
+
+
 # --- interruptions --------------------------------------------------------------------------------------------------
 
 
