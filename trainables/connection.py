@@ -7,9 +7,8 @@ import logging
 import os
 import secrets
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from trainables.address import asked_for, check_answer, check_form
 from trainables.errors import ResourceError
 from trainables.neighbours import job_config
+from trainables.standard_error import held_back
 
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
 _LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"  # below Ray's folder
@@ -74,7 +74,7 @@ def _join(address: str) -> None:
     """Connect to a cluster that somebody else started."""
     from ray._private.services import canonicalize_bootstrap_address
 
-    with _standard_error() as written:
+    with held_back() as written:
         try:
             # What `auto` and localhost stand for, as Ray will find it.
             found = canonicalize_bootstrap_address(address) or address
@@ -104,13 +104,13 @@ def _start_here() -> None:
     own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": folder}
     before = set(psutil.Process().children())
     try:
-        with _standard_error():
+        with held_back():
             _initialise(**own)
     except Exception:
         for process in set(psutil.Process().children()) - before:
             process.kill()  # what Ray had begun
         try:
-            with _standard_error():
+            with held_back():
                 _initialise(**own)
         except Exception as error:
             raise ResourceError(
@@ -141,35 +141,6 @@ def _ray_folder() -> str:
         f"Ray has no folder for its sockets: {', '.join(filter(None, parents))} are not writable, or longer than "
         f"{_SOCKET_LIMIT - len(_LONGEST_SOCKET) - len('/ray')} bytes; set RAY_TMPDIR to a short folder on this machine"
     )
-
-
-@contextmanager
-def _standard_error() -> Iterator[Callable[[], str]]:
-    """Hold back what is written to standard error, by Ray's C++ too; it is passed on unless the block fails.
-
-    Yields a function that says what has been written so far.
-    """
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as file:
-
-        def written() -> str:
-            sys.stderr.flush()
-            return os.pread(file.fileno(), 10**6, 0).decode("utf-8", errors="replace")
-
-        os.dup2(file.fileno(), 2)
-        try:
-            yield written
-        except BaseException:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            raise
-        else:
-            text = written()
-            os.dup2(kept, 2)
-            sys.stderr.write(text)
-        finally:
-            os.close(kept)
 
 
 def _cause(error: BaseException) -> str:

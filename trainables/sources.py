@@ -15,7 +15,7 @@ from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.dicom_header import read_patient
 from trainables.errors import DataError
 from trainables.folder_source import list_folder
-from trainables.formats import is_dicom
+from trainables.formats import IMAGE_SUFFIXES, is_dicom
 from trainables.image_table import read_image_table
 from trainables.layout import cache_folder
 from trainables.qu_ex import list_covid_qu_ex
@@ -24,7 +24,7 @@ from trainables.spelling import alike, count, listed, tidy
 Source = FolderData | TableData | CovidQuExData | PhantomData
 
 #: Files that nobody opens to see whether they are DICOM, by their suffix.
-_PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+_PICTURES = IMAGE_SUFFIXES - {".dcm", ".dicom"}
 _NAME_GROUPS = {
     "folder": "data.group_from_name reads the patient out of names and folders",
     "table": "give the table a column group, or name its column of patients in data.columns.group",

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from trainables.layout import RunLayout
+from trainables.standard_error import without_lines
 from trainables.startup import configure_tensorflow
 from xai.work import Shard, pieces
 
 _REPORT_SECONDS = 5.0
+# Ray's core says so of every pool of Ray Data's actors, which takes its own arguments from the object store.
+_OF_NO_USE = "constructor arguments in the object store and max_restarts > 0"
 
 
 class Outcome(NamedTuple):
@@ -78,12 +81,13 @@ def export(
     )
     outcomes: list[Outcome] = []
     began = said = time.monotonic()
-    for row in results.iter_rows():
-        outcomes.append(Outcome(int(row["maps"]), int(row["errors"]), str(row["failure"])))
-        now = time.monotonic()
-        if now - said > _REPORT_SECONDS:
-            said = now
-            part = len(outcomes) / len(wanted)
-            left = (now - began) * (1 - part) / part
-            say(f"explain {len(outcomes)} of {len(wanted)} shards, about {left:.0f} s to go")
+    with without_lines(_OF_NO_USE):
+        for row in results.iter_rows():
+            outcomes.append(Outcome(int(row["maps"]), int(row["errors"]), str(row["failure"])))
+            now = time.monotonic()
+            if now - said > _REPORT_SECONDS:
+                said = now
+                part = len(outcomes) / len(wanted)
+                left = (now - began) * (1 - part) / part
+                say(f"explain {len(outcomes)} of {len(wanted)} shards, about {left:.0f} s to go")
     return outcomes

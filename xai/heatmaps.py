@@ -174,7 +174,7 @@ class Heatmaps:
         if len(shapes) > 1:
             sizes = " and ".join(f"{height}×{width}" for height, width in shapes)
             raise ValueError(f"maps of {sizes} do not fit into one array: add {_choices(rows)}")
-        maps = np.array(rows["map"].tolist(), np.float32).reshape(-1, *map(int, shapes[0]))
+        maps = np.array(rows["map"].tolist(), np.float32).reshape(len(rows), *map(int, shapes[0]))
         return rows.drop(columns=["map", "scale"]), maps
 
     def ensemble(self, **filters: Any) -> "Ensemble":
