@@ -25,6 +25,7 @@ class Images:
     def __init__(self, layout: RunLayout) -> None:
         self.manifest = Manifest.load(layout.manifest)
         self.mask_names = sorted(name for name in map(str, self.manifest.table.columns) if name.startswith("mask_"))
+        self._mask = lru_cache(maxsize=4096)(_mask)  # as the files are now, no longer than this object lives
         self._stores: dict[int, Uint8 | None] = {}
 
     @cached_property
@@ -75,11 +76,10 @@ class Images:
         found = {}
         for name in self.mask_names:
             paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]
-            found[name.removeprefix("mask_")] = np.stack([_mask(path, size) for path in paths])
+            found[name.removeprefix("mask_")] = np.stack([self._mask(path, size) for path in paths])
         return found
 
 
-@lru_cache(maxsize=4096)
 def _mask(path: str | None, size: int) -> Bools:
     if isinstance(path, str):
         try:

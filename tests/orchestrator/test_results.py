@@ -159,6 +159,7 @@ def test_schemas(run: Run) -> None:
         "peak_memory_mb",
         "host",
         "device",
+        "threads",
         "key",
     ]
     assert list(run.epochs.columns) == [

@@ -403,7 +403,7 @@ def test_builder(mine: Path, tmp_path: Path) -> None:
         ("my_zoo.models:softmax", r"returns probabilities; return logits \(drop the softmax\)"),
         ("my_zoo.models:too_many", r"one output of shape \(None, 3\), got \(None, 4\)"),
         ("my_zoo.models:always_colour", r"one input of shape \(None, 64, 64, 1\), got \(None, 64, 64, 3\)"),
-        ("my_zoo.models:nothing", "must return a functional or Sequential keras.Model .* got NoneType"),
+        ("my_zoo.models:nothing", "must return a functional or Sequential keras.Model, got NoneType"),
         ("my_zoo.models:biuld", r"no builder 'biuld' .* did you mean 'build'"),
         ("my_zoo.modells:build", "module 'my_zoo.modells' cannot be imported"),
         ("my_zoo.needy:build", "cannot be imported .*No module named 'a_module_that_is_not_there'"),
