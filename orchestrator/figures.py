@@ -154,10 +154,13 @@ def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figur
 def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) -> Figure:
     """Counts and shares of the true class; rows are the truth, columns the predictions.
 
-    An image counts once: of several seeds, each of which predicts every image, the counts are means.
+    An image counts once: of several seeds that predict it, the counts are means.
     """
     seeds = predictions["seed"].nunique()
-    counts = sk.confusion_matrix(predictions["label"], predictions["prediction"], labels=list(classes)) / seeds
+    share = 1 / predictions.groupby("image")["image"].transform("size")
+    counts = sk.confusion_matrix(
+        predictions["label"], predictions["prediction"], labels=list(classes), sample_weight=share
+    )
     with np.errstate(invalid="ignore"):
         shares = counts / counts.sum(axis=1, keepdims=True)
     n = len(classes)

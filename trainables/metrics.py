@@ -46,43 +46,47 @@ def log_probabilities(logits: NDArray[np.floating[Any]]) -> tuple[NDArray[np.flo
 def log_odds(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     """log p / (1 − p) of every class from logits (n, c): ranks as probabilities do, without their ties at 0 and 1."""
     of, against = log_probabilities(logits)
-    return of - against
+    return np.round(of - against, 12)  # equal odds must not differ by rounding
 
 
 def score(
     labels: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
     classes: tuple[str, ...],
-    ranks: NDArray[np.floating[Any]] | None = None,
+    odds: NDArray[np.floating[Any]] | None = None,
 ) -> dict[str, float]:
     """Every metric of `metric_names(classes)` for one set of images.
 
-    `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. `ranks`: what orders the images
-    for `auc` and `average_precision`, shape (n, c); default: the probabilities. The prediction is the most probable
-    class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area under the
-    precision-recall curve, `mcc` the multi-class correlation of Gorodkin (2004), `brier` the mean squared distance of
-    the probability vector to the truth, halved, so that it lies in [0, 1] and equals Brier's score for two classes.
+    `labels`: class indices, shape (n,). `probabilities`: shape (n, c), rows sum to 1. `odds`: their log-odds, exact
+    where probabilities round to 0 or 1, shape (n, c): they order the images for `auc` and `average_precision` and give
+    the `log_loss`; without them the probabilities do, taken for at least 1e-15.
+
+    The prediction is the most probable class. `auc` is one-versus-rest ROC AUC, `average_precision` the step-wise area
+    under the precision-recall curve, `mcc` the multi-class correlation of Gorodkin (2004), `brier` the mean squared
+    distance of the probability vector to the truth, halved, so that it lies in [0, 1] and equals Brier's score for two
+    classes.
     Precision of a class that is never predicted is 0, and so is `mcc` where all predictions are the same. Without
     images, or with probabilities that are not finite, as a model that diverged gives them, everything is NaN.
     """
     n_classes = len(classes)
     if len(labels) == 0 or not np.isfinite(probabilities).all():
         return dict.fromkeys(metric_names(classes), float("nan"))
-    ranks = probabilities if ranks is None else ranks
+    ranks = probabilities if odds is None else odds
     predicted = probabilities.argmax(axis=1)
     truth = np.eye(n_classes)[labels]
     confusion = sk.confusion_matrix(labels, predicted, labels=range(n_classes)).astype(float)
     per_class = _per_class(confusion)
     for metric, measure in (("auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)):
         per_class[metric] = np.array([_ranked(measure, truth[:, c], ranks[:, c]) for c in range(n_classes)])
-    true_class = np.clip(probabilities[np.arange(len(labels)), labels], 1e-15, 1.0)
+    own = np.arange(len(labels)), labels
+    losses = -np.log(np.clip(probabilities[own], 1e-15, 1.0)) if odds is None else np.logaddexp(0, -odds[own])
     scores: dict[str, float] = {
         "accuracy": float(np.mean(predicted == labels)),
         **{metric: float(np.mean(per_class[metric])) for metric in PER_CLASS},
         "balanced_accuracy": float(np.mean(per_class["recall"])),
         "mcc": float(sk.matthews_corrcoef(labels, predicted)),
         "brier": float(np.mean(np.sum((probabilities - truth) ** 2, axis=1)) / 2),
-        "log_loss": float(-np.mean(np.log(true_class))),
+        "log_loss": float(np.mean(losses)),
     }
     ordered = {metric: scores[metric] for metric in HEADLINE}
     for metric in PER_CLASS:

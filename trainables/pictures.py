@@ -4,6 +4,7 @@ Training, prediction and explanation all go through `readers.read_picture` and `
 """
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,12 +93,14 @@ class Picture:
         """By size and by every depth that the image may turn out to have, a digest of what a model sees.
 
         Equal for images that no model of that size can tell apart, however they are stored; None where the pixels are
-        all the same, which is no likeness.
+        all the same, which is no likeness. An image that was enlarged by repeating pixels is what it was before: what a
+        model sees of the two differs by how a resize rounds.
         """
         own, source = self.depth
         found: dict[tuple[int, int], str | None] = {}
+        original = _without_repetition(self.pixels)
         for bits in [bits for bits in DEPTHS if bits >= own] if source == "shared" else [own]:
-            pixels = to_uint8(self.pixels, bits)
+            pixels = to_uint8(original, bits)
             found |= {(size, bits): _digest(resize(pixels, size, self.channels)) for size in sizes}
         return found
 
@@ -125,6 +128,19 @@ def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., np.newaxis], channels, axis=2)
     return pixels
+
+
+def _without_repetition(pixels: Pixels) -> Pixels:
+    """The image from which every pixel was repeated a whole number of times, down and across; else the image itself."""
+    return np.ascontiguousarray(pixels[:: _repetition(pixels), :: _repetition(np.swapaxes(pixels, 0, 1))])
+
+
+def _repetition(pixels: Pixels) -> int:
+    """How often every row stands below itself, counting the first."""
+    if (pixels[0] != pixels[1:2]).any():
+        return 1
+    differs = (pixels[1:] != pixels[:-1]).reshape(len(pixels) - 1, -1).any(axis=1)
+    return math.gcd(len(pixels), *(int(row) + 1 for row in np.flatnonzero(differs)))
 
 
 def _digest(pixels: Uint8) -> str | None:

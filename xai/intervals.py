@@ -53,7 +53,8 @@ def interval(values: NDArray[Any], groups: NDArray[Any], seed: int) -> Interval:
 def p_above_zero(values: NDArray[Any], groups: NDArray[Any]) -> float:
     """How probable so high a mean is where none is above 0: the one-sided p of a t-test on the means of the groups.
 
-    `values`: (n,), a score per image, NaN being left out. NaN for fewer than two groups.
+    `values`: (n,), a score per image, NaN being left out. NaN for fewer than two groups. Never below 2⁻ᵍ, what g groups
+    of one sign are worth by themselves: few groups that agree by chance have no spread for t to go by.
     """
     values = np.asarray(values, np.float64)
     usable = np.isfinite(values)
@@ -62,9 +63,9 @@ def p_above_zero(values: NDArray[Any], groups: NDArray[Any]) -> float:
     if len(counts) < 2:
         return np.nan
     means = np.bincount(member, values[usable]) / counts
-    if np.ptp(means) == 0:  # t is 0/0 or infinite, but the signs can be counted
+    if np.ptp(means) == 0:  # t is 0/0 or infinite
         return float(0.5 ** len(means)) if means[0] > 0 else 1.0
-    return float(ttest_1samp(means, 0, alternative="greater").pvalue)
+    return max(float(ttest_1samp(means, 0, alternative="greater").pvalue), 0.5 ** len(means))
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from PIL import Image
 from orchestrator.leakage import leak_groups
 from trainables.config import FolderData
 from trainables.manifest import build_manifest
+from trainables.pictures import Picture
 
 
 def merged(groups: list[str], hashes: list[str]) -> list[str]:
@@ -102,3 +103,13 @@ def test_images_that_are_blank_at_a_tiny_size_are_not_alike(tmp_path: Path) -> N
     table = scan(tmp_path, 8)
     assert table["reason"].isna().all()
     assert leak_groups(table).nunique() == 6
+
+
+@pytest.mark.parametrize("size", [24, 32, 48, 64, 96, 224])
+@pytest.mark.parametrize("times", [(2, 2), (3, 3), (1, 2)], ids=str)
+def test_an_image_enlarged_by_repeating_pixels_is_the_original_at_every_size(size: int, times: tuple[int, int]) -> None:
+    """Resizing rounds differently from the original and from the copy, so that their stores differ by a grey level."""
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
+    copy = pixels.repeat(times[0], axis=0).repeat(times[1], axis=1)
+    assert Picture(pixels, "PNG").seen([size]) == Picture(copy, "PNG").seen([size])
+    assert Picture(pixels[::-1], "PNG").seen([size]) != Picture(copy, "PNG").seen([size])

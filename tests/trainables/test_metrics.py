@@ -190,3 +190,13 @@ def test_log_odds_are_those_of_the_probabilities(classes: int) -> None:
     logits = np.random.default_rng(classes).normal(size=(20, classes))
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(log_odds(logits), np.log(p / (1 - p)), rtol=1e-9)
+
+
+def test_log_loss_and_ties_are_exact_where_probabilities_saturate() -> None:
+    logits = np.array([[0.0, 400.0], [30.0, 0.0], [7.0, 7.0]])
+    labels = np.array([0, 0, 1])
+    saturated = np.array([[0.0, 1.0], [1.0, 1e-13], [0.5, 0.5]])
+    found = score(labels, saturated, ("a", "b"), log_odds(logits))
+    assert found["log_loss"] == pytest.approx((400 + math.log(2)) / 3)
+    shifted = log_odds(np.array([[0.1, 0.7, 0.3]]) + np.array([[0.0], [100.0], [0.1]]))
+    assert len(np.unique(shifted, axis=0)) == 1

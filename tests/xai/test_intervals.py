@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xai.intervals import interval
+from xai.intervals import interval, p_above_zero
 
 
 def test_width_follows_the_standard_error_over_groups() -> None:
@@ -53,3 +53,9 @@ def test_one_group_or_none_has_no_interval() -> None:
     none = interval(np.array([np.nan]), np.array([7]), 0)
     assert np.isnan([none.mean, none.low, none.high]).all()
     assert (none.images, none.groups) == (0, 0)
+
+
+@pytest.mark.parametrize("means", [[0.49, 0.49, 0.49], [0.48982407, 0.48982408, 0.48982407], [0.2, 0.2 + 1e-12]])
+def test_few_groups_that_agree_by_chance_prove_nothing(means: list[float]) -> None:
+    """Coarse maps often put all heat into the same cell, and then there is no spread to test against."""
+    assert p_above_zero(np.array(means), np.arange(len(means))) == 0.5 ** len(means)
