@@ -134,8 +134,11 @@ def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
 
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
-    """Candidates whose evidence lies where no disease is, and methods that do not explain them."""
+    """Candidates whose evidence lies where no disease is, methods that do not explain them, and what was left out."""
     scores, sanity = _summary(run), load_table(run.layout, "sanity")
+    trained = run.cells.loc[run.cells["state"] == "done", "candidate"].unique()
+    if len(scores) and (left := [names[str(each)] for each in trained if each not in set(scores["candidate"])]):
+        yield f"Not explained yet, and so in no table of explanations: {', '.join(left)}. Run `rayfold explain` again."
     tested = int(scores["p_adjusted"].notna().sum()) if len(scores) else 0
     for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
         score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])

@@ -119,10 +119,13 @@ def _verdict(run: "Run", best: "pd.Series[Any] | None") -> Iterator[str]:
     unit = "fold" if _seeds(run) == 1 else "cell"
     spread = f"{unit} mean {_spread(best, 'auc')}"
     if len(others):
-        compared = f"Of {len(complete)} complete candidates, {name}"
-        yield f"{compared} has the highest pooled out-of-fold AUC: {score} ({spread})."
         second, gap = others.iloc[0], best["auc_oof"] - others.iloc[0]["auc_oof"]
-        if gap < best["auc_std"]:
+        tied = [name, *(names[other] for other in others.loc[others["auc_oof"] == best["auc_oof"], "candidate"])]
+        compared = f"Of {len(complete)} complete candidates, {' and '.join(tied)} {'has' if gap else 'have'}"
+        yield f"{compared} the highest pooled out-of-fold AUC: {score} ({'' if gap else f'{name}: '}{spread})."
+        if not gap:
+            yield "They tie: the one that is named first is the first in the experiment, and no better by this score."
+        elif gap < best["auc_std"]:
             yield (
                 f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard deviation over "
                 f"{_units(run)}: do not read a ranking into this difference."
@@ -253,7 +256,8 @@ def _candidate(run: "Run", candidate: Any) -> CandidatePart:
     columns = ("Metric", "Mean ± std", "Pooled out-of-fold", "Test, mean", "Test, ensemble")
     fields = candidate._asdict()
     parameters = "" if pd.isna(candidate.parameters) else f", {int(candidate.parameters):,} parameters"
-    settings = [f"{key} {_setting(value)}" for key, value in fields.items() if key not in _IDENTITY and pd.notna(value)]
+    stated = {key: value for key, value in fields.items() if isinstance(value, list) or pd.notna(value)}
+    settings = [f"{key} {_setting(value)}" for key, value in stated.items() if key not in _IDENTITY]
     return CandidatePart(
         id=str(candidate.id),
         name=str(candidate.name),

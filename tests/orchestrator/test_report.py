@@ -65,6 +65,22 @@ def test_a_lead_within_the_spread_of_the_folds_is_no_ranking(tmp_path: Path) -> 
     assert "behind" not in write(run)[0]
 
 
+def test_a_tie_has_no_winner(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.models_summary["auc_oof"], run.models_summary["auc_std"] = [1.0, 1.0], 0.0
+    text = words(write(run)[0])
+    assert "perfect model and guessing model have the highest pooled out-of-fold AUC: 1.000" in text
+    assert "They tie" in text
+
+
+def test_an_argument_of_a_builder_may_be_a_list(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    run.candidates["argument_filters"] = [[8, 16], None]
+    text, page = write(run)
+    for said in (words(text), page.words):
+        assert said.count("argument_filters [8, 16]") == 1
+
+
 def test_a_candidate_with_a_failed_cell_has_no_averages_and_is_not_compared(tmp_path: Path) -> None:
     run = make_run(tmp_path, skill=(50.0, 60.0), broken={(1, 2): "failed"})
     text, page = write(run)
