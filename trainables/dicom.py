@@ -104,7 +104,9 @@ def _refuse_compression(dataset: "Dataset") -> None:
     except NotImplementedError:
         known = False
     if known and _unused_low_bits(dataset) and syntax.is_encapsulated and syntax != RLELossless:
-        raise UnreadableImage(f"HighBit {dataset.HighBit} of {dataset.BitsStored} compressed bits")
+        raise UnreadableImage(
+            f"compressed pixels of {dataset.BitsStored} bits, the highest of which is number {dataset.HighBit}"
+        )
     if not known:
         raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
 

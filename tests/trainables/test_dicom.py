@@ -142,6 +142,19 @@ def test_bits_around_those_of_the_pixels_are_ignored(
     )
 
 
+def test_compressed_pixels_of_shifted_bits_are_refused(tmp_path: Path) -> None:
+    """Whether a codec was given the words or the pixels is written nowhere; run lengths are always of words."""
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+
+    image = dcmread(write_dicom(tmp_path / "a.dcm", DEEP, BitsStored=12, HighBit=15))
+    image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+    image.PixelData = encapsulate([b"\0" * 100])
+    image.save_as(tmp_path / "b.dcm")
+    with pytest.raises(UnreadableImage, match=r"^compressed pixels of 12 bits, the highest of which is number 15$"):
+        read_image(tmp_path / "b.dcm")
+
+
 def test_presentation_inverse_means_that_white_is_low(tmp_path: Path) -> None:
     assert row(tmp_path, [0, 1024, 4095], PresentationLUTShape="IDENTITY") == [0, 64, 255]
     assert row(tmp_path, [0, 1024, 4095], PresentationLUTShape="INVERSE") == [255, 191, 0]
