@@ -9,11 +9,15 @@ from collections.abc import Hashable
 import numpy as np
 import pandas as pd
 
+from trainables.depth import smallest_depth
+
 #: A property is a shortcut where guessing from it recovers more than this part of what chance leaves open, by three
 #: standard errors: for two classes, a balanced accuracy above 0.65.
 _BOUND = 0.3
 _STANDARD_ERRORS = 3
 _SHOWN_CLASSES = 6
+#: Files that need a byte, or so many bits fewer than the depth that they share, are spoken of.
+_BYTE, _MUCH_LESS = 8, 4
 
 
 def contrasts(images: pd.DataFrame) -> list[str]:
@@ -29,14 +33,21 @@ def contrasts(images: pd.DataFrame) -> list[str]:
 def depth_notes(images: pd.DataFrame) -> list[str]:
     """A line where 16-bit files that do not say their depth share one that is far more than some of them need."""
     shared = images[images["depth_from"] == "shared"]
-    byte_sized = int((shared["max_value"] < 256).sum())
-    if shared.empty or int(shared["bits"].iloc[0]) <= 8 or not byte_sized:
+    if shared.empty:
         return []
     bits = int(shared["bits"].iloc[0])
+    own = shared["max_value"].map(smallest_depth)
+    few = own[(own < bits) & ((own == _BYTE) | (own <= bits - _MUCH_LESS))].tolist()
+    if not few:
+        return []
+    held = "; ".join(
+        f"{few.count(depth)} of them hold no value above {2**depth - 1} and will be nearly black if they are "
+        f"{depth}-bit images (save those with 8 bits)"
+        for depth in sorted(set(few))
+    )
     return [
         f"{len(shared)} files of 16 bits do not say how many are used: {bits} are taken for all, since the brightest "
-        f"pixel is {shared['max_value'].max()}; {byte_sized} of them hold no value above 255 and will be nearly black "
-        "if they are 8-bit images (save those with 8 bits)"
+        f"pixel is {shared['max_value'].max()}; {held}"
     ]
 
 

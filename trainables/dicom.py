@@ -29,11 +29,12 @@ def decode_dicom(content: bytes, max_megapixels: float | None = None) -> Uint8:
     """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they are stored.
 
     Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of several, else the full
-    range, and is inverted for MONOCHROME1 (PS3.3 C.11.1, C.11.2, C.7.6.3.1.2). The full range is that of BitsStored;
+    range, and is inverted for MONOCHROME1 or a PresentationLUTShape of INVERSE, which say the same (PS3.3 C.11.1,
+    C.11.2, C.7.6.3.1.2, C.11.6). Bits above and below those stored are ignored. The full range is that of BitsStored;
     files that say 16 mostly hold less, so of these it is the smallest of 8, 10, 12, 14, 16 bits that holds all pixels.
     A data set whose preamble or whole file header was cut off is read as what it looks like.
 
-    Raises `UnreadableImage` for several frames, too many, no or float pixels, palettes, 16-bit colour and compressions
+    Raises `UnreadableImage` for several frames, too many, no or float pixels, palettes, deep colour and compressions
     that the installed plug-ins of pydicom do not know, `DataError` without pydicom, and almost anything for damaged
     bytes.
     """
@@ -42,16 +43,17 @@ def decode_dicom(content: bytes, max_megapixels: float | None = None) -> Uint8:
     _refuse(dataset)
     check_size(int(dataset.Columns), int(dataset.Rows), max_megapixels)
     _refuse_compression(dataset)
-    stored = pydicom.pixels.pixel_array(dataset, index=0)
+    words = pydicom.pixels.pixel_array(dataset, index=0, correct_unused_bits=False)
     if dataset.PhotometricInterpretation not in _GREY:
-        return np.asarray(stored, np.uint8)
+        return np.asarray(words, np.uint8)
     signed, bits = bool(dataset.PixelRepresentation), int(dataset.BitsStored)
+    stored = _stored(words, bits, _unused_low_bits(dataset), signed)
     if bits == 16:
         low, high = int(stored.min()), int(stored.max())
         bits = next(b for b in DEPTHS if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1])
     low, high = _limits(bits, signed)
     shown = _shown(dataset, np.arange(low, high + 1))
-    return np.asarray(shown[np.clip(stored, low, high).astype(np.int64) - low])
+    return np.asarray(shown[stored - low])
 
 
 def import_pydicom() -> Any:
@@ -77,10 +79,22 @@ def _refuse(dataset: "Dataset") -> None:
         raise UnreadableImage(f"photometric interpretation {colours}")
     if bits not in ((8, 16) if colours in _GREY else (8,)):
         raise UnreadableImage(f"{bits}-bit {colours} pixels")
+    used, high = int(dataset.BitsStored), _unused_low_bits(dataset) + int(dataset.BitsStored) - 1
+    if not 0 < used <= high + 1 <= bits or (colours in _COLOUR and used < bits):
+        raise UnreadableImage(f"{colours} pixels of {used} bits in {bits}, the highest of which is number {high}")
+    if "PresentationLUTSequence" in dataset:
+        raise UnreadableImage("a presentation lookup table")
+
+
+def _unused_low_bits(dataset: "Dataset") -> int:
+    """How many bits of each stored word lie below those of the pixel (PS3.5, 8.1.1)."""
+    bits = int(dataset.BitsStored)
+    return int(dataset.get("HighBit", bits - 1)) + 1 - bits
 
 
 def _refuse_compression(dataset: "Dataset") -> None:
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import RLELossless
 
     if "TransferSyntaxUID" not in dataset.file_meta:
         dataset.file_meta.TransferSyntaxUID = _plain_syntax(dataset)
@@ -89,6 +103,10 @@ def _refuse_compression(dataset: "Dataset") -> None:
         known = not syntax.is_compressed or get_decoder(syntax).is_available
     except NotImplementedError:
         known = False
+    if known and _unused_low_bits(dataset) and syntax.is_encapsulated and syntax != RLELossless:
+        raise UnreadableImage(
+            f"compressed pixels of {dataset.BitsStored} bits, the highest of which is number {dataset.HighBit}"
+        )
     if not known:
         raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
 
@@ -112,6 +130,14 @@ def _limits(bits: int, signed: bool) -> tuple[int, int]:
     return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
 
 
+def _stored(words: npt.NDArray[Any], bits: int, unused: int, signed: bool) -> npt.NDArray[np.int64]:
+    """The values of the pixels out of the words that hold them, whose other bits may hold anything, as overlays."""
+    values: npt.NDArray[np.int64] = (words.astype(np.int64) >> unused) & (2**bits - 1)
+    if signed:
+        values -= (values >> (bits - 1)) << bits
+    return values
+
+
 def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
     """What a viewer shows, 0 black to 255 white, for every stored value, given in ascending order."""
     values = stored.astype(np.float64)
@@ -127,7 +153,7 @@ def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
     else:
         share = _windowed(dataset, values, full)
     share = share.clip(0, 1)
-    if dataset.PhotometricInterpretation == "MONOCHROME1":
+    if dataset.PhotometricInterpretation == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE":
         share = 1 - share
     return np.rint(255 * share).astype(np.uint8)
 

@@ -1,8 +1,10 @@
 """Image files in, pictures out: every format of `formats.py` becomes grey or RGB pixels, or a short reason why not."""
 
 import io
+import logging
 import re
 import stat
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,21 @@ from PIL import (
 from trainables.depth import Pixels
 from trainables.errors import DataError
 from trainables.formats import format_of, not_an_image
+from trainables.headers import (
+    Samples,
+    jpeg2000_samples,
+    pnm_frames,
+    tiff_kind,
+    tiff_samples,
+    tiff_zero_is_white,
+)
 from trainables.pictures import Picture
+
+# An image is judged by its reason; what libraries print of it says no file and no more. Each switch holds for the
+# process and is thrown once: neither library can be silenced for one call while other threads decode.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
+logging.getLogger("pydicom").propagate = False
 
 # Each format is opened by its own class: `Image.open` would apply Pillow's limit of pixels and print its warnings, and
 # would call a JPEG with an embedded preview an MPO of several frames.
@@ -40,9 +56,10 @@ _OPENERS: dict[str, Any] = {
     "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _EXIF_ORIENTATION = 274
-_TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _DEEP_PNM = re.compile(rb"P[2356]\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*(\d+)\s")
 _CUT_SHORT = ("truncated", "incomplete", "not enough", "less than expected", "buffer is not large")
+# The last is how Pillow looks for more planes than it knows.
+_UNKNOWN_TO_PILLOW = ("unknown pixel mode", "unknown raw mode", "string index out of range")
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
@@ -82,7 +99,7 @@ def read_picture(path: Path, max_megapixels: float | None = None) -> Picture:
     except DataError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
-        raise UnreadableImage(_reason(error)) from error
+        raise UnreadableImage(_reason(error, content, name)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
     return Picture(np.ascontiguousarray(pixels), name, bits)
@@ -118,43 +135,70 @@ def _decode(content: bytes, name: str, max_megapixels: float | None) -> tuple[Pi
         return decode_dicom(content, max_megapixels), None
     with _OPENERS[name](io.BytesIO(content)) as image:
         check_size(image.size[0], image.size[1], max_megapixels)
-        frames = getattr(image, "n_frames", 1)
+        frames = pnm_frames(content) if name == "PNM" else getattr(image, "n_frames", 1)
         if frames > 1:
             raise UnreadableImage(f"{frames} frames")
         if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
             return _decode_deep_pnm(content, int(deep[1]))
-        pixels = _pixels(image, content, name)
-        return pixels, _stated_bits(image, content, name, pixels) if pixels.dtype == np.uint16 else None
+        samples = _samples(image, content, name)
+        pixels = _pixels(image, content, name, samples)
+        return pixels, _stated_bits(content, name, pixels, samples) if pixels.dtype == np.uint16 else None
 
 
-def _pixels(image: ImageFile.ImageFile, content: bytes, name: str) -> Pixels:
-    deep_colour = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
-    white_is_zero = name == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
+def _samples(image: ImageFile.ImageFile, content: bytes, name: str) -> Samples:
+    """What the header says of the samples; refuses those that no decoder here gets right."""
+    if name == "TIFF":
+        samples = tiff_samples(image.tag_v2)  # type: ignore[attr-defined]
+    elif name == "JPEG 2000":
+        samples = jpeg2000_samples(content)
+        if samples.signed:
+            raise UnreadableImage(f"signed {max(samples.bits)}-bit pixels")
+        if max(samples.bits) > (16 if len(set(samples.bits)) == 1 else 8):
+            raise UnreadableImage(f"pixels of {', '.join(str(bits) for bits in samples.bits)} bits")
+    else:
+        deep = not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in image.tile)
+        return Samples((16 if deep else 8,) * 3, signed=False, rgb=True)
+    if samples.deep_colour and samples.planes:
+        raise UnreadableImage("16-bit colour stored in planes")
+    if samples.deep_colour and not samples.rgb:
+        raise UnreadableImage("16-bit pixels that are neither grey nor RGB")
+    return samples
+
+
+def _pixels(image: ImageFile.ImageFile, content: bytes, name: str, samples: Samples) -> Pixels:
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    white_is_zero = name == "TIFF" and tiff_zero_is_white(image.tag_v2)  # type: ignore[attr-defined]
     image.load()
     if name == "PNG":
         # load() ignores the checksums of the pixel chunks; verify() reads them.
         with _OPENERS[name](io.BytesIO(content)) as again:
             again.verify()
-    if deep_colour:
-        return _decode_deep_colour(content, orientation)
+    if samples.deep_colour:
+        return _decode_deep_colour(content, orientation, samples.straight_alpha)
     if white_is_zero and image.mode.startswith("I"):
         raise UnreadableImage("16-bit pixels whose zero is white")
-    return _to_array(ImageOps.exif_transpose(image))
+    pixels = _to_array(ImageOps.exif_transpose(image), samples)
+    if samples.signed and max(samples.bits) == 8 and pixels.max() > 127:
+        raise UnreadableImage("signed 8-bit pixels with negative values")
+    return pixels
 
 
-def _to_array(image: Image.Image) -> Pixels:
+def _to_array(image: Image.Image, samples: Samples) -> Pixels:
     mode = image.mode
     if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
+        deep = np.asarray(image).astype(np.uint16)
+        clear = image.info.get("transparency")  # the one grey of a PNG file that is transparent
+        return deep if clear is None else np.where(deep == clear, np.uint16(0), deep)
     if mode == "I":
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > np.iinfo(np.uint16).max:
-            raise UnreadableImage("32-bit integer pixels")
+            narrow = samples.signed and max(samples.bits) == 16
+            raise UnreadableImage("signed 16-bit pixels with negative values" if narrow else "32-bit integer pixels")
         return wide.astype(np.uint16)
     if mode == "F":
         raise UnreadableImage("32-bit float pixels")
     if mode in _WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("LA") if mode == "La" else image  # Pillow knows no other way from there
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     elif mode == "1":
@@ -164,15 +208,17 @@ def _to_array(image: Image.Image) -> Pixels:
     return np.asarray(image)
 
 
-def _decode_deep_colour(content: bytes, orientation: int) -> Pixels:
+def _decode_deep_colour(content: bytes, orientation: int, straight_alpha: bool) -> Pixels:
     """16-bit colour, which Pillow would cut down to 8 bits: (H, W, 3) uint16, alpha composited over black."""
     if orientation != 1:
         raise UnreadableImage("16-bit colour pixels with an orientation tag")
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+    if pixels is None:
+        raise UnreadableImage("16-bit colour that OpenCV does not decode")
+    if pixels.dtype != np.uint16 or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         raise UnreadableImage("16-bit pixels that are neither grey nor RGB")
     rgb: Pixels = pixels[..., 2::-1]  # OpenCV's order is BGR
-    if pixels.shape[2] == 4:
+    if pixels.shape[2] == 4 and straight_alpha:
         rgb = np.rint(rgb * (pixels[..., 3:] / np.iinfo(np.uint16).max)).astype(np.uint16)
     return rgb
 
@@ -191,14 +237,13 @@ def _decode_deep_pnm(content: bytes, white: int) -> tuple[Pixels, int | None]:
     return np.rint(pixels * (65535 / white)).clip(0, 65535).astype(np.uint16), 16
 
 
-def _stated_bits(image: ImageFile.ImageFile, content: bytes, name: str, pixels: Pixels) -> int | None:
+def _stated_bits(content: bytes, name: str, pixels: Pixels, samples: Samples) -> int | None:
     """The depth of 16-bit pixels that the header of a file says; one that says 16 says no more than its container."""
+    bits = samples.bits[0]
     if name == "JPEG 2000":
-        bits = (content[content.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1
-        return 16 if bits < 16 else None  # the decoder moves fewer to the top of 16
+        # Pillow, which decodes grey, moves fewer to the top of 16; OpenCV leaves them as they are.
+        return (bits if samples.deep_colour else 16) if bits < 16 else None
     if name == "TIFF":
-        tag = image.getexif().get(_TIFF_BITS, 16)
-        bits = int(tag[0] if isinstance(tag, tuple) else tag)
         return bits if 8 < bits < 16 else None
     chunk = content.find(b"sBIT", 0, content.find(b"IDAT")) if name == "PNG" else -1
     bits = max(8, content[chunk + 4]) if chunk > 0 else 16
@@ -208,8 +253,10 @@ def _stated_bits(image: ImageFile.ImageFile, content: bytes, name: str, pixels: 
     return bits if pixels.max() < 2**bits else 16
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes, name: str) -> str:
     text = " ".join(str(error).split())
+    if name == "TIFF" and any(words in text for words in _UNKNOWN_TO_PILLOW):
+        return f"pixels of a kind that rayfold does not read: {tiff_kind(content)}"
     if isinstance(error, EOFError) or any(word in text.lower() for word in _CUT_SHORT):
         return "truncated"
     return f"damaged: {text or type(error).__name__}"

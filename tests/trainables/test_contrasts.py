@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from trainables.contrasts import contrasts
+from trainables.contrasts import contrasts, depth_notes
 
 SAME = {"format": "PNG", "stored_bits": 8, "bits": 8, "channels": 1, "width": 40, "height": 30}
 
@@ -50,3 +50,24 @@ def test_mixed_files_are_no_contrast(n: int) -> None:
 def test_a_lone_class_and_lone_images_say_nothing() -> None:
     assert contrasts(images(1, "ab", format=["PNG", "JPEG"])) == []
     assert contrasts(images(5, "a")) == []
+
+
+@pytest.mark.parametrize(
+    ("tops", "says"),
+    [
+        ([4095] * 4 + [60000] * 8, ["4 of them hold no value above 4095"]),
+        ([1000] * 2 + [16000] * 8, ["2 of them hold no value above 1023"]),
+        ([200] * 3 + [900] * 8, ["3 of them hold no value above 255"]),
+        ([200] * 3 + [4000] * 2 + [60000], ["3 of them hold no value above 255", "2 of them hold no value above 4095"]),
+        ([16000] * 4 + [60000] * 8, []),
+        ([1000] * 4 + [4000] * 8, []),
+        ([200] * 4, []),
+    ],
+)
+def test_files_far_below_the_depth_that_they_share_are_counted(tops: list[int], says: list[str]) -> None:
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if max(tops) < 2**bits)
+    table = pd.DataFrame({"max_value": tops, "bits": bits, "depth_from": "shared"})
+    table.loc[len(tops)] = [3, 8, "values"]  # knows its own depth
+    lines = depth_notes(table)
+    assert len(lines) == bool(says)
+    assert sum("".join(lines).count(part) for part in [*says, "of them"]) == 2 * len(says)

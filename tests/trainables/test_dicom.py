@@ -126,6 +126,42 @@ def test_a_lookup_table_is_preferred_to_a_window(tmp_path: Path) -> None:
     assert row(tmp_path, [6, 7, 8], **both) == [0, 100, 255]
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+@pytest.mark.parametrize("unused", [0, 2, 4])
+@pytest.mark.parametrize("syntax", [None, "1.2.840.10008.1.2.5"])
+def test_bits_around_those_of_the_pixels_are_ignored(
+    tmp_path: Path, kind: type, unused: int, syntax: str | None
+) -> None:
+    """The pixels' bits may lie anywhere in their word, between overlays."""
+    values = DEEP.astype(int) - (2048 if kind is np.int16 else 0)
+    around = RANDOM.integers(0, 2**16, DEEP.shape) & ~(4095 << unused)
+    words = ((values & 4095) << unused | around).astype(np.uint16).view(kind)
+    elements = {"BitsStored": 12, "HighBit": 11 + unused, "syntax": syntax}
+    np.testing.assert_array_equal(
+        shown(tmp_path, words, **elements), shown(tmp_path, values.astype(kind), BitsStored=12)
+    )
+
+
+def test_compressed_pixels_of_shifted_bits_are_refused(tmp_path: Path) -> None:
+    """Whether a codec was given the words or the pixels is written nowhere; run lengths are always of words."""
+    from pydicom import dcmread
+    from pydicom.encaps import encapsulate
+
+    image = dcmread(write_dicom(tmp_path / "a.dcm", DEEP, BitsStored=12, HighBit=15))
+    image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+    image.PixelData = encapsulate([b"\0" * 100])
+    image.save_as(tmp_path / "b.dcm")
+    with pytest.raises(UnreadableImage, match=r"^compressed pixels of 12 bits, the highest of which is number 15$"):
+        read_image(tmp_path / "b.dcm")
+
+
+def test_presentation_inverse_means_that_white_is_low(tmp_path: Path) -> None:
+    assert row(tmp_path, [0, 1024, 4095], PresentationLUTShape="IDENTITY") == [0, 64, 255]
+    assert row(tmp_path, [0, 1024, 4095], PresentationLUTShape="INVERSE") == [255, 191, 0]
+    both = {"PresentationLUTShape": "INVERSE", "PhotometricInterpretation": "MONOCHROME1"}
+    assert row(tmp_path, [0, 1024, 4095], **both) == [255, 191, 0]
+
+
 def test_lossless_compression(tmp_path: Path) -> None:
     from pydicom.uid import RLELossless
 
@@ -156,6 +192,17 @@ REFUSED: dict[str, tuple[np.ndarray, dict[str, object], str]] = {
     "palette": (GREY, {"PhotometricInterpretation": "PALETTE COLOR"}, "photometric interpretation PALETTE COLOR"),
     "deep colour": (RGB.astype(np.uint16), {}, "16-bit RGB pixels"),
     "wide": (DEEP.astype(np.uint32), {}, "32-bit MONOCHROME2 pixels"),
+    "high bit": (
+        DEEP,
+        {"BitsStored": 12, "HighBit": 9},
+        "MONOCHROME2 pixels of 12 bits in 16, the highest of which is number 9",
+    ),
+    "dark colour": (
+        RGB,
+        {"BitsStored": 7, "HighBit": 6},
+        "RGB pixels of 7 bits in 8, the highest of which is number 6",
+    ),
+    "presentation table": (GREY, {"PresentationLUTSequence": lookup([0, 255], 0, 8)}, "a presentation lookup table"),
     "too few": (GREY, {"Rows": 40}, "truncated"),
 }
 
