@@ -1,8 +1,8 @@
 """From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold × seed."""
 
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -50,7 +50,25 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     images = images.assign(group=leak_groups(images))
     f = experiment.folds
     folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
+    manifest = replace(manifest, notes=(*manifest.notes, *_on_split(images, folds, f.test_set)))
     return Prepared(experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds))
+
+
+def _on_split(images: pd.DataFrame, folds: pd.DataFrame, test_set: float | Literal["given"]) -> list[str]:
+    """A note where the images come with a division that is not kept."""
+    given = images.loc[images["split"].notna(), "split"].value_counts()
+    if given.empty or test_set == "given":
+        return []
+    stated = ", ".join(f"{given[part]:,} {part}" for part in ("train", "validation", "test") if part in given)
+    if "test" not in given:
+        return [f"the images' own split ({stated}) is not kept: every part is drawn anew"]
+    published = set(images.loc[images["split"] == "test", "image"])
+    drawn = set(folds.loc[folds["role"] == "test", "image"])
+    return [
+        f"the images' own split ({stated}) is not kept: folds.test_set {test_set:g} draws a test set of "
+        f"{len(drawn):,} images anew, and {len(published - drawn):,} of the {len(published):,} images of the published "
+        "test set are trained on (folds.test_set: given keeps the published test set)"
+    ]
 
 
 def cell_entries(experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame) -> list[Entry]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from trainables.errors import RayfoldError
+from trainables.errors import RayfoldError, RunFolderError
 from xai import cli as xai_cli
 
 app = typer.Typer(
@@ -108,6 +108,7 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
     from orchestrator.experiment import parse_experiment
 
     resolved = parse_experiment(text, source, folder)
+    run_folder = _folder(run, resolved.name)
     from rich.console import Console
 
     from trainables.connection import prepare_ray
@@ -115,7 +116,7 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
     prepare_ray(address)
     from orchestrator.run import run_experiment
 
-    return run_experiment(resolved, _folder(run, resolved.name), address, Console())
+    return run_experiment(resolved, run_folder, address, Console())
 
 
 @app.command()
@@ -198,11 +199,18 @@ def doctor(context: typer.Context) -> None:
 
 
 def _folder(run: Path | None, name: str) -> Path:
-    return run if run is not None else Path("runs") / name
+    """Where a run goes; raises RunFolderError where a file is in the way."""
+    folder = run if run is not None else Path("runs") / name
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(
+                f"cannot write into the run folder {str(folder)!r}: {str(path)!r} is a file; choose another by --run"
+            )
+    return folder
 
 
 # What the user can mend about a file system; any other OSError is a bug and keeps its traceback.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def main() -> None:

@@ -164,6 +164,8 @@ def _check_ranges(file: ExperimentFile) -> None:
         )
     if cpus != "auto" and cpus < 1:
         raise ValueError(f"resources.cpus_per_cell must be auto or at least 1, got {cpus}")
+    if not getattr(file.data, "path", "of phantoms").strip():
+        raise ValueError("data.path must name a folder or a table, got '': write where the images are")
     classes = file.data.classes
     if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
         raise ValueError(f"data.classes must name at least 2 different classes, got {shown(list(classes))}")

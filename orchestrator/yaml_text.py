@@ -17,6 +17,8 @@ _SCALARS = {
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     "merge": r"<<",
 }
+#: What an explicit tag may ask for: the kinds of values that an experiment is made of.
+_TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _RESOLVERS = {
     None: [(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z")) for name, pattern in _SCALARS.items()]
 }
@@ -24,6 +26,25 @@ _RESOLVERS = {
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
+    yaml_constructors = {  # noqa: RUF012 - as PyYAML has it
+        f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"] for name in _TAGS
+    }
+
+    def construct_plain(self, node: Any) -> Any:
+        """An explicit tag of a scalar must fit what is written: `!!null x` is no null, `!!bool yes` no true."""
+        name = node.tag.rpartition(":")[2]
+        if not re.fullmatch(_SCALARS[name], self.construct_scalar(node)):
+            raise ValueError(node.value)
+        return yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+
+    def refuse_tag(self, node: Any) -> Any:
+        name = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise yaml.constructor.ConstructorError(
+            None,
+            None,
+            f"could not determine a constructor for the explicit tag {name}, which is none of {', '.join(f'!!{tag}' for tag in _TAGS)}",
+            node.start_mark,
+        )
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
@@ -45,6 +66,9 @@ class _Loader(yaml.SafeLoader):
         return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
+for _tag in ("null", "bool"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _Loader.construct_plain)
+_Loader.add_constructor(None, _Loader.refuse_tag)
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 

@@ -169,6 +169,10 @@ def _read(file: TextIO, dialect: _Dialect) -> Delimited:
         if not any(map(str.strip, cells)):
             continue
         if any(map(str.strip, cells[len(columns) :])):
+            if columns[0].lstrip().startswith("#"):
+                raise ValueError(
+                    "its first line is a comment: the names of the columns must come first, remove what stands before"
+                )
             raise ValueError(
                 f"row {number} has {len(cells)} cells, but there are {len(columns)} columns (put text that holds the "
                 "separator in quotes)"

@@ -10,14 +10,14 @@ import pandas as pd
 
 from trainables.config import FolderData
 from trainables.errors import DataError
+from trainables.folder_names import notes_on_folders, part_name
 from trainables.formats import IMAGE_SUFFIXES
 from trainables.image_files import Found, images_below
 from trainables.spelling import count, listed
+from trainables.spelling import pattern as shown
 
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev", "eval"), "validation"
-)
-_PART = re.compile(rf"({'|'.join(_PARTS)})([ _-]?(set|data|images))?", re.IGNORECASE)
+#: How the reason begins for an image whose group cannot be read.
+NO_GROUP = "no group: its name does not match data.group_from_name"
 
 
 def list_folder(data: FolderData, root: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -41,10 +41,11 @@ def list_folder(data: FolderData, root: Path) -> tuple[pd.DataFrame, list[str]]:
             f"{', '.join(sorted(IMAGE_SUFFIXES))} files below {'<split>/' if depth == 2 else ''}<class>/)"
         )
     notes = [*found.notes, *left_out, *_empty_folders(root, found, rows, depth)]
+    notes += notes_on_folders([row["image"] for row in rows if row["label"]], depth, data.group_from_name is not None)
     if depth == 2:
         splits = Counter(row["split"] for row in rows)
         parts = ", ".join(f"{splits[name]:,} {name}" for name in ("train", "validation", "test") if splits[name])
-        notes.append(f"parts by their folders: {parts} (folds.test_set: given keeps the test part for the test set)")
+        notes.append(f"parts by their folders: {parts}")
     return pd.DataFrame(rows, dtype=object), notes
 
 
@@ -81,12 +82,6 @@ def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[
     return rows, notes
 
 
-def part_name(folder: str) -> str | None:
-    """train, validation or test for a folder that is called so, as people call them: 'val', 'Test_Set', ..."""
-    match = _PART.fullmatch(folder.strip())
-    return _PARTS[match[1].lower()] if match else None
-
-
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
@@ -94,7 +89,7 @@ class _GroupReader:
     """Reads the group of an image out of its file name, else out of its path below the class folder."""
 
     def __init__(self, pattern: str | None) -> None:
-        self._pattern = pattern
+        self._shown = shown(pattern or "")
         self._search = _searcher(pattern) if pattern is not None else None
         self._in_names = self._in_paths = 0
 
@@ -108,13 +103,13 @@ class _GroupReader:
             self._in_paths += 1
         if group:
             return group, None
-        return None, f"no group: its name does not match data.group_from_name {self._pattern!r}"
+        return None, f"{NO_GROUP} {self._shown}"
 
     def notes(self) -> list[str]:
         if not (self._in_names and self._in_paths):
             return []
         return [
-            f"data.group_from_name {self._pattern!r} matches the names of {count(self._in_names, 'file')}, and only "
+            f"data.group_from_name {self._shown} matches the names of {count(self._in_names, 'file')}, and only "
             f"the paths below the class folder of {self._in_paths:,} more: check that both mean the patient"
         ]
 
@@ -123,10 +118,10 @@ def _searcher(pattern: str) -> Callable[[str], str | None]:
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise DataError(f"data.group_from_name must be a regular expression, got {pattern!r}: {error}") from None
+        raise DataError(f"data.group_from_name must be a regular expression, got {shown(pattern)}: {error}") from None
     if expression.groups != 1:
         raise DataError(
-            f"data.group_from_name must have exactly one (group), got {expression.groups} in {pattern!r} "
+            f"data.group_from_name must have exactly one (group), got {expression.groups} in {shown(pattern)} "
             "(write the others as (?:...))"
         )
 

@@ -8,10 +8,22 @@ import pandas as pd
 from trainables import delimited
 from trainables.config import TableData
 from trainables.errors import DataError, nearest
+from trainables.formats import IMAGE_SUFFIXES
 from trainables.image_paths import PathReader
 from trainables.spelling import listed, tidy
 
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 _COLUMNS = ("path", "label", "group", "view", "split")
+#: What others call our columns.
+_SYNONYMS = (
+    dict.fromkeys(("patient", "patient_id", "patientid", "pid", "subject", "subject_id", "person", "case"), "group")
+    | dict.fromkeys(("file", "filename", "file_name", "filepath", "image", "image_path", "img", "name"), "path")
+    | dict.fromkeys(("class", "target", "diagnosis", "finding", "category", "y"), "label")
+    | dict.fromkeys(("projection", "position", "view_position"), "view")
+    | dict.fromkeys(("part", "set", "subset", "partition", "fold"), "split")
+    | {"mask": "mask_<name>"}
+)
+_FEW = 8  # columns that an error lists
 _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 
 
@@ -31,10 +43,7 @@ def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[st
     paths = pd.Series([file for file, _ in files], table.index, dtype=object)
     repeated = paths.duplicated()
     if repeated.any():
-        raise DataError(
-            f"every image must be listed once, got {str(paths[repeated].iloc[0])!r} again in row "
-            f"{_row_number(repeated)} of {str(path)!r} (remove the repeated rows)"
-        )
+        raise _listed_twice(table["label"], paths, _row_number(repeated), path)
     table["image"] = [_image_id(text, image, folder) for text, image in zip(table["path"], paths, strict=True)]
     table["path"] = paths
     table["split"] = _splits(table["split"], path)
@@ -49,13 +58,27 @@ def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[st
     return table, [*notes, *renamed, *reader.notes()]
 
 
+def _listed_twice(labels: pd.Series, paths: pd.Series, row: int, path: Path) -> DataError:
+    """What to say of the image in this row, which an earlier row lists too."""
+    image = str(paths[row])
+    first = int(paths.index[paths == paths[row]][0])
+    if labels[first] != labels[row]:
+        return DataError(
+            f"every image must be listed once, got {image!r} with label {labels[first]!r} in row {first} and with "
+            f"{labels[row]!r} in row {row} of {str(path)!r} (find out which is right, and remove the other row)"
+        )
+    return DataError(
+        f"every image must be listed once, got {image!r} again in row {row} of {str(path)!r} (remove the repeated rows)"
+    )
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
     """Every cell as text, as it is written ('007' stays '007'); empty cells are missing. Rows keep their numbers."""
     suffix = path.suffix.lower()
-    if suffix in (".xlsx", ".xlsm", ".xls", ".ods"):
+    if suffix in WORKBOOKS:
         raise DataError(
             f"data.path must be a table of text or a .parquet file for source 'table', got {str(path)!r} (save the "
             "workbook as CSV UTF-8)"
@@ -109,8 +132,10 @@ def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataF
     for ours, theirs in data.columns.items():
         if ours not in _COLUMNS and not ours.startswith("mask_"):
             options = (*_COLUMNS, "mask_<name>")
-            raise DataError(f"data.columns must name columns of rayfold, got {ours!r} ({nearest(ours, options)})")
-        column = _column(theirs, source, path)
+            meant = _SYNONYMS.get(_folded(ours).replace(" ", "_").replace("-", "_"))
+            remedy = f"did you mean {meant!r}?" if meant else nearest(ours, options)
+            raise DataError(f"data.columns must name columns of rayfold, got {ours!r} ({remedy})")
+        column = _column(theirs, source, path, chosen=True)
         if column is None:
             raise DataError(
                 f"data.columns.{ours} must name a column of {str(path)!r}, got {theirs!r} "
@@ -123,10 +148,7 @@ def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataF
             found[ours] = column
     for required in ("path", "label"):
         if required not in found:
-            raise DataError(
-                f"the table {str(path)!r} must have a column {required!r} "
-                f"({nearest(required, _shown_columns(source))} data.columns.{required} can name it)"
-            )
+            raise DataError(f"the table {str(path)!r} must have a column {required!r} ({_lacking(required, source)})")
     names = dict.fromkeys(_COLUMNS) | found
     columns = {ours: None if theirs is None else source[theirs] for ours, theirs in names.items()}
     otherwise = [theirs for ours, theirs in found.items() if theirs not in (ours, data.columns.get(ours))]
@@ -134,10 +156,16 @@ def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataF
     return pd.DataFrame(columns, index=source.index, dtype=object), notes if otherwise else []
 
 
-def _column(name: str, source: pd.DataFrame, path: Path) -> str | None:
-    """The one column of this name, as it is written in the table, else the one that differs in capitals and blanks."""
-    same = [column for column in source.columns if column == name]
-    same = same or [column for column in source.columns if _folded(column) == _folded(name)]
+def _column(name: str, source: pd.DataFrame, path: Path, chosen: bool = False) -> str | None:
+    """The one column of this name, as it is written in the table, else the one that differs in capitals and blanks.
+
+    Where both are there and differ in what they hold, the exact name counts only where the user has `chosen` it.
+    """
+    alike = [column for column in source.columns if _folded(column) == _folded(name)]
+    same = [column for column in alike if column == name]
+    if same and not chosen and any(not source[name].equals(source[other]) for other in alike if other != name):
+        same = []
+    same = same or alike
     if len(same) > 1:
         raise DataError(
             f"every column must have a name of its own, got {listed(same)} in {str(path)!r} (rename one, or choose by "
@@ -148,6 +176,26 @@ def _column(name: str, source: pd.DataFrame, path: Path) -> str | None:
 
 def _folded(column: str) -> str:
     return tidy(column).casefold()
+
+
+def _lacking(required: str, source: pd.DataFrame) -> str:
+    """Why a needed column may not be there, and what to do."""
+    first = str(source.columns[0]).strip()
+    if first.startswith(("#", "%", "//")):
+        return "its first line is a comment: the names of the columns must come first, remove what stands before them"
+    if any(map(_looks_like_a_path, source.columns)):
+        return (
+            f"its first line, {listed(map(str, source.columns))}, looks like an image and not like names of columns: "
+            "write those above it, path,label,…"
+        )
+    names = _shown_columns(source)[:_FEW]
+    more = f" and {len(source.columns) - len(names):,} more" if len(source.columns) > len(names) else ""
+    return f"there are {', '.join(map(repr, names))}{more}; data.columns.{required} can name it"
+
+
+def _looks_like_a_path(column: str) -> bool:
+    text = tidy(str(column)).lower()
+    return Path(text).suffix in IMAGE_SUFFIXES or text.startswith(("/", "./", "../", "~/", "file://"))
 
 
 def _shown_columns(source: pd.DataFrame) -> list[str]:

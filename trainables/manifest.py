@@ -18,9 +18,10 @@ from trainables.config import PhantomData, digest
 from trainables.contrasts import contrasts, depth_notes
 from trainables.errors import DataError, nearest
 from trainables.files import replacing
+from trainables.folder_source import NO_GROUP
 from trainables.scan import NUMBER_FACTS, TEXT_FACTS, scan_images, seen_columns
 from trainables.sources import Source, list_images
-from trainables.spelling import alike, count, listed, tidy
+from trainables.spelling import alike, count, listed, quoted, tidy
 
 _TEXT = ("image", "path", "label", "group", "view", "split")
 _FORMAT_VERSION = 2
@@ -129,6 +130,7 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None, s
         raise _unusable(table.loc[bad, ["path", "reason"]], len(table))
     table["state"] = np.where(bad, "skipped", "ok")
     if data.images_per_class is not None and not isinstance(data, PhantomData):
+        notes += _on_draw(table, classes, data.images_per_class)
         for label in classes:
             _draw(table, label, data.images_per_class, data.seed)
     for label in classes:
@@ -189,9 +191,22 @@ def _mark_mislabelled(table: pd.DataFrame, sizes: Sequence[int]) -> None:
 
 
 def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
-    shown = [f"{path!r}: {reason}" for path, reason in bad.head(_SHOWN_IN_ERROR).itertuples(index=False)]
-    if len(bad) > _SHOWN_IN_ERROR:
-        shown.append(f"and {len(bad) - _SHOWN_IN_ERROR} more")
+    shown: list[str] = []
+    told = 0
+    for reason in bad["reason"].unique().tolist():
+        paths = bad.loc[bad["reason"] == reason, "path"].tolist()
+        if len(shown) == _SHOWN_IN_ERROR:
+            break
+        if len(paths) > 1 and reason.startswith(NO_GROUP):  # one pattern, and nothing of any image beside its name
+            some = ", ".join(map(repr, paths[:3]))
+            shown.append(f"{len(paths):,} with {reason}, for example {some}")
+            told += len(paths)
+        else:
+            single = paths[: _SHOWN_IN_ERROR - len(shown)]
+            shown += [f"{path!r}: {reason}" for path in single]
+            told += len(single)
+    if told < len(bad):
+        shown.append(f"and {len(bad) - told} more")
     message = (
         f"every listed image must be usable, got {len(bad)} of {total} that are not: {'; '.join(shown)} "
         "(fix them, or set data.on_error: skip to leave them out)"
@@ -218,6 +233,16 @@ def _draw(table: pd.DataFrame, label: str, count: int, seed: int) -> None:
             drawn.append(sizes.index[position])
     unused = candidates.index[~candidates["group"].isin(drawn)]
     table.loc[unused, ["state", "reason"]] = ["unused", _NOT_DRAWN]
+
+
+def _on_draw(table: pd.DataFrame, classes: Sequence[str], wanted: int) -> list[str]:
+    """A note where classes have fewer images than `images_per_class` asks for."""
+    images = table.loc[table["state"] == "ok", "label"].value_counts().reindex(list(classes), fill_value=0)
+    fewer = [f"{quoted(label)} has {int(images[label]):,}" for label in classes if images[label] < wanted]
+    if not fewer:
+        return []
+    more = f" and {len(fewer) - 3:,} more classes have fewer" if len(fewer) > 3 else ""
+    return [f"data.images_per_class asks for {wanted:,}, but {', '.join(fewer[:3])}{more}: all of those are taken"]
 
 
 def _require_usable(table: pd.DataFrame, label: str) -> None:

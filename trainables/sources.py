@@ -6,30 +6,20 @@ image. `reason` says what is already wrong with a row (no label, no image format
 
 import difflib
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
 from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
-from trainables.dicom_header import read_patient
 from trainables.errors import DataError
 from trainables.folder_source import list_folder
-from trainables.formats import IMAGE_SUFFIXES, is_dicom
-from trainables.image_table import read_image_table
+from trainables.groups import merge_groups, notes_on_groups, take_patients
+from trainables.image_table import WORKBOOKS, read_image_table
 from trainables.layout import cache_folder
 from trainables.qu_ex import list_covid_qu_ex
-from trainables.spelling import alike, count, listed, tidy
+from trainables.spelling import count, listed, tidy
 
 Source = FolderData | TableData | CovidQuExData | PhantomData
-
-#: Files that nobody opens to see whether they are DICOM, by their suffix.
-_PICTURES = IMAGE_SUFFIXES - {".dcm", ".dicom"}
-_NAME_GROUPS = {
-    "folder": "data.group_from_name reads the patient out of names and folders",
-    "table": "give the table a column group, or name its column of patients in data.columns.group",
-    "covid_qu_ex": "the tree does not tell its patients",
-}
 
 
 def list_images(data: Source, base: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -49,7 +39,7 @@ def list_images(data: Source, base: Path) -> tuple[pd.DataFrame, list[str]]:
         listing, notes = _listing(*list_covid_qu_ex(data, path))
     else:
         listing, notes = _listing(*read_image_table(data, path))
-    return listing, [*notes, *_on_groups(listing, data.source)]
+    return listing, [*notes, *notes_on_groups(listing, data.source)]
 
 
 def _existing(text: str, base: Path) -> Path:
@@ -57,7 +47,10 @@ def _existing(text: str, base: Path) -> Path:
     path = Path(os.path.normpath(base.absolute() / os.path.expanduser(text)))  # noqa: PTH111
     if not path.exists():
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []  # noqa: PTH208
-        alike = difflib.get_close_matches(path.name, siblings, n=1)
+        of_its_kind = [name for name in siblings if Path(name).suffix.lower() == path.suffix.lower()]
+        alike = difflib.get_close_matches(path.name, of_its_kind, n=1)
+        if not alike and path.suffix.lower() not in WORKBOOKS:
+            alike = difflib.get_close_matches(path.name, siblings, n=1)
         remedy = f"did you mean {alike[0]!r}?" if alike else f"relative paths start at {str(base.absolute())!r}"
         raise DataError(f"data.path must exist, got {str(path)!r} ({remedy})")
     return path
@@ -73,11 +66,11 @@ def _listing(listing: pd.DataFrame, notes: list[str]) -> tuple[pd.DataFrame, lis
             listing[column] = None
     for column in listing.columns:
         listing[column] = _storable(listing, column)
-    notes = [*notes, *_tidied(listing, "label"), *_tidied(listing, "group"), *_merge_groups(listing)]
+    notes = [*notes, *_tidied(listing, "label"), *_tidied(listing, "group"), *merge_groups(listing)]
     unlabelled = listing["label"].isna()
     listing.loc[unlabelled, "label"] = ""
     listing.loc[unlabelled & listing["reason"].isna(), "reason"] = "empty label"
-    notes += _take_patients(listing)
+    notes += take_patients(listing)
     listing["group"] = listing["group"].where(listing["group"].notna(), listing["image"])
     return listing.sort_values("image", ignore_index=True), notes
 
@@ -103,54 +96,3 @@ def _tidied(listing: pd.DataFrame, column: str) -> list[str]:
         f"the {column} of {count(number, 'image')} has blanks at an end or another Unicode form, which do not count: "
         f"{listed(untidy)}"
     ]
-
-
-# --- groups -----------------------------------------------------------------------------------------------------------
-
-
-def _merge_groups(listing: pd.DataFrame) -> list[str]:
-    """Give groups that look alike one name, in place: images that are kept together needlessly leak nothing."""
-    same = alike(listing["group"].dropna().unique())
-    first = {name: names[0] for names in same for name in names}
-    if not first:
-        return []
-    listing["group"] = listing["group"].map(lambda name: first.get(name, name), na_action="ignore").astype("str")
-    return [
-        f"groups that differ in capitals, blanks or look-alike letters only are one ({len(same):,}): "
-        f"{listed(name for names in same for name in names)}"
-    ]
-
-
-def _take_patients(listing: pd.DataFrame) -> list[str]:
-    """Group DICOM files that have no group by their patients, in place."""
-    missing = listing.index[listing["group"].isna() & listing["reason"].isna()]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(_patient, map(Path, listing.loc[missing, "path"])))
-    patients = pd.Series(found, missing, dtype="str").dropna()
-    if patients.empty:
-        return []
-    if len(patients) > 1 and patients.nunique() == 1:
-        return [f"all {len(patients):,} DICOM files have one and the same PatientID, which is no group therefore"]
-    listing.loc[patients.index, "group"] = patients
-    return [
-        f"{count(len(patients), 'DICOM file')} without a group {'is' if len(patients) == 1 else 'are'} grouped by the "
-        f"PatientID in the header, as a digest: {count(patients.nunique(), 'patient')}"
-    ]
-
-
-def _patient(path: Path) -> str | None:
-    return None if path.suffix.lower() in _PICTURES or not is_dicom(path) else read_patient(path)
-
-
-def _on_groups(listing: pd.DataFrame, source: str) -> list[str]:
-    own = listing["group"] == listing["image"]
-    if own.all():
-        return [
-            f"every image is its own group, so images of one patient may lie in training and test ("
-            f"{_NAME_GROUPS[source]})"
-        ]
-    if listing["group"].is_unique:
-        return ["no two images share a group: check that it names the patient and not the image"]
-    if own.any():
-        return [f"{int(own.sum()):,} of {len(listing):,} images have no group and are their own"]
-    return []

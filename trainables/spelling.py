@@ -10,6 +10,7 @@ _ENDS = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+\Z")
 _INNER_UNSEEN = re.compile(rf"[{_UNSEEN}]")
 _JOINTS = re.compile(r"[\s_\u2010-\u2015\u2212-]+")  # blanks, underscores and every kind of dash
 _CYRILLIC = str.maketrans("аевкмнорстухіѕј", "aebkmhopctyxisj")
+_WHOLE = re.compile(r"([+-]?\d+)[.,]0*")
 _SHOWN = 3
 _LONGEST = 60  # characters of a name in a note
 
@@ -22,9 +23,12 @@ def tidy(text: str) -> str:
 def lookalike(text: str) -> str:
     """Equal for names that differ in capitals, blanks, dashes, invisible or look-alike characters only.
 
-    Digits stay as they are: '007' and '7' are two names.
+    Digits stay as they are, '007' and '7' are two names, but 12.0 is 12: whole numbers become so in a column that lacks
+    some of them.
     """
     plain = _INNER_UNSEEN.sub("", unicodedata.normalize("NFKC", tidy(text))).casefold()
+    if whole := _WHOLE.fullmatch(plain):
+        plain = whole[1]
     return _JOINTS.sub("-", plain).translate(_CYRILLIC)
 
 
@@ -40,6 +44,11 @@ def quoted(name: str) -> str:
     """A name as a note shows it: quoted, on one line, not endless, with escapes for what cannot be seen."""
     text = repr(name)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…'"
+
+
+def pattern(text: str) -> str:
+    """A regular expression as its file has it, quoted and on one line, without a second backslash for each."""
+    return repr(text).replace("\\\\", "\\")
 
 
 def listed(names: Iterable[str], joined: str = ", ") -> str:
