@@ -143,10 +143,11 @@ def _companions(files: list[PurePosixPath], classes: dict[str, list[PurePosixPat
     for file in files:
         stems[file.parent].add(file.stem)
     taken = Counter(file.parent for file in files)
+    called, repeating = _companion_classes(classes), _repeating_classes(classes)
     named = {folder for folder in taken if any(map(_COMPANION_FOLDER.fullmatch, folder.parts[depth:]))}
-    named |= {folder for folder in taken if folder.parts[depth - 1] in _companion_classes(classes)}
+    named |= {folder for folder in taken if folder.parts[depth - 1] in called}
     repeated = {folder for folder in taken if len(folder.parts) > depth and _repeats_above(folder, stems, depth)}
-    repeated |= {folder for folder in taken if folder.parts[depth - 1] in _repeating_classes(classes)}
+    repeated |= {folder for folder in taken if folder.parts[depth - 1] in repeating}
     repeated |= _repeating_siblings(stems, depth)
     notes = []
     if named:
