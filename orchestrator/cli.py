@@ -204,7 +204,8 @@ def _folder(run: Path | None, name: str) -> Path:
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
             raise RunFolderError(
-                f"cannot write into the run folder {str(folder)!r}: {str(path)!r} is a file; choose another by --run"
+                f"cannot write into the run folder {str(folder)!r}: Not a directory, {str(path)!r} is a file; choose "
+                "another by --run"
             )
     return folder
 

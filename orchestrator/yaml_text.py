@@ -39,12 +39,9 @@ class _Loader(yaml.SafeLoader):
 
     def refuse_tag(self, node: Any) -> Any:
         name = node.tag.replace("tag:yaml.org,2002:", "!!")
-        raise yaml.constructor.ConstructorError(
-            None,
-            None,
-            f"could not determine a constructor for the explicit tag {name}, which is none of {', '.join(f'!!{tag}' for tag in _TAGS)}",
-            node.start_mark,
-        )
+        known = ", ".join(f"!!{tag}" for tag in _TAGS)
+        problem = f"could not determine a constructor for the explicit tag {name}, which is none of {known}"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)

@@ -105,7 +105,8 @@ def _same_folders(classes: dict[str, list[PurePosixPath]], patients_are_read: bo
     inside = [Counter(file.parts[0] for file in files if len(file.parts) > 1) for files in classes.values()]
     if len(inside) < 2:
         return []
-    common = sorted(set.intersection(*map(set, inside)))
+    # What is called like masks gets a word of its own.
+    common = sorted(name for name in set.intersection(*map(set, inside)) if not _COMPANION_FOLDER.fullmatch(name))
     outer = sum(_OUTER.fullmatch(name) is not None for name in classes) > 1
     if len(common) < 2 or not (outer or _are_no_patients(common, inside, patients_are_read)):
         return []
@@ -143,10 +144,11 @@ def _companions(files: list[PurePosixPath], classes: dict[str, list[PurePosixPat
     for file in files:
         stems[file.parent].add(file.stem)
     taken = Counter(file.parent for file in files)
+    called, repeating = _companion_classes(classes), _repeating_classes(classes)
     named = {folder for folder in taken if any(map(_COMPANION_FOLDER.fullmatch, folder.parts[depth:]))}
-    named |= {folder for folder in taken if folder.parts[depth - 1] in _companion_classes(classes)}
+    named |= {folder for folder in taken if folder.parts[depth - 1] in called}
     repeated = {folder for folder in taken if len(folder.parts) > depth and _repeats_above(folder, stems, depth)}
-    repeated |= {folder for folder in taken if folder.parts[depth - 1] in _repeating_classes(classes)}
+    repeated |= {folder for folder in taken if folder.parts[depth - 1] in repeating}
     repeated |= _repeating_siblings(stems, depth)
     notes = []
     if named:
@@ -180,6 +182,8 @@ def _alike(some: set[str], others: set[str]) -> bool:
 
 
 def _repeats_above(folder: PurePosixPath, stems: dict[PurePosixPath, set[str]], depth: int) -> bool:
+    if len(stems[folder]) < 2:
+        return False
     above = [parent for parent in folder.parents if len(parent.parts) >= depth and parent in stems]
     return any(_alike(stems[folder], stems[parent]) for parent in above)
 

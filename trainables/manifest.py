@@ -194,9 +194,9 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
     shown: list[str] = []
     told = 0
     for reason in bad["reason"].unique().tolist():
-        paths = bad.loc[bad["reason"] == reason, "path"].tolist()
         if len(shown) == _SHOWN_IN_ERROR:
             break
+        paths = bad.loc[bad["reason"] == reason, "path"].tolist()
         if len(paths) > 1 and reason.startswith(NO_GROUP):  # one pattern, and nothing of any image beside its name
             some = ", ".join(map(repr, paths[:3]))
             shown.append(f"{len(paths):,} with {reason}, for example {some}")
