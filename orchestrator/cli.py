@@ -122,13 +122,14 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
 @app.command()
 def status(run: RunFolder) -> None:
     """Show how every cell of a run stands."""
-    from orchestrator.results import is_running, load_run
+    from orchestrator.results import held, load_run
 
     opened = load_run(run)
     cells = opened.cells
     counts = ", ".join(f"{count} {state}" for state, count in cells["state"].value_counts().items())
-    at_work = "running" if is_running(opened.layout) else "nobody is at work"
-    typer.echo(f"{opened.name}: {len(cells)} cells: {counts}; {at_work}")
+    locks = {"running": opened.layout.lock, "explaining": opened.layout.xai_lock}
+    at_work = " and ".join(work for work, lock in locks.items() if held(lock))
+    typer.echo(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
     for row in cells.itertuples():
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.results import Run
 from trainables.depth import Uint8
@@ -18,6 +19,8 @@ from trainables.formats import unread_format
 from trainables.image_files import images_below
 from trainables.readers import UnreadableImage, read_usable
 from trainables.startup import prepare_keras
+
+_BATCH = 32  # images
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]
 def write_predictions(table: pd.DataFrame, out: Path) -> None:
     try:
         with replacing(out) as temporary:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, float_format="%.9g")  # what float32 can tell apart
     except OSError as error:
         raise RunFolderError(f"cannot write the predictions to {str(out)!r}: {error.strerror or error}") from error
 
@@ -108,6 +111,16 @@ def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) 
         return list(threads.map(read, files))
 
 
+def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:
+    """(n, classes). One graph per model, traced by itself: TensorFlow takes many of one function for a mistake."""
+    import tensorflow as tf
+
+    images = tf.TensorSpec((None, *pixels.shape[1:]), tf.float32)
+    infer = tf.function(lambda batch: model(batch, training=False), autograph=False).get_concrete_function(images)
+    batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
+    return np.concatenate([infer(tf.constant(batch, tf.float32)).numpy() for batch in batches])
+
+
 def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int) -> pd.DataFrame:
     cells = run.cells[(run.cells["candidate"] == candidate) & (run.cells["state"] == "done")]
     read = np.array([bool(image.pixels) for image in images])
@@ -116,7 +129,7 @@ def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], siz
     if read.any():
         batch = np.stack([image.pixels[size] for image in images if image.pixels])
         models = [run.model(candidate, fold, seed) for fold, seed in zip(cells["fold"], cells["seed"], strict=True)]
-        members = np.stack([model.predict(batch, batch_size=32, verbose=0) for model in models]).astype(np.float64)
+        members = np.stack([_probabilities(model, batch) for model in models]).astype(np.float64)
         mean[read] = members.mean(axis=0)
         if len(members) > 1:
             spread[read] = members.std(axis=0, ddof=1)

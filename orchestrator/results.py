@@ -84,7 +84,7 @@ class Run:
     @cached_property
     def _states(self) -> list[CellState]:
         states = [entry.state() for entry in self.entries]
-        if not is_running(self.layout):
+        if not held(self.layout.lock):
             states = [_interrupted(state) for state in states]
         return states
 
@@ -295,12 +295,12 @@ def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
     return means.join(ensemble_ranks(predictions)).reset_index()
 
 
-def is_running(layout: RunLayout) -> bool:
-    """Whether a driver is at work in this run folder."""
-    if not layout.lock.exists():
+def held(lock: Path) -> bool:
+    """Whether a process is at work that holds one of the locks of a run folder."""
+    if not lock.exists():
         return False
     try:
-        with FileLock(layout.lock, timeout=0):
+        with FileLock(lock, timeout=0):
             return False
     except (Timeout, PermissionError):
         return True

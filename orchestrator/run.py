@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Thread
 
 from filelock import FileLock, Timeout
+from ray.exceptions import WorkerCrashedError
 from rich.console import Console
 
 from orchestrator import tuning
@@ -124,27 +125,36 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
     import_path = prepared.experiment.import_path
     arguments = [(Architecture.of(entry.spec).key, import_path) for entry in doubtful.values()]
     for entry, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
-        # A worker that dies of it belongs to the cells, and must not stop the others.
+        candidate = entry.spec.candidate
+        if isinstance(problem, WorkerCrashedError) and ":" in candidate.model:
+            problem = (
+                f"the process that built {candidate.model} died: the code ended it, crashed in a library, or took more "
+                "memory than there is; build the model by hand to see"
+            )
+        # Whatever else became of the worker belongs to the cells, and must not stop the others.
         if isinstance(problem, str):
-            raise ModelError(f"{problem} (candidate {entry.spec.candidate.name!r})")
+            raise ModelError(f"{problem} (candidate {candidate.name!r})")
 
 
 def _try_model(architecture: str, import_path: str | None) -> str | None:
     """Runs in a Ray worker: why no cell of this architecture could be trained and opened again, or None."""
-    from trainables import builders, zoo
+    from trainables import builders
+    from trainables.session import Session
 
     if import_path is not None:
         search_also(import_path)
     a = Architecture.model_validate_json(architecture)
     try:
-        model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+        session = Session(a, 0)
         if ":" in a.model:
             from trainables import contract
 
-            contract.check_before_training(a.model, model)
+            contract.check_before_training(a.model, session.model)
+            for head_only in sorted({False, a.frozen_phase}):
+                contract.check_step(a.model, session, head_only)
     except ModelError as error:
         return str(error)
-    except Exception as error:  # a bug of the builder, which would fail every cell of the candidate
+    except BaseException as error:  # whatever a builder raises would fail every cell of the candidate
         return builders.where_it_broke(a.model, error)
     return None
 

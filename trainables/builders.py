@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ def build(model: str, input_shape: tuple[int, int, int], n_classes: int, argumen
     """
     from trainables import contract
 
-    builder = _import_builder(model)
+    with guarded(model):
+        builder = _import_builder(model)
     # A copy: what a builder does to a list must not reach the next cell.
     arguments = {"input_shape": input_shape, "n_classes": n_classes, **copy.deepcopy(dict(arguments))}
     try:
@@ -32,7 +35,8 @@ def build(model: str, input_shape: tuple[int, int, int], n_classes: int, argumen
         raise ModelError(
             f"{model} must accept input_shape, n_classes and the candidate's arguments: {error} (candidate: arguments)"
         ) from error
-    built: keras.Model = builder(**arguments)
+    with guarded(model):
+        built: keras.Model = builder(**arguments)
     contract.check(model, built, input_shape, n_classes)
     return built
 
@@ -48,9 +52,28 @@ def _import_builder(model: str) -> Any:
     raise ModelError(f"module {module.__name__!r} has no builder {attribute!r} (model: {model}){hint}")
 
 
-def where_it_broke(model: str, error: Exception) -> str:
+@contextmanager
+def guarded(model: str) -> Iterator[None]:
+    """Run a user's code: it sees a command line without arguments, and ModelError tells where it would end the process.
+
+    What it would read otherwise is the command line of a Ray worker, or ours.
+    """
+    arguments = sys.argv
+    sys.argv = arguments[:1]
+    try:
+        yield
+    except SystemExit as error:
+        raise ModelError(where_it_broke(model, error)) from error
+    finally:
+        sys.argv = arguments
+
+
+def where_it_broke(model: str, error: BaseException) -> str:
     """One line about an error that a builder raised: what it was, and the last line of the user's own behind it."""
     files = set(user_code.watched_files(model, user_code.folder_of(model)).values())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in files]
     place = f" at {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
-    return f"{model} raised {type(error).__name__}{place}: {one_line(error) or 'without a message'}; mend it"
+    what = one_line(error) or "without a message"
+    if isinstance(error, SystemExit):
+        what = "a module or builder must neither end the process nor read the command line"
+    return f"{model} raised {type(error).__name__}{place}: {what}; mend it"

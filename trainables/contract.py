@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,6 +11,9 @@ from trainables.errors import ModelError
 from trainables.head import inner_graph, is_graph
 from trainables.opening import load, with_softmax
 from trainables.weights import one_line
+
+if TYPE_CHECKING:
+    from trainables.session import Session
 
 _PASSED_ON = {"linear", "deserialize", "get", "serialize"}
 #: Layers and operations that bend or bound what they are given, by the name of their class in lower case.
@@ -49,8 +52,10 @@ def check(model: str, built: Any, input_shape: tuple[int, int, int], n_classes: 
 
 
 def check_before_training(model: str, built: Any) -> None:
-    """Raise ModelError unless a model that passed `check` gives logits in numbers, too, and survives being saved."""
+    """Raise ModelError unless a model that passed `check` can learn, gives logits in numbers and survives saving."""
+    _check_weights(model, built)
     images = np.random.default_rng(0).integers(0, 256, (4, *built.inputs[0].shape[1:])).astype(np.float32)
+    _check_outputs(model, built, images)
     _check_numbers(model, built, images)
     local = sorted({type(x).__name__ for x in built._flatten_layers() if "<locals>" in type(x).__qualname__})
     if local:
@@ -74,6 +79,62 @@ def check_before_training(model: str, built: Any) -> None:
         raise ModelError(
             f"{model} builds a model that gives other outputs once it has been saved and opened again: let layers of "
             "your own keep all their settings in get_config and all their numbers in weights"
+        )
+
+
+def check_step(model: str, session: "Session", head_only: bool) -> None:
+    """Raise ModelError unless a training step on noise, with a learning rate of 0, leaves nothing but finite weights.
+
+    Whatever the step itself raises is passed on.
+    """
+    shape = (4, *session.model.inputs[0].shape[1:])
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    session.set_learning_rate(0.0)
+    loss, _ = session.train_step(pixels, np.zeros(4, np.int32), np.ones(4, np.float32), head_only)
+    # A gradient that is no number leaves none, even times 0.
+    if not np.isfinite(loss) or not all(np.isfinite(weights).all() for weights in session.weights()):
+        raise ModelError(
+            f"{model} builds a model whose first training step gives NaN or infinite numbers: look for divisions, "
+            "roots and logarithms of 0 in its layers and losses"
+        )
+
+
+# --- what can learn ---------------------------------------------------------------------------------------------------
+
+
+def _check_weights(model: str, built: Any) -> None:
+    if not built.trainable_variables:
+        raise ModelError(f"{model} builds a model in which nothing learns: leave some of its weights trainable")
+    for layer in built._flatten_layers():
+        if layer.compute_dtype == "float16" and not (is_graph(layer) or isinstance(layer, keras.layers.InputLayer)):
+            raise ModelError(
+                f"{model} builds a model whose layer {layer.name!r} computes in float16, in which small gradients "
+                "vanish: use float32 or mixed_bfloat16 (as training.precision: bfloat16 does)"
+            )
+    for variable in built.weights:
+        if variable.trainable and variable.dtype != "float32":
+            raise ModelError(
+                f"{model} builds a model whose weights {variable.path!r} are {variable.dtype}: let all that learn be "
+                "float32, as they are under the policies float32 and mixed_bfloat16"
+            )
+        if keras.backend.is_float_dtype(variable.dtype) and not np.isfinite(np.asarray(variable)).all():
+            raise ModelError(
+                f"{model} builds a model whose weights {variable.path!r} hold NaN or infinite numbers before training: "
+                "mend their initializer"
+            )
+
+
+def _check_outputs(model: str, built: Any, images: np.ndarray) -> None:
+    outputs, again = _numbers(built, images), _numbers(built, images)
+    if not np.isfinite(outputs).all():
+        raise ModelError(
+            f"{model} builds a model that returns NaN or infinite numbers before training: mind that its input are "
+            "pixels from 0 to 255"
+        )
+    if not np.allclose(outputs, again, rtol=1e-3, atol=1e-5):
+        raise ModelError(
+            f"{model} builds a model that is random at inference, two calls with the same images differ: let its "
+            "layers draw only where they are called with training=True"
         )
 
 

@@ -7,16 +7,23 @@ from typing import Any
 
 import keras
 
-from trainables import user_code
+from trainables import builders, user_code
 from trainables.errors import ModelError
+from trainables.head import inner_graph
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
 from trainables.weights import one_line
 
 
 def with_softmax(model: keras.Model) -> keras.Model:
-    """A model from raw pixels to logits, with a softmax on top that shares its weights."""
-    probabilities = keras.layers.Softmax(name="probabilities", dtype="float32")(model.outputs[0])
+    """A model from raw pixels to logits, with a softmax `probabilities` on top that shares its weights.
+
+    Where a builder has called something else so, the name of the softmax ends in as many underscores as make it unique.
+    """
+    name, taken = "probabilities", {operation.name for operation in inner_graph(model).operations}
+    while name in taken:
+        name += "_"
+    probabilities = keras.layers.Softmax(name=name, dtype="float32")(model.outputs[0])
     return keras.Model(model.inputs, probabilities)
 
 
@@ -46,7 +53,8 @@ def load(path: Path, model: str) -> keras.Model:
 
 def _own_objects(model: str) -> dict[str, Any]:
     """Every class and function in a builder's modules by its name, as files name them; the builder's own come last."""
-    user_code.import_named(model)
+    with builders.guarded(model):
+        user_code.import_named(model)
     names = user_code.watched_files(model, user_code.folder_of(model))
     modules = [sys.modules[name] for name in reversed(names) if name in sys.modules]
     values = [value for module in modules for value in vars(module).values()]

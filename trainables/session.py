@@ -141,7 +141,7 @@ class Session:
         return [*(v for layer in layers for v in layer.variables if id(v) in seeds), self._generator.state]
 
     def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
-        return self.model(tf.cast(pixels, tf.float32), training=False)
+        return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
 
     def _trace_step(self, head_only: bool) -> Any:
         """The training step as a graph; with `head_only` the backbone runs as at inference and keeps all it has."""
@@ -153,7 +153,7 @@ class Session:
             for layer in self._augment:
                 images = layer(images, training=True)
             with tf.GradientTape() as tape:
-                logits = forward(images)
+                logits = tf.cast(forward(images), tf.float32)  # a builder's may come in bfloat16
                 truth = tf.one_hot(labels, self._architecture.n_classes)
                 losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
                 objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)

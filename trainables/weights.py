@@ -238,6 +238,6 @@ class _Restricted(pickle.Unpickler):
         return self._storages.setdefault(key, np.zeros(count, dtype))
 
 
-def one_line(error: Exception) -> str:
+def one_line(error: BaseException) -> str:
     """What an exception of another library says, short enough to quote."""
     return " ".join(str(error).split())[:300]

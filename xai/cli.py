@@ -10,8 +10,8 @@ Methods = Annotated[
     str,
     typer.Option(help="Methods, separated by commas, layercam@14 for a layer of its own; `--methods list` names them."),
 ]
-Candidates = Annotated[str, typer.Option(help="Ids or names, separated by commas; default: all.")]
-Folds = Annotated[str, typer.Option(help="Numbers, separated by commas; default: all.")]
+Candidates = Annotated[str | None, typer.Option(help="Ids or names, separated by commas; default: all.")]
+Folds = Annotated[str | None, typer.Option(help="Numbers, separated by commas; default: all.")]
 Split = Annotated[Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")]
 Layers = Annotated[
     str,
@@ -37,8 +37,8 @@ Address = Annotated[
 def explain(
     run: Annotated[Path | None, typer.Argument(help="A run folder.", metavar="RUN")] = None,
     methods: Methods = "gradcam",
-    candidates: Candidates = "",
-    folds: Folds = "",
+    candidates: Candidates = None,
+    folds: Folds = None,
     split: Split = "all",
     layers: Layers = "auto",
     faithfulness: Judged = 32,
@@ -63,15 +63,15 @@ def explain(
     from xai.work import Options
 
     try:
-        numbers = tuple(int(part) for part in _parts(folds))
+        numbers = tuple(int(part) for part in _parts(folds, "--folds"))
     except ValueError:
         raise RunFolderError(f"--folds must be whole numbers separated by commas, got {folds!r}") from None
     options = Options(
-        candidates=_parts(candidates),
+        candidates=_parts(candidates, "--candidates"),
         folds=numbers,
         split=split,
-        methods=_parts(methods),
-        layers=_parts(layers),
+        methods=_parts(methods, "--methods"),
+        layers=_parts(layers, "--layers"),
         faithfulness=faithfulness,
     )
     prepare_ray(address)
@@ -88,5 +88,11 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def _parts(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _parts(text: str | None, option: str) -> tuple[str, ...]:
+    """What an option lists; nothing where it is not given."""
+    from trainables.errors import RunFolderError
+
+    parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
+    if text is not None and not parts:
+        raise RunFolderError(f"{option} must name something, got {text!r}; leave it out for its default")
+    return parts

@@ -15,7 +15,7 @@ from xai.heatmaps import Heatmaps, write_shard
 from xai.pages import Style, write_overlays, write_pages
 from xai.randomisation import randomise
 from xai.summary import save_table, summarise
-from xai.work import Options, chosen_cells, missing, shards
+from xai.work import Options, check_explanations, chosen_cells, missing, shards
 
 
 def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]) -> int:
@@ -25,6 +25,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
     """
     layout = RunLayout(run.absolute())
     entries = chosen_cells(layout, options)
+    check_explanations(entries, options)
     for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
         if ":" in spec.candidate.model:
             folder_that_trained(layout, spec)  # raises where the cells could not be opened

@@ -32,7 +32,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from trainables.errors import RunFolderError
+from trainables.errors import RunFolderError, nearest
 from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
 from trainables.ledger import present_groups, read_entry
@@ -53,6 +53,7 @@ _TYPES = {
     **dict.fromkeys(("prediction", "model_hash", "error"), pa.string()),
 }
 COLUMNS = tuple(_TYPES)
+_MOST_NAMED = 30  # values in a message
 _ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
 
 
@@ -122,8 +123,8 @@ class Ensemble(NamedTuple):
 class Heatmaps:
     """The heatmaps of a run: `table` without the maps, `rows` and `arrays` with them, `save_npz` for elsewhere.
 
-    Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`. Raises RunFolderError
-    where the run has none.
+    Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`; ValueError for a value
+    that no row has. Raises RunFolderError where the run has none.
     """
 
     def __init__(self, layout: RunLayout) -> None:
@@ -161,21 +162,16 @@ class Heatmaps:
 
     def rows(self, **filters: Any) -> pd.DataFrame:
         """The rows that match, with `map`: float32, row-major, or None where there is an error."""
-        return self._read(filters, None)
+        found = self._read(filters, None)
+        self._check_occurring(filters, found)
+        return found
 
     def arrays(self, **filters: Any) -> tuple[pd.DataFrame, Floats]:
         """The rows that match and have a map, without it, and their maps (n, h, w).
 
         ValueError where sizes differ, which says by what to filter.
         """
-        rows = self.rows(**filters)
-        rows = rows[rows["map"].notna()].reset_index(drop=True)
-        shapes = sorted(set(zip(rows["height"], rows["width"], strict=True))) or [(0, 0)]
-        if len(shapes) > 1:
-            sizes = " and ".join(f"{height}×{width}" for height, width in shapes)
-            raise ValueError(f"maps of {sizes} do not fit into one array: add {_choices(rows)}")
-        maps = np.array(rows["map"].tolist(), np.float32).reshape(len(rows), *map(int, shapes[0]))
-        return rows.drop(columns=["map", "scale"]), maps
+        return _stacked(self.rows(**filters))
 
     def ensemble(self, **filters: Any) -> "Ensemble":
         """The maps of all fold models together, for each test image and class that every one of them explains.
@@ -184,7 +180,9 @@ class Heatmaps:
         """
         from xai.agreement import fold_agreement
 
-        table, maps = self.arrays(**filters, split="test")
+        found = self._read(dict(**filters, split="test"), None)
+        self._check_occurring(filters, found)
+        table, maps = _stacked(found)
         sets = table[["candidate", "method", "layer"]].drop_duplicates()
         if len(sets) > 1:
             raise ValueError(
@@ -206,6 +204,7 @@ class Heatmaps:
         """The rows that match and were put to the model: image, group and the columns that end in _curve."""
         names = [name for name in self._scores if name.endswith("_curve")]
         table = self._read(filters, [*_ORDER, "group", *names])
+        self._check_occurring(filters, table)
         return table[table[names].notna().all(axis=1)].reset_index(drop=True)
 
     def save_npz(self, path: Path | str, **filters: Any) -> None:
@@ -220,6 +219,18 @@ class Heatmaps:
         }
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, maps=maps, **columns)
+
+    def _check_occurring(self, filters: dict[str, Any], found: pd.DataFrame) -> None:
+        """Raise ValueError for a value of a filter that no row has; those that occur, but not together, are right."""
+        for name, value in filters.items():
+            lacking = {one for one in _values(value) if pd.notna(one)} - (set(found[name]) if name in found else set())
+            if lacking:
+                there = sorted(self._read({}, list(dict.fromkeys([*_ORDER, name])))[name].dropna().unique())
+                for one in sorted(lacking.difference(there), key=str):
+                    remedy = nearest(str(one), map(str, there))
+                    if len(there) > _MOST_NAMED and not remedy.startswith("did you mean"):
+                        remedy = f"there are {len(there)} others"
+                    raise ValueError(f"no heatmap has the {name} {one!r}; {remedy}")
 
     def _in_groups(self, groups: list[str]) -> ds.Expression:
         """Which rows are of these groups; images that are in no fold have the group that was written."""
@@ -240,7 +251,7 @@ class Heatmaps:
         for name, value in filters.items():
             if name not in self._dataset.schema.names:
                 raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
-            wanted = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+            wanted = _values(value)
             term = ds.field(name).isin(wanted)
             if name == "group":
                 term = self._in_groups(wanted)
@@ -265,6 +276,22 @@ class Heatmaps:
         table = table.astype(dict.fromkeys(whole, "Int64"))
         # A layer that was asked for by its name, too, is one layer.
         return table.sort_values(_ORDER, kind="stable").drop_duplicates(_ORDER).reset_index(drop=True)
+
+
+def _stacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
+    """The rows that have a map, without it, and their maps (n, h, w); ValueError where sizes differ."""
+    rows = rows[rows["map"].notna()].reset_index(drop=True)
+    shapes = sorted(set(zip(rows["height"], rows["width"], strict=True))) or [(0, 0)]
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{height}×{width}" for height, width in shapes)
+        raise ValueError(f"maps of {sizes} do not fit into one array: add {_choices(rows)}")
+    maps = np.array(rows["map"].tolist(), np.float32).reshape(len(rows), *map(int, shapes[0]))
+    return rows.drop(columns=["map", "scale"]), maps
+
+
+def _values(value: Any) -> list[Any]:
+    """What a filter lists: a value or several."""
+    return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
 
 
 def _choices(rows: pd.DataFrame) -> str:

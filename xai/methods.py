@@ -1,6 +1,7 @@
 """The explanation methods by name. Names and titles are known without TensorFlow."""
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ class Method:
     `function`: where it is, 'module:name'. `positive`: values above 0 speak for the class and others do not, so readers
     clip at 0; if not, the sign says brighter or darker and the magnitude counts. `passes`: about how many forward
     passes an image costs, one pass back counted as two. `layered`: the map is of the classifier's layer, not its input.
+    `library`: whose code it is, if not ours.
     """
 
     name: str
@@ -28,6 +30,12 @@ class Method:
     passes: int
     layered: bool = False
     positive: bool = True
+    library: str = ""
+
+    def check_library(self) -> None:
+        """Raise ModelError where the library of a method that needs one is not installed."""
+        if self.library and importlib.util.find_spec(self.library) is None:
+            raise ModelError(f"{self.title} needs a library that is not installed: pip install {self.library}")
 
     def explain(self, classifier: "Classifier", pixels: "Pixels", targets: "Targets", seed: int = 0) -> "Floats":
         """Signed, unnormalised maps, float32 (b, t, h, w), at the method's own resolution.
@@ -54,8 +62,8 @@ _ALL = (
     Method("smoothgrad", "SmoothGrad", "xai.gradients:smoothgrad", passes=96, positive=False),
     Method("occlusion", "Occlusion", "xai.perturbation:occlusion", passes=197),
     Method("rise", "RISE", "xai.perturbation:rise", passes=1000),
-    Method("lime", "LIME", "xai.external:lime", passes=1000),
-    Method("shap", "SHAP", "xai.external:shap", passes=500),
+    Method("lime", "LIME", "xai.external:lime", passes=1000, library="lime"),
+    Method("shap", "SHAP", "xai.external:shap", passes=500, library="shap"),
 )
 
 METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
@@ -64,5 +72,7 @@ METHODS: Mapping[str, Method] = {method.name: method for method in _ALL}
 def method_named(name: str) -> Method:
     """Look a method up; raises ModelError with the nearest name if there is none."""
     if name not in METHODS:
-        raise ModelError(f"methods must be of {', '.join(METHODS)}, got {name!r}; {nearest(name, METHODS)}")
+        remedy = nearest(name, METHODS)
+        hint = f"; {remedy}" if remedy.startswith("did you mean") else ""
+        raise ModelError(f"methods must be of {', '.join(METHODS)}, got {name!r}{hint}")
     return METHODS[name]

@@ -4,12 +4,13 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from zipfile import BadZipFile, ZipFile
 
 from pydantic import Field
 
 from trainables.config import CellSpec, Frozen, Whole, digest
-from trainables.errors import RunFolderError, nearest
+from trainables.errors import ModelError, RunFolderError, nearest
 from trainables.files import file_digest
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
@@ -103,6 +104,44 @@ def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
     if not done:
         raise RunFolderError(f"none of the {len(chosen)} cells asked for is done in {str(layout.root)!r}: train first")
     return done
+
+
+def check_explanations(entries: Sequence[Entry], options: Options) -> None:
+    """Raise ModelError, before anything starts, where a library is missing or no model asked for has a layer.
+
+    Whether a layer that is there has a map, only the open model can tell.
+    """
+    for method, _ in options.explanations:
+        method.check_library()
+    layers = {layer for method, layer in options.explanations if method.layered and layer != AUTO}
+    if not layers:
+        return
+    first = {entry.spec.candidate.id: entry for entry in reversed(entries)}.values()
+    names = {name for entry in first for name in _layer_names(entry.model_path)}
+    largest = max(entry.spec.candidate.image_size for entry in first)
+    for layer in sorted(layers - names):
+        if not layer.isdecimal():
+            raise ModelError(f"no model asked for has a layer {layer!r} (--layers); {nearest(layer, sorted(names))}")
+        if int(layer) > largest:
+            raise ModelError(
+                f"no model asked for has a layer with {layer} cells along each edge (--layers): their images have "
+                f"{largest} pixels"
+            )
+
+
+def _layer_names(path: Path) -> set[str]:
+    """The names of a model's layers as its file states them, 'model/layer' inside a nested model."""
+
+    def below(config: Any, prefix: str) -> Iterator[str]:
+        for layer in config.get("layers", ()):
+            name = f"{prefix}{layer['config']['name']}"
+            yield from [name, *below(layer["config"], f"{name}/")]
+
+    try:
+        with ZipFile(path) as file:
+            return set(below(json.loads(file.read("config.json"))["config"], ""))
+    except (OSError, BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
 
 
 def shards(entries: Sequence[Entry], options: Options, manifest: Manifest) -> Iterator[Shard]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pandas as pd
@@ -468,6 +469,30 @@ def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
     assert_one_line(command("explain"), "explain needs a run folder")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--methods", ""], "--methods must name something, got ''"),
+        (["--layers", " , "], "--layers must name something"),
+        (["--candidates", ","], "--candidates must name something"),
+        (["--folds", ""], "--folds must name something"),
+        (["--methods", "gradcam@nolayer"], "no model asked for has a layer 'nolayer' (--layers); "),
+        (["--layers", "inner/con"], "did you mean 'inner/conv'?"),
+        (["--methods", "layercam@1000"], "a layer with 1000 cells along each edge"),
+        (["--methods", "gradcam,absent"], "ABSENT needs a library that is not installed: pip install not-there"),
+    ],
+)
+def test_what_cannot_be_explained_is_told_before_anything_starts(
+    command: Plan, computed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    from xai import methods
+
+    absent = methods.Method("absent", "ABSENT", "nowhere:none", passes=1, library="not-there")
+    monkeypatch.setattr(methods, "METHODS", {**methods.METHODS, "absent": absent})
+    monkeypatch.setattr("xai.explain.connect", None)  # whoever would start Ray fails
+    assert_one_line(command("explain", computed[1], *arguments), words)
+
+
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "localhost", "ray://head:10001"])
 @pytest.mark.parametrize("verb", ["run", "explain"])
 def test_an_address_that_cannot_be_one(
@@ -486,6 +511,10 @@ def test_init_overwrites_nothing(command: Plan, tmp_path: Path) -> None:
     assert_one_line(command("init", tmp_path / "mine.yaml" / "below.yaml"), "cannot write")
 
 
+_INNER = {"class_name": "Functional", "config": {"name": "inner", "layers": [{"config": {"name": "conv"}}]}}
+MODEL = {"config": {"name": "whole", "layers": [{"config": {"name": "image"}}, _INNER]}}  # as far as it is read
+
+
 @pytest.fixture
 def computed(tmp_path: Path, images: Path) -> tuple[Path, Path]:
     """An experiment file, and a run folder in which all its cells are done."""
@@ -493,7 +522,8 @@ def computed(tmp_path: Path, images: Path) -> tuple[Path, Path]:
     prepared = prepare(read_experiment(path), RunLayout(tmp_path / "run"))
     prepared.save()
     for entry in prepared.entries:
-        entry.model_path.write_bytes(b"a model")
+        with ZipFile(entry.model_path, "w") as file:
+            file.writestr("config.json", json.dumps(MODEL))
         entry.finish(CellState(epochs=1), pd.DataFrame({"epoch": [1]}), pd.DataFrame({"image": ["a"]}))
     return path, tmp_path / "run"
 

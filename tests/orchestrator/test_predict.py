@@ -1,6 +1,8 @@
 """New images are read as those of training were, and nothing that goes wrong with one costs another."""
 
+import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from orchestrator.cells import prepare
 from orchestrator.experiment import parse_experiment
-from orchestrator.predict import predict
+from orchestrator.predict import _probabilities, predict, write_predictions
 from orchestrator.results import Run, load_run
 from tests.conftest import rayfold
 from trainables.layout import RunLayout
@@ -113,6 +115,26 @@ def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(run: Run
         "zero": "not a regular file",
     }
     np.testing.assert_allclose(*table.loc[["number.5", "ok.png"], COLUMNS].to_numpy(), atol=1e-6)
+
+
+def test_every_model_is_traced_once_and_says_nothing(
+    run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("tensorflow"), "propagate", True)
+    cells = run.cells[(run.cells["candidate"] == "ready") & (run.cells["state"] == "done")]
+    model = run.model("ready", int(cells["fold"].iloc[0]), int(cells["seed"].iloc[0]))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, *model.input_shape[1:]), dtype=np.uint8)
+    found = [_probabilities(model, pixels) for _ in range(7)]
+    assert not caplog.records
+    np.testing.assert_allclose(found[-1], model.predict(pixels, verbose=0), atol=1e-7)
+
+
+def test_probabilities_are_written_with_the_digits_that_they_have(run: Run, tmp_path: Path) -> None:
+    table = scored(run, write(tmp_path / "new", a=SCENE))
+    write_predictions(table, tmp_path / "out.csv")
+    text = (tmp_path / "out.csv").read_text()
+    assert max(len(number.replace("0.", "", 1)) for number in re.findall(r"0\.\d+", text)) <= 13
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")[COLUMNS], table[COLUMNS], rtol=1e-8)
 
 
 def test_a_candidate_that_is_not_finished_costs_the_others_nothing(run: Run, tmp_path: Path) -> None:

@@ -385,6 +385,8 @@ def test_a_run_is_running_while_its_lock_is_held(by_hand: Path, tmp_path: Path) 
         assert "1 running" in rayfold("status", layout.root).stdout
     found = row(load_run(layout.root).cells, candidate="poor", fold=2, seed=7)
     assert (found["state"], found["reason"]) == ("missing", "interrupted after epoch 3")
+    with FileLock(layout.xai_lock):
+        assert "; explaining\n" in rayfold("status", layout.root).stdout
     assert "nobody is at work" in rayfold("status", layout.root).stdout
 
 

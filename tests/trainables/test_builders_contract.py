@@ -2,10 +2,14 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from trainables import builders, contract, user_code
+from orchestrator.run import _try_model
+from trainables import builders, user_code
+from trainables.architecture import Architecture
+from trainables.config import Augmentation
 from trainables.errors import ModelError
 
 SHAPE = (16, 16, 1)
@@ -105,6 +109,39 @@ local_class = ends(local)
 forgetful = ends(lambda x, n: layers.Dense(n)(Forgetful(3.0)(x)))
 unsavable = ends(lambda x, n: layers.Dense(n)(Unsavable(object())(x)))
 
+class Noisy(layers.Layer):
+    def call(self, x):
+        return x + keras.random.normal(ops.shape(x))
+
+class Root(layers.Layer):
+    def call(self, x):
+        return ops.sqrt(x * 0.0)  # which has no slope at 0
+
+def under(policy, make):
+    def build(input_shape, n_classes):
+        keras.config.set_dtype_policy(policy)
+        return make(input_shape, n_classes)
+    return build
+
+def frozen(input_shape, n_classes):
+    model = plain(input_shape, n_classes)
+    model.trainable = False
+    return model
+
+def frozen_backbone(input_shape, n_classes):
+    model = plain(input_shape, n_classes)
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    return model
+
+def nothing_to_learn(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    return keras.Model(image, ops.stack([ops.mean(image, (1, 2, 3))] * n_classes, -1))
+
+def named_input(input_shape, n_classes):
+    image = keras.Input(input_shape, name="probabilities")
+    return keras.Model(image, layers.Dense(n_classes, name="probabilities_")(layers.Flatten()(image)))
+
 def subclassed(input_shape, n_classes):
     model = Plain(n_classes)
     model(ops.zeros((1, *input_shape)))
@@ -115,6 +152,16 @@ def unbuilt(input_shape, n_classes):
 
 plain = ends(lambda x, n: layers.Dense(n)(x))
 zeros = ends(lambda x, n: layers.Dense(n, kernel_initializer="zeros")(x))
+named_layer = ends(lambda x, n: layers.Dense(n, name="probabilities")(x))
+bfloat16 = under("mixed_bfloat16", plain)
+bfloat16_head = ends(lambda x, n: layers.Dense(n, dtype="mixed_bfloat16")(x))
+float16 = under("mixed_float16", plain)
+float16_head = ends(lambda x, n: layers.Dense(n, dtype="float16")(x))
+float64_head = ends(lambda x, n: layers.Dense(n, dtype="float64")(x))
+not_a_number = ends(lambda x, n: layers.Dense(n, kernel_initializer=keras.initializers.Constant(float("nan")))(x))
+infinite = ends(lambda x, n: layers.Dense(n)(layers.Rescaling(1e30)(layers.Rescaling(1e30)(x))))
+random = ends(lambda x, n: layers.Dense(n)(Noisy()(x)))
+no_slope = ends(lambda x, n: layers.Dense(n)(Root()(layers.Dense(4)(x))))
 linear = ends(lambda x, n: layers.Activation("linear", dtype="float32")(layers.Dense(n)(x)))
 gated = ends(lambda x, n: layers.Dense(n)(x) * layers.Dense(n, activation="sigmoid")(x))
 residual = ends(lambda x, n: layers.Dense(n)(x) + layers.Dense(n, activation="relu")(x))
@@ -158,8 +205,18 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def built(name: str) -> None:
-    model = f"contract_models:{name}"
-    contract.check_before_training(model, builders.build(model, SHAPE, 3, {}))
+    error = _try_model(architecture(f"contract_models:{name}").key, None)
+    if error is not None:
+        raise ModelError(error)
+
+
+def architecture(model: str) -> Architecture:
+    names = {
+        "model": model, "image_size": SHAPE[0], "channels": SHAPE[2], "n_classes": 3, "arguments": {}, "dropout": 0.0,
+        "weights": "none", "weights_hash": None, "builder_hash": None, "batch_norm_momentum": None, "optimizer": "adam",
+        "augmentation": Augmentation(), "precision": "float32", "xla": False,
+    }  # fmt: skip
+    return Architecture(**names)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +244,15 @@ def built(name: str) -> None:
         ("local_class", "layer Inner, which is defined inside a function"),
         ("forgetful", "gives other outputs once it has been saved and opened again"),
         ("unsavable", "cannot be saved and opened again"),
+        ("frozen", "in which nothing learns"),
+        ("nothing_to_learn", "in which nothing learns"),
+        ("float16", "layer 'rescaling.*' computes in float16"),
+        ("float16_head", "layer 'dense.*' computes in float16"),
+        ("float64_head", "weights 'dense.*/kernel' are float64"),
+        ("not_a_number", "weights 'dense.*/kernel' hold NaN or infinite numbers"),
+        ("infinite", "returns NaN or infinite numbers before training"),
+        ("no_slope", "first training step gives NaN or infinite numbers"),
+        ("random", "random at inference"),
     ],
 )
 def test_what_is_no_logit_or_cannot_be_opened_is_one_line(name: str, message: str) -> None:
@@ -200,8 +266,49 @@ def test_what_is_no_logit_or_cannot_be_opened_is_one_line(name: str, message: st
     "name",
     [
         "plain", "zeros", "linear", "gated", "residual", "normalised", "temperature", "own_layer", "packed_layer",
-        "registered", "own_activation", "fully_convolutional",
+        "registered", "own_activation", "fully_convolutional", "frozen_backbone", "named_input", "named_layer",
+        "bfloat16", "bfloat16_head",
     ],
 )  # fmt: skip
 def test_what_gives_logits_and_can_be_opened_is_taken(name: str) -> None:
     built(name)
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("import argparse\nargparse.ArgumentParser().add_argument('data') and exit(2)\n", 2),
+        (
+            "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', required=True)\np.parse_args()\n",
+            4,
+        ),
+        ("import sys\nsys.exit()\n", 2),
+        ("def build(input_shape, n_classes):\n    quit()\n", 2),
+        ("def build(input_shape, n_classes):\n    raise SystemExit('done')\n", 2),
+    ],
+)
+def test_code_that_would_end_the_process_is_one_line_wherever_it_is_run(code: str, line: int, tmp_path: Path) -> None:
+    name = f"ends_{tmp_path.name}".replace("-", "_")
+    (tmp_path / f"{name}.py").write_text(code)
+    user_code.search_also(tmp_path)
+    with pytest.raises(ModelError, match=rf"{name}:build raised SystemExit at .*{name}.py line {line}: a module"):
+        builders.build(f"{name}:build", SHAPE, 3, {})
+
+
+def test_an_interrupt_raised_by_a_builder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "interrupts.py").write_text("def build(input_shape, n_classes):\n    raise KeyboardInterrupt\n")
+    user_code.search_also(tmp_path)
+    error = _try_model(architecture("interrupts:build").key, None)
+    assert error is not None
+    assert "interrupts:build raised KeyboardInterrupt at" in error
+
+
+def test_a_module_sees_no_command_line_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["import argparse", "p = argparse.ArgumentParser()", "p.add_argument('--width', type=int, default=4)"]
+    lines += ["ARGS = p.parse_args()", "def build(input_shape, n_classes):", "    raise ValueError(ARGS.width)"]
+    (tmp_path / "defaults.py").write_text("\n".join(lines))
+    user_code.search_also(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rayfold", "--node-ip=1", "run"])
+    with pytest.raises(ValueError, match=r"^4$"):
+        builders.build("defaults:build", SHAPE, 3, {})
+    assert sys.argv == ["rayfold", "--node-ip=1", "run"]

@@ -1,6 +1,7 @@
 """Maps on disk come back as they were, and a shard is whole, stale or absent, never half."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,24 @@ def test_rows_are_found_by_any_column(layout: RunLayout) -> None:
         heatmaps.rows(clas="a")
 
 
+def test_a_value_that_no_row_has_is_an_error_that_names_it(layout: RunLayout) -> None:
+    heat = np.ones((2, 2), np.float32)
+    write(layout, [row("x", heat), row("y", heat, split="fold", candidate="d", fold=1)])
+    heatmaps = Heatmaps(layout)
+    for name, value, words in (
+        ("candidate", "mine", "'mine'; there are 'c', 'd'"),
+        ("candidate", ["c", "mine"], "'mine'"),
+        ("class", "A.", "'A.'; did you mean 'a'"),
+        ("method", "gradcma", "did you mean 'gradcam'"),
+        ("fold", 7, "no heatmap has the fold 7; there are '0', '1'"),
+    ):
+        for ask in (heatmaps.rows, heatmaps.arrays, heatmaps.ensemble, heatmaps.curves):
+            with pytest.raises(ValueError, match=re.escape(words)):
+                ask(**{name: value})
+    assert heatmaps.rows(candidate="c", fold=1).empty  # each occurs, though not together
+    assert not len(heatmaps.ensemble(candidate="d").table)  # nor has every candidate test images
+
+
 def test_maps_of_several_sizes_say_what_would_choose_between_them(layout: RunLayout) -> None:
     coarse, fine = np.ones((3, 3), np.float32), np.ones((12, 12), np.float32)
     write(layout, [row("x", coarse), row("x", fine, candidate="d", layer="relu")])
@@ -119,8 +138,10 @@ def test_renamed_groups_and_candidates_have_their_present_name(layout: RunLayout
     assert sorted(heatmaps.table["candidate"]) == ["new", "new", "other"]
     assert list(heatmaps.rows(candidate="new")["group"]) == ["patient 1", "patient 2"]
     assert len(heatmaps.rows(group="patient 1")) == 2
-    assert len(heatmaps.rows(candidate=["old", "other"])) == len(heatmaps.rows(candidate="other")) == 1
-    assert heatmaps.rows(group="g").empty
+    assert len(heatmaps.rows(candidate="other")) == 1
+    for former in ({"candidate": ["old", "other"]}, {"group": "g"}):
+        with pytest.raises(ValueError, match="no heatmap has"):
+            heatmaps.rows(**former)
 
 
 def test_an_image_without_a_map_is_a_row_with_its_reason(layout: RunLayout) -> None:

@@ -34,6 +34,9 @@ def test_an_unknown_method_names_the_nearest() -> None:
     assert method_named("gradcam++").title == "Grad-CAM++"
     with pytest.raises(ModelError, match=r"got 'gradcm'; did you mean 'gradcam'\?"):
         method_named("gradcm")
+    with pytest.raises(ModelError) as caught:
+        method_named("zzzzzz")
+    assert [str(caught.value).count(name) for name in ("smoothgrad", "occlusion")] == [1, 1]
 
 
 @pytest.mark.parametrize("name", OWN)
