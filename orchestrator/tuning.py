@@ -11,7 +11,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,11 +124,13 @@ class Trials(tune.Callback):  # type: ignore[misc]
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._all = trials
 
-    def error(self, trial_id: str) -> Exception | None:
-        """What Ray says about the end of a trial; None where it says nothing."""
+    def error(self, trial_id: str) -> str:
+        """What Ray says about the end of a trial; empty where it says nothing."""
         trial = next((trial for trial in self._all if trial.trial_id == trial_id), None)
-        error: Exception | None = trial and (trial.get_pickled_error() or trial.get_error())
-        return error
+        # In the folder where Tune writes first; it is copied to where Tune itself looks only later.
+        with suppress(OSError):
+            return Path(str(trial and trial.error_file)).read_text("utf-8", errors="replace")
+        return ""
 
 
 class CellSearcher(Searcher):  # type: ignore[misc]
@@ -237,9 +240,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         """Nothing, for the same reason."""
 
 
-def _note_death(entry: Entry, state: CellState, error: Exception | None) -> CellState:
+def _note_death(entry: Entry, state: CellState, said: str) -> CellState:
     """Note in the ledger that the process of a cell ended without an error of its own, and what Ray knows of it."""
-    told = _COLOURS.sub("", str(error or "")).strip()
+    told = _COLOURS.sub("", said).strip()
     last = told.rpartition("\n")[2]
     facts: dict[str, object] = {"state": "failed", "traceback": told, "worker_failed": "creation task" in told}
     if facts["worker_failed"]:
