@@ -168,6 +168,7 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     assert "Traceback (most recent call last)" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: Path) -> None:
     (tmp_path / "deadly.py").write_text(
         "import os\n"

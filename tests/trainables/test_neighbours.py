@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, rayfold
+from tests.conftest import ROOT
 
 FOREIGN = "raise RuntimeError('this is not rayfold: ' + __file__)\n"
 IMPORTS = "import orchestrator, trainables.layout, xai.methods; print('loaded')\n"
@@ -105,13 +105,6 @@ def build(input_shape, n_classes):
     x = keras.layers.Conv2D(width, 3, activation="relu")(scaled(inputs))
     return keras.Model(inputs, keras.layers.Dense(n_classes)(keras.layers.GlobalAveragePooling2D()(x)))
 """
-EXPERIMENT = """
-name: beside
-data: {{source: folder, path: {path!r}}}
-folds: {{k: 2}}
-training: {{epochs: 1}}
-candidates: [{{model: "models:build", image_size: 32}}]
-"""
 
 
 def plant_project(folder: Path) -> None:
@@ -120,15 +113,6 @@ def plant_project(folder: Path) -> None:
     plant(folder, "models.py", text=BUILDER)
     plant(folder, "helper.py", text=HELPER)
     plant(folder, "width.txt", text="4\n")
-
-
-def test_training_and_explaining_beside_the_users_own_modules(spots: Path, tmp_path: Path) -> None:
-    plant_project(tmp_path)
-    plant(tmp_path, "experiment.yaml", text=EXPERIMENT.format(path=str(spots)))
-    done = rayfold("run", "experiment.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    done = rayfold("explain", "runs/beside", "--no-overlays", "--split", "test", cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("first", ["orchestrator.candidates", "trainables.layout", "xai.methods"])
