@@ -142,7 +142,7 @@ def test_the_demo_needs_no_extra(project: Path) -> None:
 
 def test_the_extras_bring_what_they_are_for(project: Path, wheel: Path) -> None:
     missing = call(
-        project, "rayfold", "explain", "runs/my_experiment", "--methods", "shap", "--split", "test", codes=(1,)
+        project, "rayfold", "explain", "runs/my_experiment", "--methods", "shap", "--split", "test", codes=(2,)
     )
     assert "pip install shap" in missing
     install(project, f"{wheel}[xai,dicom]")
