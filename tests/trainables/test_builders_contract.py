@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.run import _try_model
+from tests.trainables.test_opening import PARTS as SCALE
 from trainables import builders, user_code
 from trainables.architecture import Architecture
 from trainables.config import Augmentation
@@ -177,20 +178,14 @@ def fully_convolutional(input_shape, n_classes):
     return keras.Model(image, layers.GlobalAveragePooling2D()(layers.Conv2D(n_classes, 3)(image)))
 """
 
-PARTS = """
-import keras
-class Scale(keras.layers.Layer):
-    def __init__(self, by, **others):
-        super().__init__(**others)
-        self.by = by
-    def call(self, x):
-        return x * self.by
-    def get_config(self):
-        return {**super().get_config(), "by": self.by}
+PARTS = (
+    SCALE
+    + """\
 class Packed(Scale):
     def __init__(self, by=2.0, **others):
         super().__init__(by, **others)
 """
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
