@@ -138,6 +138,8 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
 
 def _try_model(architecture: str, import_path: str | None) -> str | None:
     """Runs in a Ray worker: why no cell of this architecture could be trained and opened again, or None."""
+    import tensorflow as tf
+
     from trainables import builders
     from trainables.session import Session
 
@@ -152,10 +154,10 @@ def _try_model(architecture: str, import_path: str | None) -> str | None:
             contract.check_before_training(a.model, session.model)
             for head_only in sorted({False, a.frozen_phase}):
                 contract.check_step(a.model, session, head_only)
-    except ModelError as error:
-        return str(error)
     except BaseException as error:  # whatever a builder raises would fail every cell of the candidate
-        return builders.where_it_broke(a.model, error)
+        if any(isinstance(each, tf.errors.ResourceExhaustedError) for each in (error, error.__cause__)):
+            return None  # cells that run out of memory are tried again, with a larger part of a GPU
+        return str(error) if isinstance(error, ModelError) else builders.where_it_broke(a.model, error)
     return None
 
 

@@ -1,6 +1,5 @@
-"""Where Ray keeps its sockets, and what of its words reaches the user."""
+"""Where Ray keeps its sockets."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -22,19 +21,3 @@ def test_a_temporary_folder_too_long_for_sockets_is_passed_over(
     assert connection._ray_folder() == "/dev/shm/ray"
     monkeypatch.setenv("RAY_TMPDIR", "/no/such/folder")
     assert connection._ray_folder() == "/var/tmp/ray"
-
-
-def failing() -> None:
-    with connection._standard_error() as written:
-        os.write(2, b"InvalidAuthToken\n")
-        assert written() == "InvalidAuthToken\n"
-        raise KeyError
-
-
-def test_what_ray_writes_is_passed_on_unless_it_fails(capfd: pytest.CaptureFixture[str]) -> None:
-    with connection._standard_error():
-        os.write(2, b"from C++\n")
-    assert capfd.readouterr().err == "from C++\n"
-    with pytest.raises(KeyError):
-        failing()
-    assert capfd.readouterr().err == ""
