@@ -95,6 +95,7 @@ def call(environment: dict[str, str], *command: str | Path) -> subprocess.Comple
     )
 
 
+@pytest.mark.slow
 def test_a_cell_out_of_memory_runs_again_with_a_larger_part_of_a_gpu(
     cluster: dict[str, str], spots: Path, tmp_path: Path
 ) -> None:

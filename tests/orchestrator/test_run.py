@@ -119,6 +119,7 @@ def test_a_request_that_no_node_can_satisfy_ends_at_once(spots: Path, tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_failing_candidate_does_not_stop_the_others(spots: Path, tmp_path: Path) -> None:
     (tmp_path / "faulty.py").write_text(
         "import keras\n"

@@ -64,6 +64,7 @@ def python(code: str, *arguments: Path, cwd: Path) -> str:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
     folder, elsewhere, run = tmp_path / "experiment", tmp_path / "elsewhere", tmp_path / "run"
     for each in (folder, elsewhere, run):

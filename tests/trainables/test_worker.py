@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -94,20 +95,52 @@ def same_result(a: Entry, b: Entry) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "model",
-    ["TinyCNN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetLite0", "MobileNetV3Small"))],
-)
-def test_a_warm_worker_gives_the_bits_of_a_fresh_one(spots: Path, tmp_path: Path, model: str) -> None:
+Cells = tuple[Path, dict[tuple[str, int], Entry]]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    """Two cells of TinyCNN, each the only one of its process: not to be changed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    entries = prepared_run(folder, spots)
+    for fold in (0, 1):
+        work(folder, [entries["plain", fold]])
+    return folder, entries
+
+
+@pytest.fixture(scope="module")
+def killed(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose worker was killed after two epochs of its first cell: not to be changed."""
+    folder = tmp_path_factory.mktemp("killed")
+    work(folder, [prepared_run(folder, spots)["plain", 0]], stop=2, expected=9)
+    return folder
+
+
+@pytest.fixture
+def interrupted(killed: Path, undisturbed: Cells, tmp_path: Path) -> Entry:
+    """The killed cell, in a run of this test's own."""
+    shutil.copytree(killed, tmp_path / "run")
+    return Entry(RunLayout(tmp_path / "run").ledger, undisturbed[1]["plain", 0].spec)
+
+
+def test_a_warm_worker_gives_the_bits_of_a_fresh_one(undisturbed: Cells, spots: Path, tmp_path: Path) -> None:
+    warm = prepared_run(tmp_path, spots)
+    work(tmp_path, [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
+    same_result(undisturbed[1]["plain", 1], warm["plain", 1])
+    assert not warm["plain", 1].resume_path.exists()
+    # The cells before it were different ones, so equality is not for want of randomness.
+    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"])
+    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["EfficientNetLite0", "MobileNetV3Small"])
+def test_warm_and_fresh_agree_with_batch_normalisation_too(spots: Path, tmp_path: Path, model: str) -> None:
     fresh = prepared_run(tmp_path / "fresh", spots, model)
     warm = prepared_run(tmp_path / "warm", spots, model)
     work(tmp_path / "fresh", [fresh["plain", 1]])
     work(tmp_path / "warm", [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
     same_result(fresh["plain", 1], warm["plain", 1])
-    assert not fresh["plain", 1].resume_path.exists()
-    # The cells before it were different ones, so equality is not for want of randomness.
-    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"])
-    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"])
 
 
 def test_a_worker_keeps_sessions_within_its_budget(spots: Path, tmp_path: Path) -> None:
@@ -122,17 +155,24 @@ def test_a_worker_keeps_sessions_within_its_budget(spots: Path, tmp_path: Path) 
     same_result(kept["roomy"][1], kept["narrow"][1])  # built again, or reset: the same
 
 
-@pytest.mark.parametrize("training", ["", "frozen_epochs: 2"])
-def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(spots: Path, tmp_path: Path, training: str) -> None:
-    undisturbed = prepared_run(tmp_path / "a", spots, training=training)["plain", 0]
-    interrupted = prepared_run(tmp_path / "b", spots, training=training)["plain", 0]
-    work(tmp_path / "a", [undisturbed])
-    work(tmp_path / "b", [interrupted], stop=2, expected=9)
+def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(
+    undisturbed: Cells, interrupted: Entry, tmp_path: Path
+) -> None:
     assert interrupted.state().state == "running"
     assert interrupted.resume_path.exists()
-    work(tmp_path / "b", [interrupted])
-    same_result(undisturbed, interrupted)
+    work(tmp_path / "run", [interrupted])
+    same_result(undisturbed[1]["plain", 0], interrupted)
     assert interrupted.state().attempts == 2
+
+
+@pytest.mark.slow
+def test_a_cell_interrupted_while_its_head_trains_gives_the_same_bits_too(spots: Path, tmp_path: Path) -> None:
+    whole = prepared_run(tmp_path / "a", spots, training="frozen_epochs: 2")["plain", 0]
+    resumed = prepared_run(tmp_path / "b", spots, training="frozen_epochs: 2")["plain", 0]
+    work(tmp_path / "a", [whole])
+    work(tmp_path / "b", [resumed], stop=2, expected=9)
+    work(tmp_path / "b", [resumed])
+    same_result(whole, resumed)
 
 
 def cut(path: Path) -> None:
@@ -150,22 +190,18 @@ def shorten_one_array(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [cut, shorten_one_array])
 def test_a_resume_state_that_cannot_be_used_starts_the_cell_over(
-    spots: Path, tmp_path: Path, spoil: Callable[[Path], None]
+    undisturbed: Cells, interrupted: Entry, tmp_path: Path, spoil: Callable[[Path], None]
 ) -> None:
-    undisturbed = prepared_run(tmp_path / "a", spots)["plain", 0]
-    damaged = prepared_run(tmp_path / "b", spots)["plain", 0]
-    work(tmp_path / "a", [undisturbed])
-    work(tmp_path / "b", [damaged], stop=2, expected=9)
-    spoil(damaged.resume_path)
-    work(tmp_path / "b", [damaged])
-    same_result(undisturbed, damaged)
+    spoil(interrupted.resume_path)
+    work(tmp_path / "run", [interrupted])
+    same_result(undisturbed[1]["plain", 0], interrupted)
 
 
-def test_the_entry_of_a_cell_is_complete(spots: Path, tmp_path: Path) -> None:
-    entry = prepared_run(tmp_path, spots)["plain", 0]
-    work(tmp_path, [entry])
+def test_the_entry_of_a_cell_is_complete(undisturbed: Cells) -> None:
+    folder, entries = undisturbed
+    entry = entries["plain", 0]
     state, predictions = entry.state(), entry.predictions()
-    roles = pd.read_parquet(RunLayout(tmp_path).folds).query("fold == 0").set_index("image")["role"]
+    roles = pd.read_parquet(RunLayout(folder).folds).query("fold == 0").set_index("image")["role"]
     assert set(predictions["image"]) == set(roles[roles.isin(["fold", "test"])].index)
     assert (predictions["split"].to_numpy() == roles[predictions["image"]].to_numpy()).all()
     assert predictions["image"].is_unique
@@ -178,7 +214,7 @@ def test_the_entry_of_a_cell_is_complete(spots: Path, tmp_path: Path) -> None:
     assert state.seconds.build > 0
     assert state.seconds.train > 0
     assert state.peak_memory_mb is not None
-    assert (RunLayout(tmp_path).tensorboard / "plain" / "fold_0_seed_0").is_dir()
+    assert (RunLayout(folder).tensorboard / "plain" / "fold_0_seed_0").is_dir()
 
 
 def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from xai import cam
 from xai.classifier import Classifier
 from xai.methods import METHODS
 
-FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0", "ConvNeXtTiny")
+FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
 ZOO = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in zoo.MODELS]
 WEIGHTS = {
     "gradcam": cam.gradcam_weights,

@@ -111,6 +111,7 @@ def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
     assert "Where the evidence lies" in (explained / "final_report.txt").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_again_makes_only_what_is_missing(explained: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(explained, run)
@@ -205,6 +206,7 @@ def test_the_python_of_the_readme_works_as_it_stands(
         assert len(saved["maps"]) == 2 * len(load_run(explained).predictions)
 
 
+@pytest.mark.slow
 def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Path) -> None:
     """The image store is gone, so the files are read again, and one of them is not what it was."""
     run = tmp_path / "run"
