@@ -45,6 +45,7 @@ def prepare_ray(address: str | None) -> None:
             f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start workers from it; "
             "make the virtual environment in another folder (data and runs may lie anywhere)"
         )
+    os.umask(os.umask(0o077) | 0o002)  # a run folder names code that is run later: never writable by everybody
     if address:
         check_form(address)
     else:

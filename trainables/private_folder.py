@@ -123,11 +123,25 @@ def _make(parent: Path) -> tuple[Path, int]:
         return path, handle
 
 
+def foreign_owner(path: Path) -> int | None:
+    """The uid of the other user to whom a path belongs; None where it is ours, root's, or not there."""
+    try:
+        owner = path.lstat().st_uid
+    except OSError:
+        return None
+    return None if owner in _trusted() else owner
+
+
+def _trusted() -> set[int]:
+    """Our own uid and root's; in a container also the one that stands for root outside."""
+    if Path("/proc/self/uid_map").read_text("ascii").split() == ["0", "0", "4294967295"]:
+        return {0, os.getuid()}
+    return {0, os.getuid(), int(Path("/proc/sys/kernel/overflowuid").read_text("ascii"))}
+
+
 def _open_to_others(folder: Path) -> Path | None:
     """The first folder on the way to this one in which another user may rename what is not his; None without any."""
-    trusted = {0, os.getuid()}
-    if Path("/proc/self/uid_map").read_text("ascii").split() != ["0", "0", "4294967295"]:
-        trusted.add(int(Path("/proc/sys/kernel/overflowuid").read_text("ascii")))  # a container's word for root outside
+    trusted = _trusted()
     ways = [folder, folder.resolve(strict=True)]
     for place in dict.fromkeys(each for way in ways for each in (*reversed(way.parents), way)):
         status = place.lstat()
