@@ -167,8 +167,10 @@ def main(uid: int, folders: list[Path]) -> None:
     inside_processes(tries, found)
     closed_folders(tries, private)
     for folder in folders:
-        for path in (folder, *folder.rglob("*")):
-            spoil(tries, path)
+        spoil(tries, folder)
+        for place, below, files in os.walk(folder):  # what cannot be listed is passed over
+            for name in (*below, *files):
+                spoil(tries, Path(place) / name)
     for path in Path("/dev/shm").iterdir():
         if path.lstat().st_uid == uid:
             tries.attempt(f"read {path}", path.read_bytes)
