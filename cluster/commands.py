@@ -77,7 +77,6 @@ def ray_start(node: RayNode) -> list[str]:
         f"--dashboard-agent-listen-port={ports['agent_http']}",
         f"--dashboard-agent-grpc-port={ports['agent_grpc']}",
         f"--runtime-env-agent-port={ports['runtime_env_agent']}",
-        f"--metrics-export-port={ports['metrics_export']}",
         f"--min-worker-port={ports['worker_min']}",
         f"--max-worker-port={ports['worker_max']}",
         "--disable-usage-stats",
@@ -90,15 +89,18 @@ def ray_settings(token: Path) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def node_settings(ports: Mapping[str, int], temp: Path) -> dict[str, str]:
+def node_settings(temporary: Path) -> dict[str, str]:
     """What the processes of one Ray node have in their environment besides `ray_settings`."""
     return {
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # ended is ended: the launcher drains where there is time
         "RAY_worker_num_grpc_internal_threads": "1",  # else threads grow with the machine's cores, not the job's
         "RAY_num_server_call_thread": "1",
-        "AUTOSCALER_METRIC_PORT": str(ports["autoscaler_metrics"]),
-        "DASHBOARD_METRIC_PORT": str(ports["dashboard_metrics"]),
-        "TMPDIR": str(temp),  # else multiprocessing leaves its folders in /tmp when it is killed
+        # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the last two servers: a
+        # port that does not exist keeps them from starting.
+        "RAY_enable_metrics_collection": "0",
+        "AUTOSCALER_METRIC_PORT": "65536",
+        "DASHBOARD_METRIC_PORT": "65536",
+        "TMPDIR": str(temporary),  # private; and multiprocessing leaves folders behind when it is killed
         "PYTHONUNBUFFERED": "1",
     }
 

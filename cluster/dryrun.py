@@ -38,7 +38,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
             commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
         )
         started = commands.ray_start(head)
-        lines += _section("which runs", commands.node_settings(head.ports, head.temp), started)
+        lines += _section("which runs", commands.node_settings(head.temp.parent / "tmp"), started)
         dropped = sorted(set(environ) - set(commands.ray_environment(environ, commands.ray_settings(token))))
         lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
     if hosts:
@@ -67,7 +67,7 @@ def _head(options: Options, environ: Mapping[str, str], in_job: bool) -> tuple[c
     resources = node.measure(environ)
     block = node.take_ports(environ, resources, allocation.job_id)
     block.close()
-    temp = Path(f"/tmp/rf{allocation.job_id}-XXXXXXXX")
+    temp = Path(f"/tmp/rf{allocation.job_id}-XXXXXXXX/r")
     head = commands.RayNode(allocation.node_name(host), place, block.ports, resources, temp, None)
     return head, f"{place}:{block.ports['gcs']}"
 

@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import stat
 import sys
 import threading
 import time
@@ -25,8 +26,12 @@ class JobFolder:
 
     def make(self) -> None:
         """Make the folder, 0700, with a token, 0600, that a requeued job keeps."""
-        self.restart.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self.path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise StartError(f"{str(self.path)!r} is not your own folder: name another place with --jobs-folder")
         self.path.chmod(0o700)
+        self.restart.mkdir(exist_ok=True)
         if not (self.token.exists() and len(self.token.read_text("ascii")) >= 32):
             write_private(self.token, secrets.token_hex(32))
         self.token.chmod(0o600)

@@ -2,8 +2,8 @@
 
 Runs on every node of the job, the head's as a child of the launcher, the others as srun's tasks. Speaks to the launcher
 in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
-`lost` (host, reason) when Ray ends by itself, `ended` (host, left, note). Standard input is the order to stop: a line
-with the seconds it may take, or its end.
+`opened` (host, reason) when the temp dir had let others in, `lost` (host, reason) when Ray ends by itself, `ended`
+(host, left, note). Standard input is the order to stop: a line with the seconds it may take, or its end.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """
@@ -113,8 +113,8 @@ class Node:
     def live(self, stop: Stop) -> int:
         """Start Ray, watch it, end it; returns the exit code."""
         name = f"{self.host}:{self.options.job}"
-        ray = commands.RayNode(name, self.address, self.block.ports, self.resources, self.temp.path, self.options.head)
-        settings = commands.node_settings(self.block.ports, self.temp.path)
+        ray = commands.RayNode(name, self.address, self.block.ports, self.resources, self.temp.ray, self.options.head)
+        settings = commands.node_settings(self.temp.temporary)
         raise_open_files()
         process = subprocess.Popen(
             commands.ray_start(ray),
@@ -131,6 +131,8 @@ class Node:
         while self._runs(process) and not ordered:
             ordered = stop.wait(0.5)
             teardown.reap(keep=[process.pid])
+            if opened := self.temp.close_again():
+                tell("opened", host=self.host, reason=opened)
         if not ordered:
             tell("lost", host=self.host, reason=self._why_lost(process))
         self._end(process, stop.seconds or STOP_SECONDS)
@@ -140,7 +142,7 @@ class Node:
 
     def _runs(self, process: subprocess.Popen[bytes]) -> bool:
         """True while Ray does. `ray start --block` itself stays when its raylet ended with 0 or on SIGTERM."""
-        if process.poll() is not None:
+        if process.poll() is not None or not self.temp.there():
             return False
         if not self.core:
             named = {pid: teardown.name(pid) for pid in teardown.descendants(process.pid)}
@@ -149,6 +151,8 @@ class Node:
         return all(teardown.is_alive(pid) for pid in self.core)
 
     def _why_lost(self, process: subprocess.Popen[bytes]) -> str:
+        if not self.temp.there():
+            return f"{self.temp.path}, where Ray's sockets lie, was moved or replaced"
         gone = [name for pid, name in self.core.items() if not teardown.is_alive(pid)]
         what = f"its {' and '.join(gone)} ended" if gone else f"`ray start` ended with {process.poll()}"
         return f"Ray ended by itself, {what}: see {self.log.name}"
@@ -165,7 +169,7 @@ class Node:
         spent = time.monotonic() - started
         try:
             target = self.options.folder / "ray" / self.host
-            note = rescue.rescue_logs(self.temp.path / "session_latest" / "logs", target, max(1.0, seconds - spent))
+            note = rescue.rescue_logs(self.temp.ray / "session_latest" / "logs", target, max(1.0, seconds - spent))
         except OSError as error:
             note = f"Ray's logs could not be rescued: {error}"
         if not self.temp.remove():

@@ -19,8 +19,8 @@ LOWEST = 10000  # well-known services live below
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 # `ray start` wants each of these said, or it takes a default that a second cluster on the node would take too.
-NODE_PORTS = ("node_manager", "object_manager", "agent_http", "agent_grpc", "runtime_env_agent", "metrics_export")
-HEAD_PORTS = ("gcs", "dashboard", "client_server", "autoscaler_metrics", "dashboard_metrics")
+NODE_PORTS = ("node_manager", "object_manager", "agent_http", "agent_grpc", "runtime_env_agent")
+HEAD_PORTS = ("gcs", "dashboard", "client_server")
 FIXED = (*HEAD_PORTS, *NODE_PORTS)
 
 

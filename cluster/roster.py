@@ -39,6 +39,8 @@ class Roster:
         if said["event"] == "ended":
             self.ended[host] = said
             return [f"{host}: {said['note']}"] if said["note"] else []
+        if said["event"] == "opened":
+            return [f"{host}: {said['reason']}"]
         if said["event"] == "failed":
             self.failed = self.failed or f"{host}: {said['reason']}"
         elif source == "head":

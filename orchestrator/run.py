@@ -23,6 +23,7 @@ from trainables.architecture import Architecture
 from trainables.errors import ModelError, NoWorkerError, RunFolderError
 from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import CellState, Entry
+from trainables.private_folder import foreign_owner
 from trainables.probe import measure
 from trainables.store import build_store, open_store
 from trainables.user_code import search_also
@@ -180,6 +181,11 @@ def _imported_meanwhile(module: str) -> Iterator[None]:
 @contextmanager
 def _locked(layout: RunLayout) -> Iterator[None]:
     """Only one driver may work in a run folder; the kernel releases the lock when the driver dies."""
+    if (owner := foreign_owner(layout.root)) is not None:
+        raise RunFolderError(
+            f"the run folder {str(layout.root)!r} belongs to user {owner}, who could change what is believed and run "
+            "there: choose another one with --run"
+        )
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
         lock = FileLock(layout.lock, timeout=0)

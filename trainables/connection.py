@@ -11,35 +11,45 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from trainables.address import asked_for, check_answer, check_form
 from trainables.errors import ResourceError
 from trainables.neighbours import job_config
+from trainables.private_folder import PrivateFolder
 from trainables.standard_error import held_back
 
-_SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
-_LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"  # below Ray's folder
+#: What a cluster of our own is told before Ray is imported, since only the environment reaches all of its processes.
+_CLOSED = {
+    "RAY_AUTH_MODE": "token",
+    # Everything listens on the loopback address alone. The name is Ray's: on Linux its nodes take the address by which
+    # other machines reach them unless they are not to form a cluster.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the last two servers: a port
+    # that does not exist keeps them from starting.
+    "RAY_enable_metrics_collection": "0",
+    "AUTOSCALER_METRIC_PORT": "65536",
+    "DASHBOARD_METRIC_PORT": "65536",
+}
 
 
 def prepare_ray(address: str | None) -> None:
     """Set what Ray and Tune are to do; call before anything imports Ray.
 
-    A cluster of our own (no `address`) demands a token that only this run's processes know. An existing cluster has its
-    own rules, which the user's environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH). Raises ResourceError where Ray
-    could not start a worker, and where `address` cannot be one.
+    A cluster of our own (no `address`) demands a token that only this run's processes know, and listens on the loopback
+    address alone. An existing cluster has its own rules, which the user's environment states (RAY_AUTH_MODE,
+    RAY_AUTH_TOKEN_PATH). Raises ResourceError where Ray could not start a worker, and where `address` cannot be one.
     """
     if any(letter.isspace() for letter in sys.executable):
         raise ResourceError(
             f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start workers from it; "
             "make the virtual environment in another folder (data and runs may lie anywhere)"
         )
+    os.umask(os.umask(0o077) | 0o002)  # a run folder names code that is run later: never writable by everybody
     if address:
         check_form(address)
     else:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.update(_CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell without a GPU sees none
     # Tune prints and logs for itself unless told otherwise; the ledger and our own progress do that here.
@@ -54,24 +64,47 @@ def prepare_ray(address: str | None) -> None:
 def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
     """Connect to the cluster at `address`, or start one on this machine; yields the nodes with their resources.
 
-    A local cluster belongs to this run alone: it demands a random token, has no dashboard, and ends with the block.
-    Raises ResourceError where that fails, after about a minute at most.
+    A local cluster belongs to this run alone: it demands a random token, lies in a folder that nobody else can enter,
+    has no dashboard, and ends with the block. Raises ResourceError where that fails, after about a minute at most.
     """
+    with _joined(address) if address else _started_here():
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        yield nodes()
+
+
+@contextmanager
+def _joined(address: str) -> Iterator[None]:
+    """Connected to a cluster that somebody else started."""
     import ray
 
-    if address:
-        _join(address)
-    else:
-        _start_here()
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _join(address)
     try:
-        yield nodes()
+        yield
     finally:
         ray.shutdown()
 
 
+@contextmanager
+def _started_here() -> Iterator[None]:
+    """A cluster on this machine, in a private folder."""
+    import ray
+
+    parents = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
+    folder = PrivateFolder(parents)
+    failed = True
+    try:
+        with folder.used():
+            _start_here(folder)
+            failed = False
+            try:
+                yield
+            finally:
+                ray.shutdown()
+    finally:
+        folder.remove(keep_logs=failed)
+
+
 def _join(address: str) -> None:
-    """Connect to a cluster that somebody else started."""
     from ray._private.services import canonicalize_bootstrap_address
 
     with held_back() as written:
@@ -95,13 +128,12 @@ def _join(address: str) -> None:
             ) from error
 
 
-def _start_here() -> None:
+def _start_here(folder: PrivateFolder) -> None:
     """Start a cluster on this machine; a second time where the first try fails, as it does when the machine is busy."""
     import psutil
 
-    folder = _ray_folder()
     # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
-    own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": folder}
+    own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": str(folder.ray)}
     before = set(psutil.Process().children())
     try:
         with held_back():
@@ -115,7 +147,7 @@ def _start_here() -> None:
         except Exception as error:
             raise ResourceError(
                 f"Ray cannot start on this machine: {_cause(error)}; try again when it is less busy, else look into "
-                f"Ray's logs ({folder}/session_latest/logs)"
+                f"Ray's logs ({folder.logs})"
             ) from error
 
 
@@ -127,20 +159,6 @@ def _initialise(**options: Any) -> None:
     except BaseException:
         ray.shutdown()
         raise
-
-
-def _ray_folder() -> str:
-    """Where Ray keeps sockets and logs: `ray` below the first temporary folder that is short enough and writable."""
-    parents = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
-    for parent in filter(None, parents):
-        folder = Path(parent).absolute() / "ray"
-        short = len(os.fsencode(folder)) + len(_LONGEST_SOCKET) <= _SOCKET_LIMIT
-        if short and os.access(folder if folder.exists() else folder.parent, os.W_OK | os.X_OK):
-            return str(folder)
-    raise ResourceError(
-        f"Ray has no folder for its sockets: {', '.join(filter(None, parents))} are not writable, or longer than "
-        f"{_SOCKET_LIMIT - len(_LONGEST_SOCKET) - len('/ray')} bytes; set RAY_TMPDIR to a short folder on this machine"
-    )
 
 
 def _cause(error: BaseException) -> str:

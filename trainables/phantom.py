@@ -21,6 +21,7 @@ from trainables.chest import SIDES, Anatomy, Bytes, Canvas, Floats, Points, circ
 from trainables.config import PhantomData, digest
 from trainables.errors import DataError
 from trainables.files import replacing, write_text
+from trainables.private_folder import foreign_owner
 
 #: Raise when the same configuration would give other pixels than before.
 VERSION = 2
@@ -162,6 +163,12 @@ def write_phantoms(data: PhantomData, folder: Path) -> Path:
     asked = data.model_dump(mode="json", exclude={"on_error"})
     target = folder / f"phantom-{digest([VERSION, asked])}"
     table = target / "table.csv"
+    for path in (folder, target, table):
+        if (owner := foreign_owner(path)) is not None:
+            raise DataError(
+                f"phantoms must be one's own, got {str(path)!r} of user {owner} (set RAYFOLD_CACHE to a folder of your "
+                "own)"
+            )
     if table.is_file():
         return table
     draft = folder / f".{target.name}.{uuid.uuid4().hex}"

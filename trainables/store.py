@@ -26,6 +26,7 @@ from trainables.errors import DataError
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
 from trainables.pictures import content_hash
+from trainables.private_folder import foreign_owner
 from trainables.readers import UnreadableImage, read_picture
 
 #: Raise when the same manifest would give other pixels than before.
@@ -73,9 +74,16 @@ def store_folder(manifest: Manifest, size: int, root: Path) -> Path:
 def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
     """The store, or None where it is absent, torn or stale.
 
-    The size is checked every time, the SHA-256 of the pixels once per process and file.
+    The size is checked every time, the SHA-256 of the pixels once per process and file. Raises `DataError` where
+    another user made it: its pixels need not be those of the images.
     """
     folder = store_folder(manifest, size, root)
+    for path in (root, folder, folder / "complete.json", folder / "pixels.npy"):
+        if (owner := foreign_owner(path)) is not None:
+            raise DataError(
+                f"image stores must be one's own, got {str(path)!r} of user {owner} (set RAYFOLD_CACHE to a folder of "
+                "your own)"
+            )
     shape = (len(manifest.usable), size, size, manifest.channels)
     try:
         complete = json.loads((folder / "complete.json").read_text(encoding="utf-8"))

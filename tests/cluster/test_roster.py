@@ -40,6 +40,8 @@ def test_a_start_that_failed_and_a_head_that_was_lost() -> None:
     assert roster.failed == "n2: no free port"
     roster.hear("workers", said("lost", "n2", reason="its raylet ended"))
     assert roster.head_lost == ""
+    assert roster.hear("head", said("opened", "n1", reason="it is closed again")) == ["n1: it is closed again"]
+    assert roster.head_lost == ""
     roster.hear("head", said("lost", "n1", reason="its gcs_server ended"))
     assert roster.head_lost == "its gcs_server ended"
 

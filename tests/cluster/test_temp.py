@@ -1,4 +1,6 @@
 import os
+import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -23,7 +25,7 @@ def test_private_short_and_gone_afterwards() -> None:
     folder = temp.TempFolder("4711", [None, "/tmp"])
     assert folder.path.name.startswith("rf4711-")
     assert folder.path.stat().st_mode & 0o777 == 0o700
-    assert len(os.fsencode(folder.path)) + len(temp.LONGEST_SOCKET) <= 107
+    assert len(os.fsencode(folder.ray)) + len(temp.LONGEST_SOCKET) <= 107
     (folder.path / "session").mkdir()
     assert folder.remove()
     assert not folder.path.exists()
@@ -36,6 +38,37 @@ def test_a_long_or_missing_parent_gives_way_to_the_next(tmp_path: Path) -> None:
     assert folder.path.parent == Path("/tmp")
     assert not list(long.iterdir())
     assert folder.remove()
+
+
+def test_a_parent_in_which_others_may_move_the_folder_gives_way(tmp_path: Path) -> None:
+    parent = short(tmp_path)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open" / "mine").mkdir()
+    for below in ("open", "open/mine"):
+        with pytest.raises(StartError, match=r"other users may move what lies in .*/open; set TMPDIR"):
+            temp.TempFolder("1", [str(parent / below)])
+    parent.unlink()
+
+
+@pytest.mark.parametrize("mask", [0, 0o077, 0o777])
+def test_it_stays_private_whatever_the_umask_and_whoever_opens_it(mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        folder = temp.TempFolder("1", ["/tmp"])
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder.path, folder.temporary)] == [0o700, 0o700]
+    assert folder.close_again() is None
+    folder.path.chmod(0o707)
+    assert "was opened to other users (mode 707)" in str(folder.close_again())
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+    assert folder.there()
+    moved = folder.path.rename(folder.path.with_name(f"{folder.path.name}-moved"))
+    folder.path.mkdir()
+    assert not folder.there()
+    assert folder.remove()
+    shutil.rmtree(moved)
 
 
 def test_no_parent_serves(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A cluster that waits for `ray job submit`: whoever has the token may, nobody else."""
 
+import json
 import re
 import secrets
 import stat
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.config import LOGIN, NETWORKS
+from tests.conftest import ROOT
+from tests.slurm.config import LOGIN, NETWORKS, USERS
 from tests.slurm.lab import Lab
 from tests.slurm.launcher import ended, job_folder, launch, on, ready
 
@@ -36,6 +38,10 @@ class Served:
     @property
     def port(self) -> int:
         return int(str(self.facts["dashboard"]).rpartition(":")[2])
+
+    @property
+    def numbers(self) -> list[int]:
+        return [int(value) for value in self.facts["ports"].values()]
 
     @property
     def client(self) -> dict[str, str]:
@@ -123,6 +129,21 @@ def test_another_user_can_neither_connect_nor_join(lab: Lab, served: Served) -> 
     lab.run_on("n3", "rm", "-rf", "/tmp/ray", user="bob")
     mine = {**served.client, "RAY_ADDRESS": str(served.facts["address"])}
     assert "alive 1" in lab.run_on("n1", "python", "-c", COUNT, environment=mine).stdout
+
+
+def test_nothing_that_a_second_user_of_the_node_tries_succeeds(lab: Lab, served: Served) -> None:
+    script = ROOT / "tests" / "hostile" / "second_user.py"
+    uid, own = str(USERS["alice"]), {"HOME": "/nonexistent"}
+    folder = job_folder(served.cwd, served.job)
+    done = lab.run_on("n1", "python", script, uid, folder, user="bob", environment=own, timeout=400)
+    attack = json.loads(done.stdout.splitlines()[-1])
+    assert attack["succeeded"] == []
+    assert attack["tried"] > 500
+    assert any("/r/session_" in path for path in attack["private"])
+    numbers = {int(each.rpartition(":")[2]) for each in attack["listeners"]}
+    assert numbers <= {*range(min(served.numbers), served.facts["ports"]["worker_max"] + 1)}
+    token = Path(served.facts["token_path"]).read_text()
+    assert not any(token in line for line in attack["command_lines"])
 
 
 def test_the_dashboard_listens_on_loopback_only(lab: Lab, served: Served) -> None:
