@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from orchestrator.results import Run
 from trainables.depth import Uint8
-from trainables.errors import DataError, RunFolderError
+from trainables.errors import DataError, RunFolderError, UnreadableImage
 from trainables.files import replacing
 from trainables.formats import unread_format
 from trainables.image_files import images_below
-from trainables.readers import UnreadableImage, read_usable
+from trainables.readers import read_usable
 from trainables.startup import prepare_keras
 
 _BATCH = 32  # images

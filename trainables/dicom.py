@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.depth import DEPTHS
-from trainables.errors import DataError
-from trainables.readers import UnreadableImage, check_size
+from trainables.errors import DataError, UnreadableImage
+from trainables.limits import check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset

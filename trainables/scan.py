@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from trainables.depth import smallest_depth
+from trainables.errors import UnreadableImage
 from trainables.pictures import content_hash
-from trainables.readers import UnreadableImage, read_usable
+from trainables.readers import read_usable
 from trainables.sources import Source
 
 #: The columns that a scan adds to a listing, besides the digests `seen_<size>`.

@@ -22,11 +22,11 @@ import pandas as pd
 from filelock import FileLock
 
 from trainables.config import digest
-from trainables.errors import DataError
+from trainables.errors import DataError, UnreadableImage
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
 from trainables.pictures import content_hash
-from trainables.readers import UnreadableImage, read_picture
+from trainables.readers import read_picture
 
 #: Raise when the same manifest would give other pixels than before.
 STORE_VERSION = 2

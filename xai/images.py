@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.depth import to_uint8
-from trainables.errors import DataError
+from trainables.errors import DataError, UnreadableImage
 from trainables.layout import RunLayout, cache_folder
 from trainables.manifest import Manifest
-from trainables.readers import UnreadableImage, read_image
+from trainables.readers import read_image
 from trainables.store import Chunk, Uint8, build_store, decode_chunk, open_store
 from xai.heat import mask_at
 
