@@ -139,12 +139,13 @@ def png_rows_are_missing(content: bytes) -> bool:
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     shapes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
     needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0)
-    inflate, found = zlib.decompressobj(), 0
+    inflate = zlib.decompressobj()
+    found: int = 0
     data = b"".join(_png_data(content))
     while data and found < needed:
         found += len(inflate.decompress(data, 2**20))
         data = inflate.unconsumed_tail
-    return found < needed
+    return bool(found < needed)
 
 
 def _png_data(content: bytes) -> Iterator[bytes]:

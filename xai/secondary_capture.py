@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.dicom import import_pydicom
+from trainables.dicom_header import import_pydicom
 from trainables.errors import DataError
 from trainables.files import replacing, write_text
 from xai.render import Bytes, Row, fold_of, method_title, printable, shorten, sign_note
