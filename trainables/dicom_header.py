@@ -37,7 +37,7 @@ def read_dataset(file: BinaryIO, max_megapixels: float, **options: Any) -> "Data
     if _inflates_beyond(file, most):
         raise UnreadableImage(f"inflates to more than {most / 1e6:,.0f} MB, all that its pixels can need")
     file.seek(0)
-    return pydicom.dcmread(file, force=True, **options)
+    return pydicom.dcmread(file, **{"force": True, **options})
 
 
 def _inflates_beyond(file: BinaryIO, most: int) -> bool:

@@ -11,6 +11,7 @@ from trainables import looks
 from trainables.decoders import each
 from trainables.errors import DataError, UnreadableImage
 from trainables.formats import unread_format
+from trainables.limits import VISITS
 from trainables.spelling import count, listed, quoted
 
 #: What file managers, network storage and cameras leave beside images, in lower case.
@@ -91,6 +92,7 @@ class _Walk:
 
     def files(self) -> Iterator[Path]:
         waiting = [(self.root, frozenset({_identity(self.root)}))]
+        visits: Counter[tuple[int, int]] = Counter()
         while waiting:
             current, above = waiting.pop()
             self.folders.append(current)
@@ -101,7 +103,8 @@ class _Walk:
                     continue
                 if not is_folder:
                     yield path
-                elif (identity := _identity(path)) not in above:
+                elif (identity := _identity(path)) not in above and visits[identity] < VISITS:
+                    visits[identity] += 1
                     waiting.append((path, above | {identity}))
                 else:
                     self._loops.append(path.relative_to(self.root).as_posix())
@@ -135,7 +138,10 @@ class _Walk:
                 f"hidden files and folders are left out ({len(self._hidden):,}): {listed(sorted(self._hidden))}"
             )
         if self._loops:
-            notes.append(f"links back to a folder above them are not followed: {listed(sorted(self._loops))}")
+            notes.append(
+                "links back to a folder above them, or to one that many lead to, are not followed: "
+                f"{listed(sorted(self._loops))}"
+            )
         return notes
 
 
