@@ -1,0 +1,1 @@
+"""Files and folders made to do harm: each must end as one line or a skipped row."""
