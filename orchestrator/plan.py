@@ -1,6 +1,10 @@
 """What a run would do, before it does anything."""
 
 from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+
+import pandas as pd
 
 from orchestrator.cells import Prepared
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, measured_gigaflops, part_sizes
@@ -8,6 +12,8 @@ from orchestrator.explain import printable
 from orchestrator.folds import ROLES
 from trainables.ledger import CellState
 from trainables.user_code import watched_files
+
+_SHOWN = 10  # images of one reason, and reasons
 
 
 def plan_lines(prepared: Prepared) -> list[str]:
@@ -21,7 +27,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
     for name in prepared.manifest.classes:
         lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")
     skipped = table[table["state"] == "skipped"]
-    lines += [f"            skipped {row.image!r}: {row.reason}" for row in skipped.itertuples()]
+    lines += _skipped(skipped)
     lines += [f"note        {printable(note)}" for note in prepared.manifest.notes]
     for fold, sizes in part_sizes(prepared.folds).items():
         parts = ", ".join(f"{sizes[role]} {role}" for role in ROLES)
@@ -43,6 +49,18 @@ def plan_lines(prepared: Prepared) -> list[str]:
     r = experiment.resources
     lines.append(f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, {r.retries} retries")
     return lines
+
+
+def _skipped(images: pd.DataFrame) -> Iterator[str]:
+    """A line for each image, but of many with one reason, or many reasons, the number and the first."""
+    reasons = images.groupby("reason", sort=False)["image"]
+    for reason, names in islice(reasons, _SHOWN):
+        for name in names.iloc[:_SHOWN]:
+            yield f"            skipped {name!r}: {printable(str(reason))}"
+        if len(names) > _SHOWN:
+            yield f"            skipped {len(names) - _SHOWN:,} more: {printable(str(reason))}"
+    if (others := len(reasons) - _SHOWN) > 0:
+        yield f"            skipped for {others:,} other reasons: all are in the manifest.parquet of a run"
 
 
 def _watched(prepared: Prepared) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.results import Run
+from trainables import looks
+from trainables.decoders import each
 from trainables.depth import Uint8
-from trainables.errors import DataError, RunFolderError
+from trainables.errors import DataError, RunFolderError, UnreadableImage
 from trainables.files import replacing
 from trainables.formats import unread_format
 from trainables.image_files import images_below
-from trainables.readers import UnreadableImage, read_usable
 from trainables.startup import prepare_keras
 
 _BATCH = 32  # images
@@ -72,12 +72,12 @@ def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path,
     """Every file that is to be a row, with the reason why it is no image by its name and first bytes, or None."""
     files: list[tuple[Path, str | None]] = []
     for source in sources:
-        if source.is_dir():
+        if os.path.isdir(source):  # noqa: PTH112  # false for names that no folder can have
             found = images_below(source)
             files += found.files
             for note in found.notes:
                 say(note)
-        elif source.exists():
+        elif os.path.lexists(source):
             files.append((source, unread_format(source)))
         else:
             raise DataError(f"there is no image file or folder {str(source)!r} (IMAGES): check the path")
@@ -92,23 +92,18 @@ def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) 
     """Every image as training would see it: by the rules of the experiment and the depth that its images share."""
     data, channels, shared = run.experiment["data"], run.manifest.channels, run.manifest.shared_bits
 
-    def read(file: tuple[Path, str | None]) -> _Read:
-        path, unread = file
-        if unread is not None:
-            return _Read(unread)
-        try:
-            picture = read_usable(path, data["max_megapixels"], data["allow_two_valued"])
-        except UnreadableImage as error:
-            return _Read(error.reason)
-        bits, notes = picture.bits(shared), []
-        if picture.depth[1] == "shared" and bits != shared:
-            notes.append(f"16-bit file that does not say its depth, taken for {bits} bits by its brightest pixel")
-        if picture.channels > channels:
-            notes.append("colour, turned grey as the training images are")
-        return _Read("; ".join(notes), {size: picture.at(size, channels, bits) for size in sizes})
+    asked = [
+        (str(path), data["max_megapixels"], data["allow_two_valued"], shared, channels, sizes)
+        for path, unread in files
+        if unread is None
+    ]
+    answers = each(looks.seen, asked)
+    found = (_Read(unread) if unread is not None else _judged(next(answers)) for _, unread in files)
+    return list(found)
 
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(read, files))
+
+def _judged(answer: Any) -> _Read:
+    return _Read(answer.reason) if isinstance(answer, UnreadableImage) else _Read(*answer)
 
 
 def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:

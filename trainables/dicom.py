@@ -12,20 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from trainables.depth import DEPTHS
-from trainables.errors import DataError
-from trainables.readers import UnreadableImage, check_size
+from trainables.dicom_header import read_dataset
+from trainables.dicom_pixels import read_words, unused_low_bits
+from trainables.errors import UnreadableImage
+from trainables.limits import MEGAPIXELS, check_size
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
+_NEEDED = (
+    *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "PixelRepresentation"),
+)
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+#: What DICOM defines beside them (PS3.3 C.7.6.3.1.2), and may be repeated: anything else may be a name.
+_OTHERS = ("PALETTE COLOR", "HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")
+_WINDOWS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 Floats = npt.NDArray[np.float64]
 Uint8 = npt.NDArray[np.uint8]
 
 
-def decode_dicom(content: bytes, max_megapixels: float | None = None) -> Uint8:
+def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> Uint8:
     """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they are stored.
 
     Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of several, else the full
@@ -38,32 +47,24 @@ def decode_dicom(content: bytes, max_megapixels: float | None = None) -> Uint8:
     that the installed plug-ins of pydicom do not know, `DataError` without pydicom, and almost anything for damaged
     bytes.
     """
-    pydicom = import_pydicom()
-    dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+    dataset = read_dataset(io.BytesIO(content), max_megapixels)
     _refuse(dataset)
     check_size(int(dataset.Columns), int(dataset.Rows), max_megapixels)
-    _refuse_compression(dataset)
-    words = pydicom.pixels.pixel_array(dataset, index=0, correct_unused_bits=False)
+    words = read_words(dataset)
     if dataset.PhotometricInterpretation not in _GREY:
         return np.asarray(words, np.uint8)
-    signed, bits = bool(dataset.PixelRepresentation), int(dataset.BitsStored)
-    stored = _stored(words, bits, _unused_low_bits(dataset), signed)
+    signed, bits, unused = bool(dataset.PixelRepresentation), int(dataset.BitsStored), unused_low_bits(dataset)
+    # Each word stands for one value: what is computed is computed once for all of them.
+    words = words.astype(words.dtype.newbyteorder("="), copy=False).view(f"u{words.itemsize}")
+    values = _stored(np.arange(2 ** (8 * words.itemsize)), bits, unused, signed)
     if bits == 16:
+        stored = words.view(np.int16) if signed else words
         low, high = int(stored.min()), int(stored.max())
         bits = next(b for b in DEPTHS if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1])
     low, high = _limits(bits, signed)
-    shown = _shown(dataset, np.arange(low, high + 1))
-    return np.asarray(shown[stored - low])
-
-
-def import_pydicom() -> Any:
-    """pydicom; raises `DataError` where it is not installed."""
-    try:
-        import pydicom
-        import pydicom.pixels
-    except ImportError as error:
-        raise DataError(f"DICOM files need a library that is not installed ({error}): pip install pydicom") from None
-    return pydicom
+    with np.errstate(over="ignore"):  # far outside a window, the exponential of a sigmoid is infinite
+        shown = _shown(dataset, np.arange(low, high + 1))
+    return np.asarray(shown[(values - low).clip(0, high - low)][words])
 
 
 def _refuse(dataset: "Dataset") -> None:
@@ -71,56 +72,31 @@ def _refuse(dataset: "Dataset") -> None:
         raise UnreadableImage("float pixels")
     if "PixelData" not in dataset:
         raise UnreadableImage("no pixels: truncated, or no image")
+    for keyword in _NEEDED:
+        if dataset.get(keyword) is None:
+            raise UnreadableImage(f"no {keyword} in its header")
     frames = int(dataset.get("NumberOfFrames") or 1)
-    if frames > 1:
-        raise UnreadableImage(f"{frames} frames")
+    if frames != 1:
+        raise UnreadableImage(f"{frames:,} frames")
     colours, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsAllocated)
     if colours not in (*_GREY, *_COLOUR):
-        raise UnreadableImage(f"photometric interpretation {colours}")
-    if bits not in ((8, 16) if colours in _GREY else (8,)):
-        raise UnreadableImage(f"{bits}-bit {colours} pixels")
-    used, high = int(dataset.BitsStored), _unused_low_bits(dataset) + int(dataset.BitsStored) - 1
-    if not 0 < used <= high + 1 <= bits or (colours in _COLOUR and used < bits):
-        raise UnreadableImage(f"{colours} pixels of {used} bits in {bits}, the highest of which is number {high}")
+        raise UnreadableImage(f"photometric interpretation {colours if colours in _OTHERS else 'unknown to DICOM'}")
     if "PresentationLUTSequence" in dataset:
         raise UnreadableImage("a presentation lookup table")
+    _refuse_samples(dataset, colours, bits)
 
 
-def _unused_low_bits(dataset: "Dataset") -> int:
-    """How many bits of each stored word lie below those of the pixel (PS3.5, 8.1.1)."""
-    bits = int(dataset.BitsStored)
-    return int(dataset.get("HighBit", bits - 1)) + 1 - bits
-
-
-def _refuse_compression(dataset: "Dataset") -> None:
-    from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import RLELossless
-
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        dataset.file_meta.TransferSyntaxUID = _plain_syntax(dataset)
-    syntax = dataset.file_meta.TransferSyntaxUID
-    try:
-        known = not syntax.is_compressed or get_decoder(syntax).is_available
-    except NotImplementedError:
-        known = False
-    if known and _unused_low_bits(dataset) and syntax.is_encapsulated and syntax != RLELossless:
-        raise UnreadableImage(
-            f"compressed pixels of {dataset.BitsStored} bits, the highest of which is number {dataset.HighBit}"
-        )
-    if not known:
-        raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
-
-
-def _plain_syntax(dataset: "Dataset") -> str:
-    """The uncompressed transfer syntax in which a data set without file header was found to be written."""
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-
-    if dataset["PixelData"].is_undefined_length:
-        raise UnreadableImage("no DICOM header (preamble) that says how its pixels are compressed: save it with one")
-    implicit, little = dataset.original_encoding
-    if implicit:
-        return str(ImplicitVRLittleEndian)
-    return str(ExplicitVRLittleEndian if little else ExplicitVRBigEndian)
+def _refuse_samples(dataset: "Dataset", colours: str, bits: int) -> None:
+    samples = int(dataset.SamplesPerPixel)
+    if samples != (1 if colours in _GREY else 3):
+        raise UnreadableImage(f"{colours} pixels of {samples} sample{'s' if samples != 1 else ''}")
+    if bits not in ((8, 16) if colours in _GREY else (8,)):
+        raise UnreadableImage(f"{bits}-bit {colours} pixels")
+    used, high = int(dataset.BitsStored), unused_low_bits(dataset) + int(dataset.BitsStored) - 1
+    if not 0 < used <= high + 1 <= bits or (colours in _COLOUR and used < bits):
+        raise UnreadableImage(f"{colours} pixels of {used} bits in {bits}, the highest of which is number {high}")
+    if int(dataset.PixelRepresentation) not in ((0, 1) if colours in _GREY else (0,)):
+        raise UnreadableImage(f"{colours} pixels whose PixelRepresentation is {int(dataset.PixelRepresentation)}")
 
 
 # --- from stored values to display values -----------------------------------------------------------------------------
@@ -145,8 +121,11 @@ def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
         values, top = _looked_up(values, dataset.ModalityLUTSequence[0])
         full = (0.0, top)
     else:
-        values = values * float(dataset.get("RescaleSlope") or 1) + float(dataset.get("RescaleIntercept") or 0)
+        slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
+        values = values * (1 if slope is None else slope) + (intercept or 0)
         full = (values.min(), values.max())
+    if not 0 < full[1] - full[0] < np.inf:  # a slope of zero, or one that is lost beside the intercept
+        raise UnreadableImage("RescaleSlope and RescaleIntercept give all pixels one value, or none")
     if dataset.get("VOILUTSequence"):
         values, top = _looked_up(values, dataset.VOILUTSequence[0])
         share = values / top
@@ -160,10 +139,14 @@ def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
 
 def _windowed(dataset: "Dataset", values: Floats, full: tuple[float, float]) -> Floats:
     """Values of the window, or of the full range where there is none with a width, as shares of white."""
-    centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
+    centre, width = _first(dataset, "WindowCenter"), _first(dataset, "WindowWidth")
     function = str(dataset.get("VOILUTFunction") or "LINEAR")
-    if centre is None or width is None or width <= 0:
+    if centre is None or not width:
         return (values - full[0]) / (full[1] - full[0])
+    if width < 0:
+        raise UnreadableImage("WindowWidth is below zero")
+    if function not in _WINDOWS:
+        raise UnreadableImage("VOILUTFunction is none that DICOM defines")
     if function == "SIGMOID":
         share: Floats = 1 / (1 + np.exp(-4 * (values - centre) / width))
         return share
@@ -174,9 +157,15 @@ def _windowed(dataset: "Dataset", values: Floats, full: tuple[float, float]) -> 
     return (values - (centre - 0.5)) / (width - 1) + 0.5
 
 
-def _first(value: Any) -> float | None:
+def _first(dataset: "Dataset", keyword: str) -> float | None:
     """The first of the numbers of an element; None where there is none."""
-    numbers = np.atleast_1d(np.array(value if value is not None else [], np.float64))
+    value = dataset.get(keyword)
+    try:
+        numbers = np.atleast_1d(np.array(value if value is not None and value != "" else [], np.float64))
+    except (TypeError, ValueError):
+        raise UnreadableImage(f"{keyword} is no number") from None
+    if numbers.size and not np.isfinite(numbers[0]):
+        raise UnreadableImage(f"{keyword} is no finite number")
     return float(numbers[0]) if numbers.size else None
 
 
@@ -190,5 +179,8 @@ def _looked_up(values: Floats, item: "Dataset") -> tuple[Floats, float]:
     data = item.LUTData
     if isinstance(data, bytes):
         data = np.frombuffer(data, np.uint8 if len(data) < 2 * entries else np.dtype("<u2"))
-    table = np.asarray(data, np.float64)[:entries]
+    table = np.asarray(data, np.float64)
+    if not 1 < bits <= 16 or not entries <= table.size <= entries + entries % 2 or table.max() >= 2**bits:
+        raise UnreadableImage(f"a lookup table of {entries} entries of {bits} bits that holds {table.size} values")
+    table = table[:entries]
     return table[np.rint(values - first).clip(0, len(table) - 1).astype(np.int64)], 2.0**bits - 1

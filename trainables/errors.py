@@ -20,6 +20,17 @@ class DataError(RayfoldError):
     """The images, their labels or their table cannot be used as asked."""
 
 
+class UnreadableImage(DataError):
+    """A file that is no image rayfold can use; the message is a short reason without the path, in our own words.
+
+    Nothing that a file says of itself stands in it but numbers: a header may name the patient.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class FoldError(RayfoldError):
     """The requested test set, folds or validation parts cannot be drawn from the data."""
 

@@ -1,16 +1,21 @@
 """Small file habits that every module shares: write beside the final name, then move into place."""
 
+import errno
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+
+#: What is said of a folder, pipe, device or socket where a file was expected.
+NOT_REGULAR = "not a regular file"
 
 
 @contextmanager
@@ -56,6 +61,23 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     write_text(path, text.encode(errors="backslashreplace").decode())
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading.
+
+    Raises OSError for anything else that the path may name, and for what no file can be called; never waits for the
+    other end of a pipe.
+    """
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have been replaced in between
+                return file
+            file.close()
+    except ValueError:  # a zero byte, or broken characters
+        raise FileNotFoundError(errno.ENOENT, "no name of a file", str(path)) from None
+    raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
 
 
 def file_digest(path: Path) -> str:

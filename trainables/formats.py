@@ -1,8 +1,10 @@
 """Which image formats rayfold reads, told by a file's first bytes; suffixes only say what is meant as an image."""
 
 import re
-import stat
 from pathlib import Path
+
+from trainables.files import open_regular
+from trainables.spelling import quoted
 
 #: Suffixes of files that are taken for images in a folder, in lower case; others are looked into.
 IMAGE_SUFFIXES = frozenset(
@@ -27,7 +29,8 @@ _BEGINNINGS = {
 # A DICOM data set whose preamble was cut off: its first element is one of group 0002 or 0008, with a value
 # representation of two capitals or, where that is implicit, with a length of less than 64 KiB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
-_ENOUGH = 1024
+#: Bytes at the beginning of a file that tell its format.
+ENOUGH = 1024
 
 #: The formats as people read them.
 FORMATS = f"{', '.join(_BEGINNINGS)} or DICOM"
@@ -64,7 +67,7 @@ def unread_format(path: Path) -> str | None:
     beginning = _beginning(path)
     if beginning is None or format_of(beginning):  # DICOM files are often named by a number alone
         return None
-    return f"a format that rayfold does not read: {' '.join(path.suffix.split()) or 'no suffix'}"
+    return f"a format that rayfold does not read: {quoted(path.suffix)[1:-1] or 'no suffix'}"
 
 
 def not_an_image(path: Path) -> str:
@@ -75,9 +78,7 @@ def not_an_image(path: Path) -> str:
 def _beginning(path: Path) -> bytes | None:
     """The first bytes of a file; None where it cannot be read, or is a device or pipe, which may never end."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
-        with path.open("rb") as file:
-            return file.read(_ENOUGH)
+        with open_regular(path) as file:
+            return file.read(ENOUGH)
     except OSError:
         return None

@@ -1,14 +1,14 @@
 """Which images belong to one patient: groups that are written in several ways, are missing, or read as if they were."""
 
-import os
 import re
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
-from trainables.dicom_header import read_patient
-from trainables.formats import IMAGE_SUFFIXES, is_dicom
+from trainables import looks
+from trainables.decoders import each
+from trainables.errors import UnreadableImage
+from trainables.formats import IMAGE_SUFFIXES
 from trainables.spelling import alike, count, listed, lookalike, quoted
 
 #: Files that nobody opens to see whether they are DICOM, by their suffix.
@@ -47,9 +47,10 @@ def merge_groups(listing: pd.DataFrame) -> list[str]:
 def take_patients(listing: pd.DataFrame) -> list[str]:
     """Group DICOM files that have no group by their patients, in place."""
     missing = listing.index[listing["group"].isna() & listing["reason"].isna()]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = list(threads.map(_patient, map(Path, listing.loc[missing, "path"])))
-    patients = pd.Series(found, missing, dtype="str").dropna()
+    may_be = missing[[Path(path).suffix.lower() not in _PICTURES for path in listing.loc[missing, "path"]]]
+    answers = each(looks.patient, [(path,) for path in listing.loc[may_be, "path"]])
+    found = [None if isinstance(answer, UnreadableImage) else answer for answer in answers]
+    patients = pd.Series(found, may_be, dtype="str").dropna()
     if patients.empty:
         return []
     if len(patients) > 1 and patients.nunique() == 1:
@@ -59,10 +60,6 @@ def take_patients(listing: pd.DataFrame) -> list[str]:
         f"{count(len(patients), 'DICOM file')} without a group {'is' if len(patients) == 1 else 'are'} grouped by the "
         f"PatientID in the header, as a digest: {count(patients.nunique(), 'patient')}"
     ]
-
-
-def _patient(path: Path) -> str | None:
-    return None if path.suffix.lower() in _PICTURES or not is_dicom(path) else read_patient(path)
 
 
 def notes_on_groups(listing: pd.DataFrame, source: str) -> list[str]:

@@ -1,14 +1,22 @@
-"""What the headers of TIFF, JPEG 2000 and PNM files say of their pixels and Pillow does not tell."""
+"""What the headers of image files say of their pixels and Pillow does not tell, or tells too late."""
 
 import io
 import re
-from collections.abc import Mapping
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from PIL import TiffImagePlugin
 
+from trainables.errors import UnreadableImage
+from trainables.limits import FRAMES
+
 _BITS, _PHOTOMETRIC, _CHANNELS, _PLANES, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
+_HEIGHT, _STRIPS, _STRIP_ROWS, _STRIP_BYTES = 257, 273, 278, 279
+_WIDTH, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 256, 322, 323, 324, 325
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
 _PHOTOMETRICS = {0: "zero is white", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
 _NO_ALPHA, _PREMULTIPLIED = 0, 1
@@ -20,6 +28,12 @@ _SRGB = 16
 _GAP = rb"(?:\s|#[^\n]*\n)"
 _PNM = re.compile(rb"%b*P([1-6])\s%b*(\d+)\s%b*(\d+)\s" % (_GAP, _GAP, _GAP))
 _PNM_WHITE = re.compile(rb"%b*(\d+)\s" % _GAP)
+_PNG_SAMPLES = {2: 3, 4: 2, 6: 4}  # by type of colour; one otherwise
+#: First column and row of each pass of Adam7, and its steps across and down (PNG, 8.2).
+_ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 _PLAIN_PNM = re.compile(rb"\sP[1-6]\s")
 
 
@@ -97,16 +111,128 @@ def jpeg2000_samples(content: bytes) -> Samples:
     )
 
 
-def pnm_frames(content: bytes) -> int:
-    """How many images a PNM file holds one after the other."""
-    frames, position = 0, 0
+def refuse_missing_strips(tags: Mapping[int, Any], samples: Samples) -> None:
+    """Raise `UnreadableImage` where a TIFF file has fewer strips or tiles than its pixels need, or empty ones.
+
+    Pillow leaves black what they should hold.
+    """
+    width, height = int(tags.get(_WIDTH, 0)), int(tags.get(_HEIGHT, 0))
+    planes = len(samples.bits) if samples.planes else 1
+    if _TILES in tags:
+        across, down = int(tags.get(_TILE_WIDTH, 0)), int(tags.get(_TILE_HEIGHT, 0))
+        places, sizes = tags[_TILES], tags.get(_TILE_BYTES)
+    else:
+        across, down = width, min(height, int(tags.get(_STRIP_ROWS, height)))
+        places, sizes = tags.get(_STRIPS, ()), tags.get(_STRIP_BYTES)
+    if across < 1 or down < 1:
+        raise UnreadableImage("damaged: strips or tiles without pixels")
+    needed = -(-width // across) * -(-height // down) * planes
+    found = _numbers(places)[:needed]
+    if len(found) < needed or 0 in found or (sizes is not None and 0 in _numbers(sizes)[:needed]):
+        raise UnreadableImage("truncated: strips or tiles are missing")
+
+
+def png_rows_are_missing(content: bytes) -> bool:
+    """Whether the compressed pixels of a PNG file are fewer than its header says."""
+    width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
+    bits = depth * _PNG_SAMPLES.get(colours, 1)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    shapes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
+    needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0)
+    inflate = zlib.decompressobj()
+    found: int = 0
+    data = b"".join(_png_data(content))
+    while data and found < needed:
+        found += len(inflate.decompress(data, 2**20))
+        data = inflate.unconsumed_tail
+    return bool(found < needed)
+
+
+def _png_data(content: bytes) -> Iterator[bytes]:
+    position = 8
+    while position + 8 <= len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        if content[position + 4 : position + 8] == b"IDAT":
+            yield content[position + 8 : position + 8 + length]
+        position += 12 + length
+
+
+def webp_size(content: bytes) -> tuple[int, int]:
+    """Width and height of a WebP file by its first chunk (RFC 9649); raises `ValueError` where there is none."""
+    chunk, start = content[12:16], content[20:30]
+    if len(start) == 10 and chunk == b"VP8X":
+        return 1 + int.from_bytes(start[4:7], "little"), 1 + int.from_bytes(start[7:10], "little")
+    if len(start) == 10 and chunk == b"VP8L":
+        bits = int.from_bytes(start[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if len(start) == 10 and chunk == b"VP8 ":
+        return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
+    raise ValueError("no WebP image")
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def count_frames(content: bytes, name: str) -> int:
+    """How many images a TIFF, GIF or PNM file holds, up to `limits.FRAMES`; 0 for formats whose header says it."""
+    find = {"TIFF": _tiff_frames, "GIF": _gif_frames, "PNM": _pnm_frames}.get(name)
+    return sum(1 for _ in islice(find(content), FRAMES)) if find else 0
+
+
+def _tiff_frames(content: bytes) -> Iterator[int]:
+    """The places of a file's directories, none of which is read."""
+    order = ">" if content[:2] == b"MM" else "<"
+    big = 43 in content[2:4]
+    size, count, entry, place = (8, "Q", 20, 8) if big else (4, "H", 12, 4)
+    seen: set[int] = set()
+    (position,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", content, place)
+    while position and position not in seen:
+        seen.add(position)
+        yield position
+        if position + 8 > len(content):
+            return
+        (entries,) = struct.unpack_from(f"{order}{count}", content, position)
+        following = position + struct.calcsize(f"<{count}") + entry * entries
+        if following + size > len(content):
+            return
+        (position,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", content, following)
+
+
+def _gif_frames(content: bytes) -> Iterator[int]:
+    """The places of a file's images, by its blocks (GIF89a, appendix A)."""
+    position = 13 + _gif_colours(content[10:11])
+    while position < len(content):
+        kind = content[position]
+        if kind == 0x2C:  # an image: its descriptor, colours, size of codes and data
+            yield position
+            position += 11 + _gif_colours(content[position + 9 : position + 10])
+        elif kind == 0x21:  # an extension
+            position += 2
+        elif kind == 0x3B:
+            return
+        else:  # no block: Pillow looks on from the next byte, too
+            position += 1
+            continue
+        while position < len(content) and content[position]:
+            position += 1 + content[position]
+        position += 1
+
+
+def _gif_colours(flags: bytes) -> int:
+    """Bytes of a table of colours."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
+
+
+def _pnm_frames(content: bytes) -> Iterator[int]:
+    """The places of the images that lie one after the other."""
+    position = 0
     while header := _PNM.match(content, position):
-        frames += 1
+        yield position
         kind, width, height = (int(number) for number in header.groups())
         if kind <= 3:  # numbers as text: where the next image begins, they end
             following = _PLAIN_PNM.search(content, header.end())
             if following is None:
-                break
+                return
             position = following.start()
             continue
         position = header.end()
@@ -114,11 +240,10 @@ def pnm_frames(content: bytes) -> int:
         if kind > 4:
             white = _PNM_WHITE.match(content, position)
             if white is None:
-                break
+                return
             position = white.end()
             row = width * (3 if kind == 6 else 1) * (2 if int(white[1]) > 255 else 1)
         position += row * height
-    return frames
 
 
 def _numbers(value: Any) -> tuple[int, ...]:

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from trainables.depth import Pixels
-from trainables.errors import DataError
+from trainables import looks
+from trainables.decoders import each
+from trainables.errors import DataError, UnreadableImage
 from trainables.formats import unread_format
-from trainables.readers import read_image
+from trainables.limits import VISITS
 from trainables.spelling import count, listed, quoted
 
 #: What file managers, network storage and cameras leave beside images, in lower case.
@@ -34,8 +33,6 @@ _USUAL_HIDDEN = re.compile(
     re.IGNORECASE,
 )
 _SAMPLE = 5  # images by which a folder of masks is known
-_LEVELS = 8  # a mask has no more values than this,
-_AT_THE_ENDS = 0.95  # or this part of its pixels is nearly black or white: JPEG and resizing blur its edges
 
 
 @dataclass
@@ -95,6 +92,7 @@ class _Walk:
 
     def files(self) -> Iterator[Path]:
         waiting = [(self.root, frozenset({_identity(self.root)}))]
+        visits: Counter[tuple[int, int]] = Counter()
         while waiting:
             current, above = waiting.pop()
             self.folders.append(current)
@@ -105,7 +103,8 @@ class _Walk:
                     continue
                 if not is_folder:
                     yield path
-                elif (identity := _identity(path)) not in above:
+                elif (identity := _identity(path)) not in above and visits[identity] < VISITS:
+                    visits[identity] += 1
                     waiting.append((path, above | {identity}))
                 else:
                     self._loops.append(path.relative_to(self.root).as_posix())
@@ -139,7 +138,10 @@ class _Walk:
                 f"hidden files and folders are left out ({len(self._hidden):,}): {listed(sorted(self._hidden))}"
             )
         if self._loops:
-            notes.append(f"links back to a folder above them are not followed: {listed(sorted(self._loops))}")
+            notes.append(
+                "links back to a folder above them, or to one that many lead to, are not followed: "
+                f"{listed(sorted(self._loops))}"
+            )
         return notes
 
 
@@ -207,17 +209,6 @@ def _mask_folders(root: Path, paths: list[Path]) -> frozenset[Path]:
 def _hold_masks(paths: list[Path]) -> bool:
     """Whether a few of these files, from all over the list, are masks, all that can be read of them."""
     step = max(1, len(paths) // _SAMPLE)
-    verdicts = []
-    for path in paths[step // 2 :: step][:_SAMPLE]:
-        try:
-            verdicts.append(_looks_like_a_mask(read_image(path)))
-        except DataError:
-            continue
+    few = [(str(path),) for path in paths[step // 2 :: step][:_SAMPLE]]
+    verdicts = [verdict for verdict in each(looks.like_a_mask, few) if not isinstance(verdict, UnreadableImage)]
     return bool(verdicts) and all(verdicts)
-
-
-def _looks_like_a_mask(pixels: Pixels) -> bool:
-    low, high = int(pixels.min()), int(pixels.max())
-    margin = (high - low) // 16
-    at_the_ends = (pixels <= low + margin) | (pixels >= high - margin)
-    return bool(at_the_ends.mean() >= _AT_THE_ENDS) or len(np.unique(pixels)) <= _LEVELS

@@ -37,6 +37,8 @@ class PathReader:
 
     def read(self, text: str) -> tuple[Path, str | None]:
         """The file that `text` names, and the reason why there is none, or None."""
+        if "\0" in text:
+            return self._place(quoted(text)), "missing file: a zero byte stands in its name"
         stated = self._place(text)
         if os.path.lexists(stated):
             return stated, None
@@ -153,7 +155,7 @@ def _plain(text: str) -> tuple[str, str]:
 def _names_in(folder: str) -> list[str]:
     try:
         return os.listdir(folder)  # noqa: PTH208
-    except OSError:
+    except (OSError, ValueError):
         return []
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -10,6 +11,7 @@ from trainables.config import TableData
 from trainables.errors import DataError, nearest
 from trainables.formats import IMAGE_SUFFIXES
 from trainables.image_paths import PathReader
+from trainables.limits import TABLE_BYTES, TABLE_CELLS, TABLE_ROWS
 from trainables.spelling import listed, tidy
 
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
@@ -51,7 +53,7 @@ def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[st
     for column in [name for name in table.columns if name.startswith("mask_")]:
         masks = table[column].map(reader.read, na_action="ignore")
         table[column] = masks.map(lambda mask: mask[0], na_action="ignore")
-        lacking = masks[[isinstance(mask, tuple) and not mask[0].is_file() for mask in masks]]
+        lacking = masks[[isinstance(mask, tuple) and not _is_file(mask[0]) for mask in masks]]
         flaws = lacking.map(lambda mask, column=column: f"{column}: {mask[1] or 'missing file'}")
         reasons = reasons.fillna(flaws)
     table["reason"] = reasons
@@ -83,9 +85,14 @@ def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
             f"data.path must be a table of text or a .parquet file for source 'table', got {str(path)!r} (save the "
             "workbook as CSV UTF-8)"
         )
-    if not path.is_file() or suffix not in (*delimited.SUFFIXES, ".parquet"):
+    if not _is_file(path) or suffix not in (*delimited.SUFFIXES, ".parquet"):
         raise DataError(
             f"data.path must be a {', '.join(reversed(delimited.SUFFIXES))} or .parquet file for source 'table', got "
+            f"{str(path)!r}"
+        )
+    if (size := path.stat().st_size) > TABLE_BYTES:
+        raise DataError(
+            f"data.path must be a table of at most {TABLE_BYTES / 1e6:,.0f} MB, got {size / 1e6:,.0f} MB in "
             f"{str(path)!r}"
         )
     if suffix == ".parquet":
@@ -96,21 +103,41 @@ def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
     return table.map(_stated), text.notes
 
 
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # unlike Path.is_file, false for names that no file can have
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        columns = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            about, names = file.metadata, file.schema_arrow.names
+            if about.num_rows > TABLE_ROWS or about.num_rows * len(names) > TABLE_CELLS:
+                raise ValueError(f"{about.num_rows:,} rows of {len(names):,} columns are more than rayfold reads")
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise ValueError(f"every column must have a name of its own, got {listed(twice)} twice")
+            columns = file.read()
         is_text = {
             field.name: not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
             for field in columns.schema
         }
-        cells = {name: columns[name].cast(pa.string()).to_pylist() for name, fits in is_text.items() if fits}
-    except (ValueError, OSError) as error:  # pyarrow's own parse errors are ValueErrors
+        cells = {name: _texts(columns[name]) for name, fits in is_text.items() if fits}
+    except (ValueError, OSError, KeyError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
         raise DataError(f"data.path must be a readable .parquet table, got {str(path)!r}: {text}") from None
     return pd.DataFrame(cells, range(1, columns.num_rows + 1), dtype=object).map(_stated)
+
+
+def _texts(column: Any) -> list[str | None]:
+    """A column as text; a number that is none (NaN) is missing, and no class or patient called 'nan'."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column.cast(pa.float64())), None, column)
+    return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
 
 
 def _stated(cell: object) -> object:
@@ -162,6 +189,8 @@ def _column(name: str, source: pd.DataFrame, path: Path, chosen: bool = False) -
     Where both are there and differ in what they hold, the exact name counts only where the user has `chosen` it.
     """
     alike = [column for column in source.columns if _folded(column) == _folded(name)]
+    if len(alike) > len(set(alike)):
+        raise DataError(f"every column must have a name of its own, got {listed(alike)} in {str(path)!r} (rename one)")
     same = [column for column in alike if column == name]
     if same and not chosen and any(not source[name].equals(source[other]) for other in alike if other != name):
         same = []

@@ -96,19 +96,19 @@ class Manifest:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raises `DataError` for anything else."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
             table = pq.read_table(path)
             about = json.loads((table.schema.metadata or {})[b"rayfold.manifest"])
-        except (pa.ArrowInvalid, KeyError, FileNotFoundError):
-            about = {}
-        if about.get("format") != _FORMAT_VERSION:
+            if about["format"] != _FORMAT_VERSION:
+                raise ValueError("another version")
+            classes, notes = (tuple(map(str, about[key])) for key in ("classes", "notes"))
+            return cls(_typed(table.to_pandas()), classes, notes)
+        except Exception as error:  # damaged bytes raise almost anything, and so do tables of other columns
             raise DataError(
                 f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to rebuild it)"
-            )
-        return cls(_typed(table.to_pandas()), tuple(about["classes"]), tuple(about["notes"]))
+            ) from error
 
 
 def build_manifest(data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()) -> Manifest:

@@ -2,11 +2,12 @@
 
 import io
 import logging
+import os
 import re
-import stat
 import warnings
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -25,16 +26,21 @@ from PIL import (
 )
 
 from trainables.depth import Pixels
-from trainables.errors import DataError
-from trainables.formats import format_of, not_an_image
+from trainables.errors import DataError, UnreadableImage
+from trainables.files import NOT_REGULAR, open_regular
+from trainables.formats import ENOUGH, format_of, not_an_image
 from trainables.headers import (
     Samples,
+    count_frames,
     jpeg2000_samples,
-    pnm_frames,
+    png_rows_are_missing,
+    refuse_missing_strips,
     tiff_kind,
     tiff_samples,
     tiff_zero_is_white,
+    webp_size,
 )
+from trainables.limits import FRAMES, MEGAPIXELS, check_bytes, check_size
 from trainables.pictures import Picture
 
 # An image is judged by its reason; what libraries print of it says no file and no more. Each switch holds for the
@@ -63,37 +69,24 @@ _UNKNOWN_TO_PILLOW = ("unknown pixel mode", "unknown raw mode", "string index ou
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
-class UnreadableImage(DataError):
-    """A file that is no image rayfold can use; the message is a short reason without the path."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-def read_picture(path: Path, max_megapixels: float | None = None) -> Picture:
+def read_picture(path: Path, max_megapixels: float = MEGAPIXELS) -> Picture:
     """Read one image file, whatever its suffix, upright.
 
     Its pixels are uint8 or uint16, (H, W) when it is grey, also when it is stored as RGB with three equal channels,
     else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values, except in
     DICOM files, which are shown as `dicom.decode_dicom` says.
-    Raises `UnreadableImage` for what is missing, empty, truncated, damaged, no image, no regular file, of several
-    frames, of more than `max_megapixels` million pixels, or of pixels that are floats or wider than 16 bits,
-    `DataError` for a DICOM file without the library that reads it.
+    Raises `UnreadableImage` for what is missing, empty, truncated, damaged, changed meanwhile, no image, no regular
+    file, of several frames, of more than `max_megapixels` million pixels or far more bytes than these need, or of
+    pixels that are floats or wider than 16 bits, `DataError` for a DICOM file without the library that reads it.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UnreadableImage("not a regular file")
-        content = path.read_bytes()
-    except FileNotFoundError:
+        with open_regular(path) as file:
+            content, name = _content(file, path, max_megapixels)
+    except (FileNotFoundError, NotADirectoryError):
         raise UnreadableImage("missing file") from None
     except OSError as error:
-        raise UnreadableImage(f"cannot be read: {error.strerror}") from None
-    if not content:
-        raise UnreadableImage("empty file")
-    name = format_of(content)
-    if name is None:
-        raise UnreadableImage(not_an_image(path))
+        reason = error.strerror or type(error).__name__
+        raise UnreadableImage(reason if reason == NOT_REGULAR else f"cannot be read: {reason}") from None
     try:
         pixels, bits = _decode(content, name, max_megapixels)
     except DataError:
@@ -103,6 +96,24 @@ def read_picture(path: Path, max_megapixels: float | None = None) -> Picture:
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
     return Picture(np.ascontiguousarray(pixels), name, bits)
+
+
+def _content(file: BinaryIO, path: Path, max_megapixels: float) -> tuple[bytes, str]:
+    """All of a file, and its format, which its first bytes must tell before the rest is read."""
+    before = os.fstat(file.fileno())
+    start = file.read(ENOUGH)
+    if not start:
+        raise UnreadableImage("empty file")
+    name = format_of(start)
+    if name is None:
+        raise UnreadableImage(not_an_image(path))
+    check_bytes(before.st_size, max_megapixels)
+    file.seek(0)
+    content = file.read(before.st_size + 1)
+    after = os.fstat(file.fileno())
+    if len(content) != before.st_size or after.st_mtime_ns != before.st_mtime_ns:
+        raise UnreadableImage("changed while it was read")
+    return content, name
 
 
 def read_usable(path: Path, max_megapixels: float, allow_two_valued: bool) -> Picture:
@@ -119,25 +130,19 @@ def read_image(path: Path) -> Pixels:
     return read_picture(path).pixels
 
 
-def check_size(width: int, height: int, max_megapixels: float | None) -> None:
-    """Raise `UnreadableImage` for an image of more pixels than are allowed; called before any is decoded."""
-    if max_megapixels is not None and width * height > max_megapixels * 1e6:
-        raise UnreadableImage(
-            f"{width * height / 1e6:.1f} million pixels, more than data.max_megapixels {max_megapixels:g}"
-        )
-
-
-def _decode(content: bytes, name: str, max_megapixels: float | None) -> tuple[Pixels, int | None]:
+def _decode(content: bytes, name: str, max_megapixels: float) -> tuple[Pixels, int | None]:
     """The pixels, and the depth that the header says where they have 16 bits."""
     if name == "DICOM":
         from trainables.dicom import decode_dicom
 
         return decode_dicom(content, max_megapixels), None
+    if name == "WebP":  # whose decoder takes memory as it is opened
+        check_size(*webp_size(content), max_megapixels)
     with _OPENERS[name](io.BytesIO(content)) as image:
         check_size(image.size[0], image.size[1], max_megapixels)
-        frames = pnm_frames(content) if name == "PNM" else getattr(image, "n_frames", 1)
+        frames = count_frames(content, name) or getattr(image, "n_frames", 1)
         if frames > 1:
-            raise UnreadableImage(f"{frames} frames")
+            raise UnreadableImage(f"{frames} frames" if frames < FRAMES else f"{FRAMES:,} frames or more")
         if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
             return _decode_deep_pnm(content, int(deep[1]))
         samples = _samples(image, content, name)
@@ -149,6 +154,7 @@ def _samples(image: ImageFile.ImageFile, content: bytes, name: str) -> Samples:
     """What the header says of the samples; refuses those that no decoder here gets right."""
     if name == "TIFF":
         samples = tiff_samples(image.tag_v2)  # type: ignore[attr-defined]
+        refuse_missing_strips(image.tag_v2, samples)  # type: ignore[attr-defined]
     elif name == "JPEG 2000":
         samples = jpeg2000_samples(content)
         if samples.signed:
@@ -173,6 +179,9 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, name: str, samples: Samp
         # load() ignores the checksums of the pixel chunks; verify() reads them.
         with _OPENERS[name](io.BytesIO(content)) as again:
             again.verify()
+        last = np.asarray(image.crop((0, max(0, image.height - 2), *image.size)))
+        if not last.reshape(len(last), -1).any(axis=1).all() and png_rows_are_missing(content):
+            raise UnreadableImage("truncated")  # Pillow leaves them black without a word
     if samples.deep_colour:
         return _decode_deep_colour(content, orientation, samples.straight_alpha)
     if white_is_zero and image.mode.startswith("I"):
@@ -254,9 +263,13 @@ def _stated_bits(content: bytes, name: str, pixels: Pixels, samples: Samples) ->
 
 
 def _reason(error: Exception, content: bytes, name: str) -> str:
-    text = " ".join(str(error).split())
+    """Why a file could not be decoded, in our words: what libraries say may hold what the file says."""
+    if isinstance(error, MemoryError):
+        return "needs more memory to decode than an image of its size"
+    text = str(error).lower()
     if name == "TIFF" and any(words in text for words in _UNKNOWN_TO_PILLOW):
-        return f"pixels of a kind that rayfold does not read: {tiff_kind(content)}"
-    if isinstance(error, EOFError) or any(word in text.lower() for word in _CUT_SHORT):
+        with suppress(Exception):  # what else is wrong with it comes first
+            return f"pixels of a kind that rayfold does not read: {tiff_kind(content)}"
+    if isinstance(error, EOFError) or any(word in text for word in _CUT_SHORT):
         return "truncated"
-    return f"damaged: {text or type(error).__name__}"
+    return f"damaged: {'broken data' if 'broken' in text else type(error).__name__}"

@@ -2,15 +2,14 @@
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from trainables import looks
+from trainables.decoders import each
 from trainables.depth import smallest_depth
-from trainables.pictures import content_hash
-from trainables.readers import UnreadableImage, read_usable
+from trainables.errors import UnreadableImage
 from trainables.sources import Source
 
 #: The columns that a scan adds to a listing, besides the digests `seen_<size>`.
@@ -21,6 +20,7 @@ NUMBER_FACTS = (
 )
 
 Facts = dict[str, Any]
+_NOTHING: Facts = {}  # one for all that are bad already, who may be millions
 
 
 def scan_images(
@@ -33,13 +33,14 @@ def scan_images(
     """
     known = {} if previous is None else _known(previous, data, sizes)
     rows = list(zip(listing["image"], listing["path"], listing["reason"], strict=True))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        facts = list(threads.map(lambda row: _look(row, data, sizes, known), rows))
-        shared = shared_depth(facts)
-        # Taken over from a scan in which the images that share their depth shared another one.
-        late = [i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, sizes, shared)]
-        for i, found in zip(late, threads.map(lambda i: _look(rows[i], data, sizes, {}), late), strict=True):
-            facts[i] = found
+    facts = [_before_a_look(row, known) for row in rows]
+    _look(
+        [i for i, found in enumerate(facts) if found is not _NOTHING and "seen" not in found], rows, facts, data, sizes
+    )
+    shared = shared_depth(facts)
+    # Taken over from a scan in which the images that share their depth shared another one.
+    late = [i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, sizes, shared)]
+    _look(late, rows, facts, data, sizes)
     return _table(listing, facts, sizes, shared)
 
 
@@ -75,37 +76,31 @@ def _known(previous: pd.DataFrame, data: Source, sizes: Sequence[int]) -> dict[H
     return known
 
 
-def _look(row: tuple[str, str, object], data: Source, sizes: Sequence[int], known: Mapping[Hashable, Facts]) -> Facts:
-    """What one file holds, or its `flaw` where it cannot be used."""
+def _before_a_look(row: tuple[str, str, object], known: Mapping[Hashable, Facts]) -> Facts:
+    """Of an image that is bad already, nothing; else what an earlier scan has found, or its file's size and time."""
     image, path, reason = row
     if isinstance(reason, str):
-        return {}
+        return _NOTHING
     try:
-        status = Path(path).stat()
-        same = known.get((image, path, status.st_size, status.st_mtime_ns))
-        if same is not None:
-            return same
-        times = {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    except OSError:
-        times = {}  # reading it will say why
-    try:
-        picture = read_usable(Path(path), data.max_megapixels, data.allow_two_valued)
-    except UnreadableImage as error:
-        return times | {"flaw": error.reason}
-    height, width = picture.pixels.shape[:2]
-    return times | {
-        "content_hash": content_hash(picture.pixels),
-        "format": picture.format,
-        "width": width,
-        "height": height,
-        "channels": picture.channels,
-        "stored_bits": 8 * picture.pixels.itemsize,
-        "bits": picture.depth[0],
-        "depth_from": picture.depth[1],
-        "max_value": picture.max_value,
-        "two_valued": int(picture.is_two_valued),
-        "seen": picture.seen(sizes),
-    }
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return {}  # reading it will say why
+    same = known.get((image, path, status.st_size, status.st_mtime_ns))
+    return same or {"size_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _look(
+    positions: Sequence[int],
+    rows: Sequence[tuple[str, str, object]],
+    facts: list[Facts],
+    data: Source,
+    sizes: Sequence[int],
+) -> None:
+    """Put in what the files at some positions hold, or the `flaw` for which they cannot be used."""
+    asked = [(rows[i][1], data.max_megapixels, data.allow_two_valued, sizes) for i in positions]
+    for i, found in zip(positions, each(looks.facts, asked), strict=True):
+        times = {name: facts[i][name] for name in ("size_bytes", "mtime_ns") if name in facts[i]}
+        facts[i] = times | ({"flaw": found.reason} if isinstance(found, UnreadableImage) else found)
 
 
 def _table(listing: pd.DataFrame, facts: Sequence[Facts], sizes: Sequence[int], shared: int) -> pd.DataFrame:

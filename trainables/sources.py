@@ -45,8 +45,9 @@ def list_images(data: Source, base: Path) -> tuple[pd.DataFrame, list[str]]:
 def _existing(text: str, base: Path) -> Path:
     # Unlike Path.expanduser, this leaves the name of an unknown user as it is.
     path = Path(os.path.normpath(base.absolute() / os.path.expanduser(text)))  # noqa: PTH111
-    if not path.exists():
-        siblings = os.listdir(path.parent) if path.parent.is_dir() else []  # noqa: PTH208
+    if not os.path.exists(path):  # noqa: PTH110  # false for names that no file can have
+        readable = os.path.isdir(path.parent) and os.access(path.parent, os.R_OK)  # noqa: PTH112
+        siblings = os.listdir(path.parent) if readable else []  # noqa: PTH208
         of_its_kind = [name for name in siblings if Path(name).suffix.lower() == path.suffix.lower()]
         alike = difflib.get_close_matches(path.name, of_its_kind, n=1)
         if not alike and path.suffix.lower() not in WORKBOOKS:

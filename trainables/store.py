@@ -7,12 +7,10 @@ the address of its content, so that runs share it; one that does not match what 
 import hashlib
 import io
 import json
-import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +19,13 @@ import numpy.typing as npt
 import pandas as pd
 from filelock import FileLock
 
+from trainables import looks
 from trainables.config import digest
-from trainables.errors import DataError
+from trainables.decoders import each
+from trainables.errors import DataError, UnreadableImage
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
-from trainables.pictures import content_hash
 from trainables.private_folder import foreign_owner
-from trainables.readers import UnreadableImage, read_picture
 
 #: Raise when the same manifest would give other pixels than before.
 STORE_VERSION = 2
@@ -56,13 +54,27 @@ class Chunk:
     paths: tuple[str, ...]
     content_hashes: tuple[str, ...]
     bits: tuple[int, ...]
+    megapixels: tuple[float, ...]
     size: int
     channels: int
 
     @classmethod
     def of(cls, images: pd.DataFrame, size: int, channels: int) -> Self:
         """Some rows of a manifest at one size."""
-        return cls(tuple(images["path"]), tuple(images["content_hash"]), tuple(images["bits"].tolist()), size, channels)
+        megapixels = images["width"] * images["height"] / 1e6
+        return cls(
+            tuple(images["path"]),
+            tuple(images["content_hash"]),
+            tuple(images["bits"].tolist()),
+            tuple(megapixels.tolist()),
+            size,
+            channels,
+        )
+
+    def rows(self) -> list[tuple[str, str, float, int, int, int]]:
+        """For each image, the arguments of `looks.row_of_store`."""
+        columns = zip(self.paths, self.content_hashes, self.megapixels, self.bits, strict=True)
+        return [(*image, self.size, self.channels) for image in columns]
 
 
 def store_folder(manifest: Manifest, size: int, root: Path) -> Path:
@@ -89,7 +101,7 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
         complete = json.loads((folder / "complete.json").read_text(encoding="utf-8"))
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         said = tuple(complete["shape"]), complete["sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
     if said[0] != shape or pixels.shape != shape or pixels.dtype != np.uint8:
         return None
@@ -99,44 +111,43 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
 
 
 def decode_chunk(chunk: Chunk) -> Uint8:
-    """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not what it was."""
-    pixels = np.empty((len(chunk.paths), chunk.size, chunk.size, chunk.channels), np.uint8)
-    for row, (path, expected, bits) in enumerate(zip(chunk.paths, chunk.content_hashes, chunk.bits, strict=True)):
+    """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not what it was.
+
+    They are decoded in this process: a scan has decoded them before, and told how many pixels they have.
+    """
+    pixels = []
+    for row in chunk.rows():
         try:
-            picture = read_picture(Path(path))
-            reason = None if content_hash(picture.pixels) == expected else "other pixels"
+            pixels.append(looks.row_of_store(*row))
         except UnreadableImage as error:
-            reason = error.reason
-        if reason is not None:
-            raise DataError(
-                f"images must not change while they are used, got {reason} in {path!r} (run again to scan them anew)"
-            )
-        pixels[row] = picture.at(chunk.size, chunk.channels, bits)
-    return pixels
+            raise _changed(row[0], error) from None
+    return np.stack(pixels)
 
 
-def decode_in_threads(chunks: Sequence[Chunk]) -> Iterator[Uint8]:
-    """Decode chunks on every core, in order, with no more than two per core in memory."""
-    cores = os.cpu_count() or 1
-    waiting: deque[Future[Uint8]] = deque()
-    with ThreadPoolExecutor(cores) as threads:
-        try:
-            for chunk in chunks:
-                waiting.append(threads.submit(decode_chunk, chunk))
-                if len(waiting) >= 2 * cores:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def decode_in_processes(chunks: Sequence[Chunk]) -> Iterator[Uint8]:
+    """Decode chunks on every core of this machine, in order, as `decode_chunk` does."""
+    rows = [row for chunk in chunks for row in chunk.rows()]
+    decoded = zip(rows, each(looks.row_of_store, rows), strict=True)
+    for chunk in chunks:
+        pixels = []
+        for row, image in islice(decoded, len(chunk.paths)):
+            if isinstance(image, UnreadableImage):
+                raise _changed(row[0], image)
+            pixels.append(image)
+        yield np.stack(pixels)
+
+
+def _changed(path: str, error: UnreadableImage) -> DataError:
+    return DataError(
+        f"images must not change while they are used, got {error.reason} in {path!r} (run again to scan them anew)"
+    )
 
 
 def build_store(
     manifest: Manifest,
     size: int,
     root: Path,
-    decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]] = decode_in_threads,
+    decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]] = decode_in_processes,
 ) -> ImageStore:
     """Open the store, and build it first where there is none to trust.
 

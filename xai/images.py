@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables import looks
+from trainables.decoders import ask
 from trainables.depth import to_uint8
-from trainables.errors import DataError
+from trainables.errors import DataError, UnreadableImage
 from trainables.layout import RunLayout, cache_folder
+from trainables.limits import MEGAPIXELS
 from trainables.manifest import Manifest
-from trainables.readers import UnreadableImage, read_image
-from trainables.store import Chunk, Uint8, build_store, decode_chunk, open_store
+from trainables.store import Chunk, Uint8, build_store, decode_in_processes, open_store
 from xai.heat import mask_at
 
 Bools = NDArray[np.bool_]
@@ -42,8 +44,9 @@ class Images:
         pixels = np.zeros((len(rows), size, size, channels), np.uint8)
         errors = {}
         for position, (image, row) in enumerate(zip(images, rows, strict=True)):
+            chunk = Chunk.of(self.manifest.usable.iloc[[row]], size, channels)
             try:
-                pixels[position] = decode_chunk(Chunk.of(self.manifest.usable.iloc[[row]], size, channels))[0]
+                (pixels[[position]],) = decode_in_processes([chunk])
             except DataError as error:
                 errors[image] = str(error)
         return pixels, errors
@@ -61,14 +64,15 @@ class Images:
 
     def original(self, image: str) -> Uint8:
         """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage."""
-        return to_uint8(read_image(self.path(image)), self._rows[image]["bits"])
+        row = self._rows[image]
+        return to_uint8(ask(looks.pixels, row["path"], row["width"] * row["height"] / 1e6), row["bits"])
 
     def path(self, image: str) -> Path:
         return Path(self._rows[image]["path"])
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Any]]:
-        rows = self.manifest.table[["image", "path", "bits"]].to_dict("records")
+        rows = self.manifest.table[["image", "path", "bits", "width", "height"]].to_dict("records")
         return {row["image"]: {str(name): value for name, value in row.items()} for row in rows}
 
     def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
@@ -83,7 +87,7 @@ class Images:
 def _mask(path: str | None, size: int) -> Bools:
     if isinstance(path, str):
         try:
-            pixels = read_image(Path(path))
+            pixels = ask(looks.pixels, path, MEGAPIXELS)
             return mask_at(pixels if pixels.ndim == 2 else pixels.max(axis=2), size)
         except UnreadableImage:
             pass

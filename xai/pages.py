@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from trainables.config import Frozen, Whole, digest
+from trainables.errors import UnreadableImage
 from trainables.formats import is_dicom
 from trainables.layout import RunLayout
-from trainables.readers import UnreadableImage
 from xai import figures, render, sheets
 from xai.agreement import LIMITS
 from xai.gallery import write_gallery

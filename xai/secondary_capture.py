@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.dicom import import_pydicom
+from trainables.dicom_header import import_pydicom, read_dataset
 from trainables.errors import DataError
-from trainables.files import replacing, write_text
+from trainables.files import open_regular, replacing, write_text
+from trainables.limits import MEGAPIXELS
 from xai.render import Bytes, Row, fold_of, method_title, printable, shorten, sign_note
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _LONG_STRING = 64  # characters of a value of type LO
 _SHORT_TEXT = 1024  # and of ST
+_NEEDED = "a secondary capture needs a DICOM file as its source"
 
 #: What must be in the file, though it may be empty there: patient, study, image (PS3.3 C.7.1.1, C.7.2.1, C.7.6.1).
 _REQUIRED = (
@@ -77,16 +79,35 @@ def write_secondary_capture(
     so what the source says of burned-in annotation holds for it. There is no time of creation: the same input gives the
     same file, byte for byte. Raises `DataError` where the source cannot be read or has no study, class or instance UID.
     """
-    pydicom = import_pydicom()
+    if overlay.ndim != 3 or overlay.shape[2] != 3 or overlay.dtype != "uint8":
+        raise ValueError(f"an overlay must be uint8 (H, W, 3), got {overlay.dtype} {overlay.shape}")
+    import_pydicom()
     try:
-        of = pydicom.dcmread(source, specific_tags=[*_IDENTITY, *_REQUIRED, *_OPTIONAL])
+        with open_regular(source) as file:
+            of = read_dataset(file, MEGAPIXELS, force=False, specific_tags=[*_IDENTITY, *_REQUIRED, *_OPTIONAL])
         of.decode()  # text, whatever its character set was
-    except (OSError, EOFError, ValueError, TypeError, pydicom.errors.InvalidDicomError) as error:
-        text = " ".join(str(error).split())
-        raise DataError(f"a secondary capture needs a DICOM file as its source, got {str(source)!r}: {text}") from None
-    for keyword in _IDENTITY:
-        if not of.get(keyword):
-            raise DataError(f"a secondary capture must name the {keyword} of its source, which {str(source)!r} lacks")
+        missing = [keyword for keyword in _IDENTITY if not of.get(keyword)]
+    except DataError as error:
+        raise DataError(f"{_NEEDED}, got {str(source)!r}: {error}") from None
+    except Exception as error:  # damaged bytes raise almost anything; its text may hold what the header says
+        raise DataError(f"{_NEEDED}, got {str(source)!r}: {type(error).__name__}") from None
+    if missing:
+        raise DataError(f"a secondary capture must name the {missing[0]} of its source, which {str(source)!r} lacks")
+    try:
+        content = _capture(of, overlay, series, title, description)
+    except (TypeError, KeyError, AttributeError, ValueError, NotImplementedError) as error:
+        raise DataError(
+            f"{_NEEDED} whose patient and study can be copied, got {str(source)!r}: {type(error).__name__}"
+        ) from None
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def _capture(of: "Dataset", overlay: Bytes, series: Sequence[str], title: str, description: str) -> bytes:
+    """The content of the file."""
+    import pydicom
+
     capture = pydicom.Dataset()
     capture.SpecificCharacterSet = "ISO_IR 192"  # UTF-8: names of classes and patients alike
     _copy_identity(of, capture)
@@ -100,9 +121,7 @@ def write_secondary_capture(
     capture.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     with io.BytesIO() as content:
         capture.save_as(content, enforce_file_format=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(content.getvalue())
-    return path
+        return content.getvalue()
 
 
 def _copy_identity(of: "Dataset", capture: "Dataset") -> None:
@@ -136,8 +155,6 @@ def _describe(of: "Dataset", capture: "Dataset", title: str, description: str) -
 
 
 def _set_pixels(capture: "Dataset", overlay: Bytes) -> None:
-    if overlay.ndim != 3 or overlay.shape[2] != 3 or overlay.dtype != "uint8":
-        raise ValueError(f"an overlay must be uint8 (H, W, 3), got {overlay.dtype} {overlay.shape}")
     capture.SamplesPerPixel, capture.PhotometricInterpretation, capture.PlanarConfiguration = 3, "RGB", 0
     capture.Rows, capture.Columns = overlay.shape[:2]
     capture.BitsAllocated = capture.BitsStored = 8

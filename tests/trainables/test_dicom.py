@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.dicoms import lookup, write_dicom
+from trainables import decoders
 from trainables.config import FolderData
 from trainables.errors import DataError
 from trainables.formats import is_dicom
@@ -244,6 +245,10 @@ def test_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: py
     for label in ("ill", "well"):
         write_dicom(tmp_path / label / "a.dcm", GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
+    (tmp_path / ".path").mkdir()  # decoder processes lack it, too
+    (tmp_path / ".path" / "pydicom.py").write_text("raise ImportError('no pydicom')", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / ".path"))
+    monkeypatch.setattr(decoders, "_idle", [])
     data = FolderData(source="folder", path=str(tmp_path), on_error="skip")
     with pytest.raises(DataError, match=r"pip install pydicom$") as error:
         build_manifest(data, tmp_path)

@@ -16,7 +16,6 @@ from trainables.config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.errors import DataError
 from trainables.formats import FORMATS
 from trainables.manifest import Manifest, UnusableImages, build_manifest
-from trainables.pictures import Picture
 
 CXR = Path(__file__).parents[3] / "shared" / "data" / "cxr"
 
@@ -435,13 +434,13 @@ def test_unchanged_files_are_not_decoded_again(folder: Path, monkeypatch: pytest
     (folder / "Normal" / "bad.png").touch()
     first = from_folder(folder, on_error="skip", images_per_class=2)
     decoded: list[str] = []
-    read = scan_module.read_usable
+    ask = scan_module.each
 
-    def noting(path: Path, *rules: Any) -> Picture:
-        decoded.append(path.name)
-        return read(path, *rules)
+    def noting(function: Any, items: Any) -> Any:
+        decoded.extend(Path(item[0]).name for item in items)
+        return ask(function, items)
 
-    monkeypatch.setattr(scan_module, "read_usable", noting)
+    monkeypatch.setattr(scan_module, "each", noting)
     again = from_folder(folder, on_error="skip", images_per_class=2, previous=first)
     pd.testing.assert_frame_equal(again.table, first.table)
     assert decoded == ["bad.png"]

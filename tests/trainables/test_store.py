@@ -18,7 +18,7 @@ from trainables.errors import DataError
 from trainables.manifest import Manifest, build_manifest
 from trainables.pictures import resize
 from trainables.readers import read_image
-from trainables.store import Chunk, build_store, decode_chunk, decode_in_threads, open_store, store_folder
+from trainables.store import Chunk, build_store, decode_chunk, decode_in_processes, open_store, store_folder
 
 
 def write_images(folder: Path, count: int = 70, dtype: type = np.uint8, top: int = 256, channels: int = 1) -> Path:
@@ -118,7 +118,7 @@ def test_large_images_come_in_small_chunks(manifest: Manifest) -> None:
 
 def test_threads_keep_the_order(manifest: Manifest) -> None:
     chunks = store_module._chunks(manifest, 8) * 5
-    decoded = list(decode_in_threads(chunks))
+    decoded = list(decode_in_processes(chunks))
     for pixels, chunk in zip(decoded, chunks, strict=True):
         np.testing.assert_array_equal(pixels, decode_chunk(chunk))
 
