@@ -32,7 +32,9 @@ from trainables.ledger import CellState, Entry
 from trainables.startup import configure_tensorflow
 from trainables.store import Chunk, decode_chunk
 from trainables.trainable import CellTrainable
+from trainables.waiting import results
 
+_SECONDS_TO_BUILD = 1800.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,7 +44,10 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     pending = [task.remote(chunk) for chunk in chunks[:ahead]]
     for position in range(len(chunks)):
-        yield ray.get(pending[position])
+        (pixels,) = results([pending[position]], "decoding images")
+        if isinstance(pixels, Exception):
+            raise pixels
+        yield pixels
         pending[position] = None
         if position + ahead < len(chunks):
             pending.append(task.remote(chunks[position + ahead]))
@@ -54,13 +59,7 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
     Returns results, or errors, in order.
     """
     task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
-    results = []
-    for reference in [task.remote(function, *each) for each in arguments]:
-        try:
-            results.append(ray.get(reference))
-        except ray.exceptions.RayError as error:
-            results.append(error)
-    return results
+    return list(results([task.remote(function, *each) for each in arguments], "building a model", _SECONDS_TO_BUILD))
 
 
 def _configured(function: Callable[..., Any], *arguments: Any) -> Any:

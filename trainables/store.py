@@ -12,6 +12,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock
 
 from trainables.config import digest
 from trainables.errors import DataError
@@ -27,6 +27,7 @@ from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
 from trainables.pictures import content_hash
 from trainables.readers import UnreadableImage, read_picture
+from trainables.waiting import locked
 
 #: Raise when the same manifest would give other pixels than before.
 STORE_VERSION = 2
@@ -142,7 +143,7 @@ def build_store(
         if store is not None:
             return store
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
+        with locked(root / f"{folder.name}.lock", "decoding the same images", lambda: _written(folder)):
             store = open_store(manifest, size, root)
             if store is None:
                 _write(manifest, size, folder, decode_all)
@@ -155,6 +156,13 @@ def build_store(
     if store is None:
         raise RuntimeError(f"the image store that was just written cannot be opened: {folder}")
     return store
+
+
+def _written(folder: Path) -> int:
+    """Bytes that whoever writes a store has written so far."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder.glob(".pixels.*"))
+    return 0
 
 
 def _chunks(manifest: Manifest, size: int) -> list[Chunk]:
