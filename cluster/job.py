@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster import commands, slurm, teardown
 from cluster.allocation import Allocation, StartError, field
 from cluster.bringup import Cluster
-from cluster.endings import DEADLINE, HEAD_LOST, START_FAILED, TERMINATED, Ending, Interrupted
+from cluster.endings import DEADLINE, DRIVER_LOST_CLUSTER, HEAD_LOST, START_FAILED, TERMINATED, Ending, Interrupted
 from cluster.events import Child, Exited
 from cluster.folder import Journal, read_cluster
 from cluster.options import Options
@@ -76,6 +76,8 @@ class Job:
             raise Ending(START_FAILED, f"the driver could not start: {error}") from error
         code = self._wait_for_driver(float("inf"))
         assert code is not None
+        if code == DRIVER_LOST_CLUSTER and self.options.is_rayfold:
+            return Ending(HEAD_LOST, f"the driver lost the cluster and ended with {code}; {AGAIN}")
         return Ending(code, "the driver finished" if code == 0 else f"the driver ended with {code}")
 
     def _wait_for_driver(self, seconds: float) -> int | None:

@@ -1,11 +1,16 @@
 """`python -m orchestrator` is the command `rayfold`."""
 
+from trainables.lifeline import guard
 from trainables.neighbours import current_folder_last
 
 
 def main() -> None:
     """Entry point; the current folder, which `python -m` puts first on the search path, goes to its end."""
     current_folder_last()
+    guard(_command)
+
+
+def _command() -> None:
     from orchestrator.cli import main as command
 
     command()

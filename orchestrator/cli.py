@@ -1,7 +1,7 @@
 """The command line: `rayfold`, or `python -m orchestrator`.
 
-Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what), 130 stopped by a signal. Heavy modules
-are imported inside the commands, so that help and mistakes answer at once.
+Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what); those of `lifeline.py` when it is stopped
+or loses its cluster. Heavy modules are imported inside the commands, so that help and mistakes answer at once.
 """
 
 import errno

@@ -18,7 +18,7 @@ from orchestrator.explain import printable
 from orchestrator.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
-from trainables import connection
+from trainables import connection, lifeline
 from trainables.architecture import Architecture
 from trainables.errors import ModelError, NoWorkerError, RunFolderError
 from trainables.layout import RunLayout, cache_folder
@@ -27,6 +27,8 @@ from trainables.private_folder import foreign_owner
 from trainables.probe import measure
 from trainables.store import build_store, open_store
 from trainables.user_code import search_also
+
+_STOPPED = "stopped before the end; run the same command again to continue"
 
 
 def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
@@ -56,11 +58,17 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
                 progress.say(f"fonts   {unwritable}")
             states = [entry.state() for entry in prepared.entries]
             failed = [state for state in states if state.state == "failed"]
-            progress.say(_verdict(complete, failed, layout))
+            if complete:
+                progress.say(_verdict(failed, layout))
+            else:
+                logger.info(_STOPPED)
+        except lifeline.Stopped:
+            logger.info(_STOPPED)
+            raise
         finally:
             logger.removeHandler(handler)
             handler.close()
-    return 130 if not complete else 1 if failed else 0
+    return lifeline.STOPPED if not complete else 1 if failed else 0
 
 
 def _write_up(layout: RunLayout) -> str | None:
@@ -204,9 +212,7 @@ def _locked(layout: RunLayout) -> Iterator[None]:
         lock.release()
 
 
-def _verdict(complete: bool, failed: list[CellState], layout: RunLayout) -> str:
-    if not complete:
-        return "stopped before the end; run the same command again to continue"
+def _verdict(failed: list[CellState], layout: RunLayout) -> str:
     report = f"report  {layout.report_html}"
     if not failed:
         return report

@@ -8,10 +8,9 @@ import os
 import re
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from orchestrator.experiment import Experiment
 from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
+from trainables import heartbeat, lifeline
 from trainables.connection import host_lives
 from trainables.errors import NoWorkerError
 from trainables.layout import RunLayout
@@ -32,7 +32,9 @@ from trainables.ledger import CellState, Entry
 from trainables.startup import configure_tensorflow
 from trainables.store import Chunk, decode_chunk
 from trainables.trainable import CellTrainable
+from trainables.waiting import results
 
+_SECONDS_TO_BUILD = 1800.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -42,7 +44,10 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
     pending = [task.remote(chunk) for chunk in chunks[:ahead]]
     for position in range(len(chunks)):
-        yield ray.get(pending[position])
+        (pixels,) = results([pending[position]], "decoding images")
+        if isinstance(pixels, Exception):
+            raise pixels
+        yield pixels
         pending[position] = None
         if position + ahead < len(chunks):
             pending.append(task.remote(chunks[position + ahead]))
@@ -54,13 +59,7 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
     Returns results, or errors, in order.
     """
     task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
-    results = []
-    for reference in [task.remote(function, *each) for each in arguments]:
-        try:
-            results.append(ray.get(reference))
-        except ray.exceptions.RayError as error:
-            results.append(error)
-    return results
+    return list(results([task.remote(function, *each) for each in arguments], "building a model", _SECONDS_TO_BUILD))
 
 
 def _configured(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -107,7 +106,7 @@ def train_cells(
         ),
     )
     try:
-        with _sigterm_as_interrupt():
+        with lifeline.stopped_gently():
             tuner.fit()
     finally:
         shutil.rmtree(layout.tune, ignore_errors=True)
@@ -117,12 +116,16 @@ def train_cells(
 
 
 class Trials(tune.Callback):  # type: ignore[misc]
-    """Keeps the list of Tune's trials, which alone know how a process died."""
+    """Keeps the list of Tune's trials, which alone know how a process died, and tells Tune when it is to stop."""
 
     _all: Sequence[Any] = ()
+    _told = False
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._all = trials
+        if lifeline.stopping() and not self._told:
+            self._told = True
+            signal.raise_signal(signal.SIGUSR1)  # which Tune takes for itself: it stops its trials, and comes back
 
     def error(self, trial_id: str) -> str:
         """What Ray says about the end of a trial; empty where it says nothing."""
@@ -217,6 +220,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return
         self._schedule.release(job, None)
         if state.state != "failed" or state.attempts == attempts:  # the process died without a word
+            heartbeat.look()  # with the whole cluster, perhaps
             state = _note_death(entry, state, self.trials.error(trial_id))
             if state.host and not host_lives(state.host):  # without one the cell had not begun
                 self._tries[job.key] += 1
@@ -253,25 +257,3 @@ def _note_death(entry: Entry, state: CellState, said: str) -> CellState:
         cause = "Ray killed it because its node ran low on memory"
     held = f"; it held {state.peak_memory_mb:.0f} MB when it last said so" if state.peak_memory_mb else ""
     return entry.update(**facts, reason=f"the worker process died ({cause}{held})")
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end the run as Ctrl-C does: Tune stops its trials and comes back.
-
-    Only the first one counts. Batch systems signal every process of a job, and whoever started this one may pass the
-    signal on as well; a second interrupt would break off what the first began.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -37,12 +37,10 @@ def check_answer(address: str, asked: str) -> None:
 
     Looks at it as Ray's client would begin, but without Ray's patience. TLS (RAY_USE_TLS) is left to Ray.
     """
-    host, _, port = address.rpartition(":")
     until = time.monotonic() + _PATIENCE
     while True:
         try:
-            with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as connection:
-                speaks = os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true") or _speaks_grpc(connection)
+            speaks = _speaks_grpc(address, _PATIENCE)
             break
         except OSError as error:
             unknown = isinstance(error, socket.gaierror)
@@ -65,12 +63,25 @@ def asked_for(asked: str, address: str) -> str:
     return f"RAY_ADDRESS or --address {asked!r}" + ("" if asked == address else f", which is {address}")
 
 
-def _speaks_grpc(connection: socket.socket) -> bool:
+def is_ray(address: str, seconds: float) -> bool:
+    """Whether a gRPC server answers at host:port in about so many seconds."""
     try:
-        connection.sendall(_PREFACE)
-        answer = b""
-        while len(answer) < 4 and (more := connection.recv(9)):
-            answer += more
-    except OSError:  # reset, or nothing before the time is over
+        return _speaks_grpc(address, seconds)
+    except OSError:
         return False
+
+
+def _speaks_grpc(address: str, seconds: float) -> bool:
+    """Raises OSError where nobody listens; False where what listens is no gRPC server, or hangs."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as connection:
+        if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+            return True
+        try:
+            connection.sendall(_PREFACE)
+            answer = b""
+            while len(answer) < 4 and (more := connection.recv(9)):
+                answer += more
+        except OSError:  # reset, or nothing before the time is over
+            return False
     return len(answer) >= 4 and answer[3] == _SETTINGS

@@ -15,6 +15,7 @@ from typing import Any
 
 from trainables.address import asked_for, check_answer, check_form
 from trainables.errors import ResourceError
+from trainables.heartbeat import watched
 from trainables.neighbours import job_config
 from trainables.private_folder import PrivateFolder
 from trainables.standard_error import held_back
@@ -54,6 +55,8 @@ def prepare_ray(address: str | None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell without a GPU sees none
     # Tune prints and logs for itself unless told otherwise; the ledger and our own progress do that here.
     os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+    # Signals are ours; Tune hears of them by SIGUSR1.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Nothing ever reads Tune's snapshots, so write as few as possible.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
     # Our searcher alone decides how many trials there are at once; Tune would start the first workers one by one.
@@ -69,7 +72,8 @@ def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
     """
     with _joined(address) if address else _started_here():
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        yield nodes()
+        with watched(local=not address):
+            yield nodes()
 
 
 @contextmanager

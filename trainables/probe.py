@@ -47,4 +47,4 @@ def _smi(field: str) -> float:
     """One number from nvidia-smi about the GPU that this process sees first."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     command = ["nvidia-smi", f"--id={device}", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0])

@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,6 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from filelock import FileLock
 
 from trainables import looks
 from trainables.config import digest
@@ -26,6 +26,7 @@ from trainables.errors import DataError, UnreadableImage
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
 from trainables.private_folder import foreign_owner
+from trainables.waiting import locked
 
 #: Raise when the same manifest would give other pixels than before.
 STORE_VERSION = 2
@@ -161,7 +162,7 @@ def build_store(
         if store is not None:
             return store
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f"{folder.name}.lock"):
+        with locked(root / f"{folder.name}.lock", "decoding the same images", lambda: _written(folder)):
             store = open_store(manifest, size, root)
             if store is None:
                 _write(manifest, size, folder, decode_all)
@@ -174,6 +175,13 @@ def build_store(
     if store is None:
         raise RuntimeError(f"the image store that was just written cannot be opened: {folder}")
     return store
+
+
+def _written(folder: Path) -> int:
+    """Bytes that whoever writes a store has written so far."""
+    with suppress(OSError):
+        return sum(path.stat().st_size for path in folder.glob(".pixels.*"))
+    return 0
 
 
 def _chunks(manifest: Manifest, size: int) -> list[Chunk]:

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from trainables.errors import ModelError
 from trainables.layout import cache_folder
+from trainables.waiting import locked
 
 if TYPE_CHECKING:
     import h5py  # type: ignore[import-untyped]
@@ -125,7 +125,7 @@ def download(model: str) -> Iterator[None]:
     """
     cache_folder().mkdir(parents=True, exist_ok=True)
     patience = socket.getdefaulttimeout()
-    with FileLock(cache_folder() / "imagenet.lock"):
+    with locked(cache_folder() / "imagenet.lock", "fetching ImageNet weights"):
         socket.setdefaulttimeout(15)
         try:
             yield

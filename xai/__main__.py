@@ -3,12 +3,18 @@
 import sys
 
 from trainables.errors import RayfoldError
+from trainables.lifeline import guard
 from trainables.neighbours import current_folder_last
 
 
 def main() -> None:
-    """Turn what the user can mend into one line and exit code 2."""
+    """Entry point, as that of `rayfold`."""
     current_folder_last()
+    guard(_command)
+
+
+def _command() -> None:
+    """Turn what the user can mend into one line and exit code 2."""
     import typer
 
     from xai.cli import explain

@@ -3,9 +3,12 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from trainables import heartbeat
+from trainables.errors import NoWorkerError
 from trainables.layout import RunLayout
 from trainables.standard_error import without_lines
 from trainables.startup import configure_tensorflow
@@ -49,6 +52,25 @@ def failure_of(error: Exception) -> str:
     return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
 
 
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """What ends the whole stream is one line: workers that cannot start, or die again and again.
+
+    Raises NoWorkerError; a cluster that is lost ends the command.
+    """
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        heartbeat.look()
+        last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        raise NoWorkerError(
+            f"the workers of the explanation cannot start or went on dying: {last[:400]}; mend it and run again, "
+            "nothing that was computed is lost"
+        ) from error
+
+
 def export(
     layout: RunLayout,
     wanted: Sequence[Shard],
@@ -63,7 +85,7 @@ def export(
     import ray
 
     context = ray.data.DataContext.get_current()
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # after the import, which sets it
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # after the import, which sets it
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
@@ -81,7 +103,7 @@ def export(
     )
     outcomes: list[Outcome] = []
     began = said = time.monotonic()
-    with without_lines(_OF_NO_USE):
+    with without_lines(_OF_NO_USE), _one_line():
         for row in results.iter_rows():
             outcomes.append(Outcome(int(row["maps"]), int(row["errors"]), str(row["failure"])))
             now = time.monotonic()

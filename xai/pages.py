@@ -13,6 +13,7 @@ from trainables.config import Frozen, Whole, digest
 from trainables.errors import UnreadableImage
 from trainables.formats import is_dicom
 from trainables.layout import RunLayout
+from trainables.waiting import results
 from xai import figures, render, sheets
 from xai.agreement import LIMITS
 from xai.gallery import write_gallery
@@ -142,7 +143,11 @@ def write_overlays(layout: RunLayout, heatmaps: Heatmaps, style: Style) -> int:
             scales[identity] = None if style.per_image else _shared_scale(heatmaps, identity)
         arguments = str(layout.root), identity, int(fold), int(seed), scales[identity], style.model_dump()
         running.append(task.remote(*arguments))
-    return sum(ray.get(running))
+    drawn = list(results(running, "drawing pictures"))
+    for error in drawn:
+        if isinstance(error, Exception):
+            raise error
+    return sum(drawn)
 
 
 def _shared_scale(heatmaps: Heatmaps, identity: Sequence[str]) -> float:

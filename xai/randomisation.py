@@ -10,6 +10,7 @@ import pandas as pd
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
 from trainables.startup import configure_tensorflow
+from trainables.waiting import results
 from xai.export import failure_of
 from xai.methods import Method, method_named
 from xai.summary import load_table
@@ -37,7 +38,10 @@ def randomise(
         for method, layer in explanations:
             if method.passes <= _MOST_PASSES and (entry.spec.key, method.name, layer) not in done:
                 running.append(task.remote(str(layout.root), entry.spec.key, method.name, layer))
-    found = ray.get(running)
+    found = [
+        ([], failure_of(each)) if isinstance(each, Exception) else each
+        for each in results(running, "checking a method")
+    ]
     rows = [row for checked, _ in found for row in checked]
     keys = {entry.spec.key for entry in entries}
     table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)

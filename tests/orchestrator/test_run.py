@@ -1,7 +1,6 @@
 """The main job through the command line: real Ray, real trials, real interruptions."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -260,43 +259,5 @@ def test_ctrl_c_stops_cleanly_and_continues(finished: Path, spots: Path, tmp_pat
     assert driver.wait(60) == 130
     assert "run the same command again to continue" in (run / "run.log").read_text("utf-8")
     assert not load_run(run).cells["state"].isin(["running", "failed"]).any()
-    finish(file, run)
-    assert_same_tables(finished, run)
-
-
-@pytest.mark.parametrize("victim", ["CellTrainable", "raylet", "gcs_server"])
-@pytest.mark.slow
-def test_killing_a_part_of_ray_loses_nothing(finished: Path, spots: Path, tmp_path: Path, victim: str) -> None:
-    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
-    driver = start(file, run)
-    wait_until(lambda: training(run) and bool(processes(driver, victim)), driver)
-    assert processes(driver, victim), f"no {victim} to kill"
-    for process in processes(driver, victim)[:1]:
-        process.kill()
-    try:
-        driver.wait(180)
-    except subprocess.TimeoutExpired:
-        driver.kill()
-        driver.wait()
-    finish(file, run)
-    assert_same_tables(finished, run)
-
-
-@pytest.mark.slow
-def test_chaos(finished: Path, spots: Path, tmp_path: Path) -> None:
-    """SIGKILL at random moments to random processes, run after run, then let it finish."""
-    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
-    rng = random.Random(1)
-    for _ in range(4):
-        driver = start(file, run)
-        moment = time.monotonic() + rng.uniform(3, 25)
-        while time.monotonic() < moment and driver.poll() is None:
-            time.sleep(0.1)
-        if driver.poll() is None:
-            family = [psutil.Process(driver.pid), *processes(driver, "CellTrainable"), *processes(driver, "raylet")]
-            rng.choice(family).kill()
-            time.sleep(rng.uniform(0, 3))
-            driver.kill()
-        driver.wait()
     finish(file, run)
     assert_same_tables(finished, run)

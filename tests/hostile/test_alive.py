@@ -1,0 +1,200 @@
+"""Nothing hangs: signals at any moment, every daemon killed, a reader that goes; one line, the right exit code."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, rayfold
+from tests.hostile.chaos import disturb, left_of, named
+from tests.orchestrator.test_run import assert_same_tables, experiment_file, training
+
+STOP_LINE = "what is finished is kept, run the same command again to go on\n"
+
+
+def command(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    for _ in range(2400):
+        if condition():
+            return
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("nothing happened for two minutes")
+
+
+def ends(process: subprocess.Popen[str], act: Callable[[], object], seconds: float) -> tuple[int, str]:
+    """Do something to a command; its exit code and standard error once it has ended, with all of its processes."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    act()
+    _, said = process.communicate(timeout=seconds)
+    assert not left_of(family)
+    return process.returncode, said
+
+
+# --- commands in a process of their own, without Ray ------------------------------------------------------------------
+
+WORK = """
+import sys, threading, time
+from trainables.lifeline import guard
+def command():
+    {}
+guard(command)
+"""
+
+
+def guarded(code: str) -> subprocess.Popen[str]:
+    """A command of one line; it has begun once it says so."""
+    body = f"print('begun', flush=True); {code}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK.format(body)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU])
+@pytest.mark.parametrize("to", [os.kill, os.killpg], ids=["alone", "group"])
+def test_every_signal_is_one_line_and_130(number: signal.Signals, to: Callable[[int, int], None]) -> None:
+    process = guarded("time.sleep(60)")
+    code, said = ends(process, lambda: to(process.pid, number), 20)
+    assert (code, said) == (130, f"rayfold: stopped by {number.name}; {STOP_LINE}")
+
+
+def test_a_second_signal_ends_what_does_not_stop() -> None:
+    stubborn = "exec('while True:\\n try: time.sleep(60)\\n except BaseException: pass')"
+    process = guarded(stubborn)
+
+    def twice() -> None:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(2.5)
+        process.send_signal(signal.SIGINT)
+
+    code, said = ends(process, twice, 5)
+    assert (code, said) == (130, f"rayfold: stopped by SIGTERM; {STOP_LINE}")
+
+
+@pytest.mark.parametrize(
+    ("code", "expected", "line"),
+    [
+        ("sys.exit(2)", 2, ""),
+        ("import os; os.kill(os.getpid(), 11)", 139, "killed (SIGSEGV)"),
+        ("import os; os._exit(1)", 1, "ended without a word (exit code 1)"),
+        ("from trainables.lifeline import lose; lose('its GCS died')", 75, "the Ray cluster was lost (its GCS died)"),
+        ("import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True)", 0, ""),
+    ],
+)
+def test_the_exit_code_and_the_line_tell_the_end(code: str, expected: int, line: str) -> None:
+    process = guarded(code)
+    found, said = ends(process, lambda: None, 20)
+    assert found == expected
+    assert line in said
+    assert said.count("\n") == bool(line)
+
+
+def test_the_death_of_the_parent_ends_all() -> None:
+    process = guarded("import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True); time.sleep(99)")
+    until(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2, process)
+    assert ends(process, process.kill, 20)[0] == -9
+
+
+def test_a_reader_that_goes_ends_the_command_quietly() -> None:
+    process = guarded("[print('x' * 999, flush=True) for _ in range(999)]; time.sleep(60)")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    assert ends(process, lambda: None, 20) == (130, "")
+
+
+# --- real runs --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = rayfold("run", experiment_file(folder, spots), "--run", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "child"])
+@pytest.mark.parametrize("moment", ["training", "start"])
+def test_a_lost_part_of_ray_is_one_line_and_nothing_is_lost(
+    finished: Path, spots: Path, tmp_path: Path, victim: str, moment: str
+) -> None:
+    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
+    process = command("run", file, "--run", run)
+    until(lambda: (moment == "start" or training(run)) and named(process, "raylet"), process)  # type: ignore[arg-type]
+    part = named(process, victim)  # type: ignore[arg-type]
+    assert part is not None
+    code, said = ends(process, part.kill, 120)
+    if moment == "training" or victim == "child":
+        assert code == (137 if victim == "child" else 75), said
+        assert said.endswith(STOP_LINE)
+        assert said.count("\n") == 1
+    else:
+        assert code in (0, 75, 2), said  # Ray's start may be tried again
+    done = rayfold("run", file, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert_same_tables(finished, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
+def test_a_daemon_that_hangs_is_noticed_within_thirty_seconds(spots: Path, tmp_path: Path, victim: str) -> None:
+    file, run = experiment_file(tmp_path, spots, epochs=4000), tmp_path / "run"
+    process = command("run", file, "--run", run)
+    until(lambda: training(run), process)
+    part = named(process, victim)  # type: ignore[arg-type]
+    assert part is not None
+    code, said = ends(process, part.suspend, 30)
+    assert code == 75
+    assert "gives no answer" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [1, 3, 5, 7, 9, 11, 13])
+@pytest.mark.parametrize("what", ["run", "explain", "report", "predict"])
+def test_a_signal_at_any_moment_is_one_line(
+    finished: Path, spots: Path, tmp_path: Path, seconds: int, what: str
+) -> None:
+    arguments = {
+        "run": ("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run"),
+        "explain": ("explain", finished),
+        "report": ("report", finished),
+        "predict": ("predict", finished, spots, "--out", tmp_path / "out.csv"),
+    }[what]
+    process = command(*arguments)
+    time.sleep(seconds)
+    if process.poll() is None:
+        code, said = ends(process, lambda: os.kill(process.pid, (signal.SIGINT, signal.SIGTERM)[seconds % 4 // 2]), 70)
+        assert code in (0, 130)
+        assert said.count("\n") == (code == 130)
+
+
+@pytest.mark.slow
+def test_chaos(finished: Path, spots: Path, tmp_path: Path) -> None:
+    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
+    disturb(file, run, kills=5, seed=1)
+    done = rayfold("run", file, "--run", run)
+    assert done.returncode == 0, done.stderr
+    assert_same_tables(finished, run)
