@@ -23,6 +23,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry, present_groups, read_entry
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
+from trainables.quoting import write_csv
 from trainables.startup import keras_settings
 from xai.heatmaps import Heatmaps
 
@@ -284,8 +285,7 @@ class Run:
             table = getattr(self, name)
             with replacing(self.layout.results / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
-            with replacing(self.layout.results / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv(self.layout.results / f"{name}.csv", table)
 
 
 def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:

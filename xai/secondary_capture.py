@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from trainables.dicom import import_pydicom
 from trainables.errors import DataError
 from trainables.files import replacing, write_text
-from xai.render import Bytes, Row, fold_of, method_title, printable, shorten, sign_note
+from trainables.quoting import printable
+from xai.render import Bytes, Row, fold_of, method_title, shorten, sign_note
 
 if TYPE_CHECKING:
     from pydicom import Dataset
