@@ -37,6 +37,6 @@ def write_csv(path: Path, table: "pd.DataFrame", **options: Any) -> None:
     """Write a table for people, whole or not at all, with every text and column name as `for_spreadsheet` has it."""
     from pandas.api.types import is_numeric_dtype
 
-    quoted = {name: values.map(for_spreadsheet) for name, values in table.items() if not is_numeric_dtype(values)}
+    quoted = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet))
     with replacing(path) as temporary:
-        table.assign(**quoted).rename(columns=for_spreadsheet).to_csv(temporary, index=False, **options)
+        quoted.rename(columns=for_spreadsheet).to_csv(temporary, index=False, **options)
