@@ -23,8 +23,6 @@ Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 #: What becomes a folder or a part of a file's name.
 Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
-#: A path as it is written: the file system takes every character but this one.
-Stated = Annotated[str, Field(pattern=r"^[^\x00]*$", max_length=4096)]
 Scalar = bool | int | float | str | None
 #: What a builder can be given.
 Argument = TypeAliasType("Argument", "Scalar | list[Argument]")
@@ -71,7 +69,7 @@ class FolderData(_Data):
     """One folder per class."""
 
     source: Literal["folder"]
-    path: Stated = Field(description="Folder that holds one sub-folder of images per class.")
+    path: str = Field(description="Folder that holds one sub-folder of images per class.")
     layout: Literal["class", "split/class"] = Field(
         "class",
         description="What lies below path: <class>/…, or {train,val,test}/<class>/…, which also says the split.",
@@ -88,7 +86,7 @@ class TableData(_Data):
     """A CSV or Parquet table of images."""
 
     source: Literal["table"]
-    path: Stated = Field(
+    path: str = Field(
         description="Table of text (.csv, .tsv, .tab, .txt) or Parquet file with the columns path, label and "
         "optionally group, view, split, mask_<name>; "
         "relative image paths start at the table's own folder."
@@ -102,7 +100,7 @@ class CovidQuExData(_Data):
     """The COVID-QU-Ex tree as it unzips."""
 
     source: Literal["covid_qu_ex"]
-    path: Stated = Field(description="Folder that holds 'Lung Segmentation Data' or 'Infection Segmentation Data'.")
+    path: str = Field(description="Folder that holds 'Lung Segmentation Data' or 'Infection Segmentation Data'.")
     part: Literal["lung", "infection"] = Field("lung", description="Which of the two segmentation trees to read.")
 
 
@@ -151,7 +149,7 @@ class Training(Frozen):
         le=1_000_000,
         description="Stop after this many epochs without a better validation metric; null: never.",
     )
-    weights: Stated = Field(
+    weights: str = Field(
         "none", description="Initial weights: none, imagenet, or the path of a .keras or .weights.h5 file."
     )
     frozen_epochs: Whole = Field(
