@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError, create_model
 
-from orchestrator.explain import explain, printable, shown
+from orchestrator.explain import explain, shown
 from trainables import zoo
 from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest
 from trainables.errors import ExperimentError, ModelError
 from trainables.files import expand
+from trainables.quoting import printable
 
 _LONGEST_NAME = 200  # characters, as `Line` allows
 _LONGEST_ID = 80  # characters: ids become file names

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from trainables.errors import RayfoldError, RunFolderError
+from trainables.quoting import printable
 from xai import cli as xai_cli
 
 app = typer.Typer(
@@ -229,7 +230,5 @@ def main() -> None:
 
 
 def _give_up(message: str) -> NoReturn:
-    from orchestrator.explain import printable
-
     sys.stderr.write(f"rayfold: {printable(message)}\n")
     sys.exit(2)

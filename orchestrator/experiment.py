@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError
 
 from orchestrator import yaml_text
 from orchestrator.candidates import CandidateFile, absolute, as_grid, resolve_candidates
-from orchestrator.explain import explain, printable, shown
+from orchestrator.explain import explain, shown
 from trainables.config import Augmentation, Candidate, DataConfig, Frozen, Real, Seed, Training, Whole, digest
 from trainables.errors import ExperimentError
+from trainables.quoting import printable
 
 
 class Folds(Frozen):

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from orchestrator import yaml_text
 from trainables.config import Frozen
 from trainables.errors import nearest
+from trainables.quoting import printable
 
 _RULES = {
     "greater_than_equal": "must be at least {ge}",
@@ -70,11 +71,6 @@ def _as_written(problem: Any, text: str, path: list[Any]) -> str:
         value = written or shown(value)
         return f": write it in quotes, {value!r}, got {value}"
     return f", got {shown(value)}"
-
-
-def printable(text: str) -> str:
-    r"""`text` on one line: line breaks, control and broken characters as escapes such as \n."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: Any) -> str:

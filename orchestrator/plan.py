@@ -8,9 +8,9 @@ import pandas as pd
 
 from orchestrator.cells import Prepared
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, measured_gigaflops, part_sizes
-from orchestrator.explain import printable
 from orchestrator.folds import ROLES
 from trainables.ledger import CellState
+from trainables.quoting import printable
 from trainables.user_code import watched_files
 
 _SHOWN = 10  # images of one reason, and reasons

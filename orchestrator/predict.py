@@ -15,9 +15,9 @@ from trainables import looks
 from trainables.decoders import each
 from trainables.depth import Uint8
 from trainables.errors import DataError, RunFolderError, UnreadableImage
-from trainables.files import replacing
 from trainables.formats import unread_format
 from trainables.image_files import images_below
+from trainables.quoting import write_csv
 from trainables.startup import prepare_keras
 
 _BATCH = 32  # images
@@ -62,8 +62,7 @@ def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]
 
 def write_predictions(table: pd.DataFrame, out: Path) -> None:
     try:
-        with replacing(out) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.9g")  # what float32 can tell apart
+        write_csv(out, table, float_format="%.9g")  # what float32 can tell apart
     except OSError as error:
         raise RunFolderError(f"cannot write the predictions to {str(out)!r}: {error.strerror or error}") from error
 

@@ -14,6 +14,7 @@ from orchestrator.data_summary import Table
 from orchestrator.findings import Report, gather
 from trainables.files import whole_files, write_text
 from trainables.layout import RunLayout
+from trainables.quoting import printable
 
 if TYPE_CHECKING:
     from orchestrator.results import Run
@@ -37,7 +38,7 @@ def write_report(run: "Run", figures: list[Path]) -> None:
 
 
 def _text_lines(report: Report) -> Iterator[str]:
-    yield from ("=" * _WIDTH, f"Model comparison: {_one_line(report.name)}", f"Started: {_one_line(report.started)}")
+    yield from ("=" * _WIDTH, f"Model comparison: {printable(report.name)}", f"Started: {printable(report.started)}")
     yield from ("=" * _WIDTH, "", *_paragraphs(report.verdict))
     if report.warnings:
         yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
@@ -61,22 +62,17 @@ def _text_lines(report: Report) -> Iterator[str]:
 
 
 def _heading(text: str) -> tuple[str, ...]:
-    return ("", *textwrap.wrap(_one_line(text), _WIDTH), "-" * _WIDTH)
+    return ("", *textwrap.wrap(printable(text), _WIDTH), "-" * _WIDTH)
 
 
 def _paragraphs(texts: tuple[str, ...], bullet: str = "") -> Iterator[str]:
     for text in texts:
-        yield from textwrap.wrap(bullet + _one_line(text), _WIDTH, subsequent_indent=" " * len(bullet))
-
-
-def _one_line(text: str) -> str:
-    """Line breaks and other control characters as their escapes, so that no value can forge a line of the report."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+        yield from textwrap.wrap(bullet + printable(text), _WIDTH, subsequent_indent=" " * len(bullet))
 
 
 def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
     """Fixed-width lines; the widest columns, those of text first, are wrapped until the table fits."""
-    columns = [[_one_line(cell) for cell in column] for column in zip(*table.rows, strict=True)]
+    columns = [[printable(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     columns = columns or [[] for _ in table.columns]
     widths = [
         max([0, *map(len, name.split()), *map(len, cells)]) for name, cells in zip(table.columns, columns, strict=True)

@@ -4,9 +4,6 @@ Everything is derived from the ledger, so it can be read while cells still run. 
 over: where a cell of a candidate is not done, the candidate's means are NaN and `folds_missing` says how many.
 """
 
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +17,11 @@ from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from trainables.ledger import CellState, Entry, present_groups, read_entry
+from trainables.ledger import CellState, Entry, present_groups, read_entry, read_folds, read_keys
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
+from trainables.quoting import write_csv
+from trainables.records import read_provenance
 from trainables.startup import keras_settings
 from xai.heatmaps import Heatmaps
 
@@ -56,9 +55,8 @@ class Run:
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        with suppress(OSError, ValueError):  # results can be read without it
-            return dict(json.loads(self.layout.provenance.read_text("utf-8")))
-        return {}
+        """Where the results come from, as far as that is known: results can be read without it."""
+        return read_provenance(self.layout.provenance).model_dump(exclude_unset=True)
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -67,8 +65,7 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        with _readable(self.layout.folds):
-            return pd.read_parquet(self.layout.folds)
+        return read_folds(self.layout)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -77,9 +74,7 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        with _readable(self.layout.cells):
-            keys = list(json.loads(self.layout.cells.read_text("utf-8")))
-        return [read_entry(self.layout.ledger / key) for key in keys]
+        return [read_entry(self.layout.ledger / key) for key in read_keys(self.layout)]
 
     @cached_property
     def _states(self) -> list[CellState]:
@@ -284,8 +279,7 @@ class Run:
             table = getattr(self, name)
             with replacing(self.layout.results / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
-            with replacing(self.layout.results / f"{name}.csv") as temporary:
-                table.to_csv(temporary, index=False)
+            write_csv(self.layout.results / f"{name}.csv", table)
 
 
 def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -304,14 +298,6 @@ def held(lock: Path) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
 
 
 def _interrupted(state: CellState) -> CellState:

@@ -14,7 +14,6 @@ from orchestrator import tuning
 from orchestrator.cells import Prepared, prepare
 from orchestrator.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
 from orchestrator.experiment import Experiment
-from orchestrator.explain import printable
 from orchestrator.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
@@ -25,6 +24,7 @@ from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import CellState, Entry
 from trainables.private_folder import foreign_owner
 from trainables.probe import measure
+from trainables.quoting import printable
 from trainables.store import build_store, open_store
 from trainables.user_code import search_also
 

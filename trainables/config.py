@@ -21,6 +21,8 @@ Real = Annotated[float, Field(strict=True)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 #: What people read on one line of a terminal.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+#: What becomes a folder or a part of a file's name.
+Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
 Scalar = bool | int | float | str | None
 #: What a builder can be given.
 Argument = TypeAliasType("Argument", "Scalar | list[Argument]")
@@ -46,7 +48,10 @@ class _Data(Frozen):
         None, description="The labels to compare, in the order of the probability columns; default: all found, sorted."
     )
     images_per_class: Whole | None = Field(
-        None, ge=1, description="Draw at most this many images of each class, whole groups, seeded; default: all."
+        None,
+        ge=1,
+        le=10**9,
+        description="Draw at most this many images of each class, whole groups, seeded; default: all.",
     )
     on_error: Literal["fail", "skip"] = Field(
         "fail", description="What an unusable image does: end the run before training, or become a skipped row."
@@ -103,9 +108,11 @@ class PhantomData(_Data):
     """Procedural chest radiographs with planted opacities, so that answers are known."""
 
     source: Literal["phantom"]
-    classes: tuple[str, ...] = Field(("Normal", "Opacity"), description="The first class is healthy.")
-    images_per_class: Whole = Field(60, ge=1, description="Images drawn per class.")
-    images_per_patient: Whole = Field(2, ge=1, description="Images that share one anatomy, and so one group.")
+    classes: tuple[str, ...] = Field(("Normal", "Opacity"), max_length=100, description="The first class is healthy.")
+    images_per_class: Whole = Field(60, ge=1, le=100_000, description="Images drawn per class.")
+    images_per_patient: Whole = Field(
+        2, ge=1, le=100_000, description="Images that share one anatomy, and so one group."
+    )
     image_size: Whole = Field(96, ge=32, le=2048, description="Edge of the square images, in pixels.")
     shortcut: Real = Field(
         0.0, ge=0, le=1, description="Probability that an image of a diseased class carries a bright corner marker."
@@ -129,15 +136,18 @@ class Augmentation(Frozen):
 class Training(Frozen):
     """How one cell is trained. Early stopping and the best weights look at the validation part only."""
 
-    epochs: Whole = Field(30, ge=1, description="Passes over the training part, at most.")
-    batch_size: Whole = Field(16, ge=1, description="Images per step.")
+    epochs: Whole = Field(30, ge=1, le=1_000_000, description="Passes over the training part, at most.")
+    batch_size: Whole = Field(16, ge=1, le=65_536, description="Images per step.")
     optimizer: Literal["adam", "sgd"] = Field("adam", description="Adam, or SGD with momentum 0.9.")
     learning_rate: Real = Field(2e-4, gt=0, description="Step size of the optimizer.")
     monitor: Literal["loss", "accuracy", "auc"] = Field(
         "loss", description="Validation metric that chooses the best epoch."
     )
     early_stopping: Whole | None = Field(
-        5, ge=1, description="Stop after this many epochs without a better validation metric; null: never."
+        5,
+        ge=1,
+        le=1_000_000,
+        description="Stop after this many epochs without a better validation metric; null: never.",
     )
     weights: str = Field(
         "none", description="Initial weights: none, imagenet, or the path of a .keras or .weights.h5 file."
@@ -145,6 +155,7 @@ class Training(Frozen):
     frozen_epochs: Whole = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="First epochs, in which only the classifier head is trained and all before it stays as at "
         "inference; early_stopping counts from their end.",
     )
@@ -173,7 +184,7 @@ class Training(Frozen):
 class Candidate(Frozen):
     """A model with one set of hyperparameters."""
 
-    id: str = Field(description="Stable, unique, safe as a file name.")
+    id: Identity = Field(description="Stable, unique, safe as a file name.")
     name: str = Field(description="What people read.")
     model: str = Field(description="A name of the model zoo, or 'package.module:builder'.")
     image_size: Whole = Field(ge=8, le=4096, description="Edge of the square input, in pixels.")
@@ -201,7 +212,7 @@ class CellSpec(Frozen):
     """Everything that decides the result of one cell."""
 
     candidate: Candidate
-    fold: Whole = Field(ge=0)
+    fold: Whole = Field(ge=0, lt=100)
     seed: Seed
     classes: tuple[str, ...]
     channels: Literal[1, 3]

@@ -15,20 +15,29 @@ full disk tore is told from a finished one and computed again. Nothing is pickle
 
 import time
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter
 
 from trainables.config import CellSpec, Frozen
 from trainables.errors import RayfoldError, RunFolderError
 from trainables.files import file_digest, replacing, write_json, write_text
 from trainables.layout import RunLayout
+from trainables.records import DamagedRecord, Keys, check_regular, read_json, read_table, read_text
 
 State = Literal["missing", "running", "failed", "done"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
+_MOST_BYTES = 2**31  # of a table: what is larger is not even hashed
+_EPOCHS = {"epoch": "whole"} | dict.fromkeys(
+    ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate"),
+    "real",
+)
+_EPOCHS["seconds"] = "real"
+_SPEC = TypeAdapter(CellSpec)
 
 
 class Seconds(Frozen):
@@ -48,6 +57,9 @@ class Seconds(Frozen):
         return self.start + self.build + self.train + self.score + self.checkpoint
 
 
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class CellState(Frozen):
     """How one cell stands."""
 
@@ -56,18 +68,21 @@ class CellState(Frozen):
     traceback: str = ""
     out_of_memory: bool = Field(False, description="Whether it failed because its device had no memory left.")
     worker_failed: bool = Field(False, description="Whether it failed because its worker could not start.")
-    attempts: int = 0
-    epochs: int = 0
-    best_epoch: int | None = Field(None, description="Counted from 1.")
+    attempts: Count = 0
+    epochs: Count = 0
+    best_epoch: Count | None = Field(None, description="Counted from 1.")
     seconds: Seconds = Seconds()
     peak_memory_mb: float | None = Field(None, description="Largest resident memory of the worker during the cell.")
-    parameters: int | None = Field(None, description="Weights of the model.")
+    parameters: int | None = Field(None, ge=0, lt=2**53, description="Weights of the model.")
     host: str = ""
     device: str = ""
-    threads: int | None = Field(None, description="Threads that TensorFlow had for one operation.")
+    threads: Count | None = Field(None, description="Threads that TensorFlow had for one operation.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
     updated: str = ""
     digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the tables, size of the model.")
+
+
+_STATE = TypeAdapter(CellState)
 
 
 class Entry:
@@ -89,8 +104,8 @@ class Entry:
         """Write down what the cell is; id and name of the candidate are no part of the key, so they may be new."""
         path, text = self.folder / "spec.json", self.spec.model_dump_json(indent=1)
         try:
-            known = path.read_text(encoding="utf-8")
-        except (FileNotFoundError, UnicodeDecodeError):
+            known = read_text(path)
+        except (FileNotFoundError, DamagedRecord):
             known = ""
         if known != text:
             write_text(path, text)
@@ -98,11 +113,11 @@ class Entry:
     def state(self) -> CellState:
         """How the cell stands; a torn entry reads as missing, with the reason."""
         try:
-            state = CellState.model_validate_json((self.folder / "state.json").read_text(encoding="utf-8"))
+            state = read_json(self.folder / "state.json", _STATE)
         except FileNotFoundError:
             return CellState()
-        except (ValidationError, UnicodeDecodeError) as error:
-            return CellState(reason=f"state.json is damaged ({type(error).__name__}); the cell is computed again")
+        except DamagedRecord as error:
+            return CellState(reason=f"state.json is damaged ({error.reason[:200]}); the cell is computed again")
         if state.state == "done" and (damaged := self._damaged(state)):
             return CellState(reason=f"{damaged} is damaged; the cell is computed again", attempts=state.attempts)
         return state
@@ -111,7 +126,12 @@ class Entry:
         """The name of a file of a done cell that is not what it was when the cell finished."""
         for name in (*_TABLES, self.model_path.name):
             path = self.folder / name
-            if not path.exists() or state.digests.get(name) != self._digest(path):
+            try:
+                check_regular(path, _MOST_BYTES if name in _TABLES else None)
+                right = state.digests.get(name) == self._digest(path)
+            except (FileNotFoundError, DamagedRecord, PermissionError):
+                right = False
+            if not right:
                 return name
         return None
 
@@ -147,21 +167,62 @@ class Entry:
         self.resume_path.unlink(missing_ok=True)
 
     def epochs(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "epochs.parquet")
+        """One row per epoch; raises DamagedRecord where the table is of another kind."""
+        return _read(self.folder / "epochs.parquet", _EPOCHS)
 
     def predictions(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "predictions.parquet")
+        """One row per image of the fold and of the test set; raises DamagedRecord for a table that is not of them."""
+        path, classes = self.folder / "predictions.parquet", self.spec.classes
+        schema = dict.fromkeys(("image", "label", "group", "split"), "text")
+        schema |= {f"prob_{name}": "real" for name in classes} | {f"logit_{name}": "~real" for name in classes}
+        table = _read(path, schema | {"prediction": "text"})
+        for column, known in (("label", classes), ("prediction", classes), ("split", ("fold", "test"))):
+            if strange := sorted(set(table[column]) - set(known)):
+                raise DamagedRecord(path, f"no {column} is called {strange[0][:80]!r}")
+        if not len(table) or table.duplicated(["image", "split"]).any():
+            raise DamagedRecord(path, "it has no images, or one twice")
+        if (table[[f"prob_{name}" for name in classes]].abs() > 1.001).any(axis=None):
+            raise DamagedRecord(path, "its probabilities are none")
+        return table
+
+
+def _read(path: Path, schema: Mapping[str, str]) -> pd.DataFrame:
+    try:
+        return read_table(path, schema)[0]
+    except FileNotFoundError as error:
+        raise DamagedRecord(path, "it is gone") from error
 
 
 def read_entry(folder: Path) -> Entry:
     """The entry that lies in `ledger/<key>`; raises RunFolderError when there is none or its spec.json is damaged."""
     try:
-        spec = CellSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, UnicodeDecodeError, ValidationError) as error:
+        spec = read_json(folder / "spec.json", _SPEC)
+    except (FileNotFoundError, DamagedRecord) as error:
         raise RunFolderError(
             f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again to restore it"
         ) from error
     return Entry(folder.parent, spec)
+
+
+def read_keys(layout: RunLayout) -> list[str]:
+    """The addresses of the run's cells, in order; raises DamagedRecord."""
+    try:
+        keys = read_json(layout.cells, Keys)
+    except FileNotFoundError as error:
+        raise DamagedRecord(layout.cells, "it is gone") from error
+    if len(set(keys)) < len(keys):
+        raise DamagedRecord(layout.cells, "a cell stands twice in it")
+    return keys
+
+
+def read_folds(layout: RunLayout) -> pd.DataFrame:
+    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord."""
+    table = _read(layout.folds, {"fold": "whole", **dict.fromkeys(("image", "label", "group", "role"), "text")})
+    if not len(table) or not table["fold"].between(0, 99).all():
+        raise DamagedRecord(layout.folds, "its folds are none")
+    if strange := sorted(set(table["role"]) - {"train", "validation", "fold", "test"}):
+        raise DamagedRecord(layout.folds, f"no role is called {strange[0][:80]!r}")
+    return table
 
 
 def present_groups(layout: RunLayout) -> "pd.Series[str]":
@@ -170,9 +231,10 @@ def present_groups(layout: RunLayout) -> "pd.Series[str]":
     A group's name decides no result, so a cell stays done when groups are renamed or merged; its own table, and
     whatever was made from it, has the name of then.
     """
-    if not layout.folds.exists():
+    try:
+        folds = read_folds(layout)
+    except DamagedRecord:
         return pd.Series(dtype=str)
-    folds = pd.read_parquet(layout.folds, columns=["image", "group"])
     return folds.drop_duplicates("image").set_index("image")["group"]
 
 

@@ -13,12 +13,14 @@ from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import Field, ValidationError
 
-from trainables.config import PhantomData, digest
+from trainables.config import Frozen, PhantomData, digest
 from trainables.contrasts import contrasts, depth_notes
 from trainables.errors import DataError, nearest
 from trainables.files import replacing
 from trainables.folder_source import NO_GROUP
+from trainables.records import DamagedRecord, read_table
 from trainables.scan import NUMBER_FACTS, TEXT_FACTS, scan_images, seen_columns
 from trainables.sources import Source, list_images
 from trainables.spelling import alike, count, listed, quoted, tidy
@@ -27,6 +29,24 @@ _TEXT = ("image", "path", "label", "group", "view", "split")
 _FORMAT_VERSION = 2
 _NOT_DRAWN = "not drawn: images_per_class"
 _SHOWN_IN_ERROR = 10
+
+
+class _About(Frozen):
+    """What the metadata of a manifest's schema say."""
+
+    format: Literal[2]  # as `_FORMAT_VERSION`
+    classes: tuple[str, ...] = Field(min_length=2)
+    notes: tuple[str, ...]
+
+
+_SCHEMA = (
+    dict.fromkeys(("image", "path"), "text")
+    | dict.fromkeys(("label", "group", "view", "split", "mask_*"), "text?")
+    | {"state": "text", "reason": "text?"}
+    | dict.fromkeys(TEXT_FACTS, "text?")
+    | dict.fromkeys(NUMBER_FACTS, "whole")
+    | {"seen_*": "text?"}
+)
 
 
 class UnusableImages(DataError):
@@ -96,19 +116,14 @@ class Manifest:
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote; raises `DataError` for anything else."""
-        import pyarrow.parquet as pq
-
         try:
-            table = pq.read_table(path)
-            about = json.loads((table.schema.metadata or {})[b"rayfold.manifest"])
-            if about["format"] != _FORMAT_VERSION:
-                raise ValueError("another version")
-            classes, notes = (tuple(map(str, about[key])) for key in ("classes", "notes"))
-            return cls(_typed(table.to_pandas()), classes, notes)
-        except Exception as error:  # damaged bytes raise almost anything, and so do tables of other columns
+            table, metadata = read_table(path, _SCHEMA)
+            about = _About.model_validate_json(metadata.get(b"rayfold.manifest", b""))
+        except (FileNotFoundError, DamagedRecord, ValidationError) as error:
             raise DataError(
                 f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to rebuild it)"
             ) from error
+        return cls(_typed(table), about.classes, about.notes)
 
 
 def build_manifest(data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()) -> Manifest:

@@ -9,12 +9,11 @@ import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
-import json
 import sys
 import sysconfig
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from trainables.config import CellSpec, digest
 from trainables.errors import ModelError
 from trainables.files import file_digest
 from trainables.layout import RunLayout
+from trainables.records import read_provenance
 from trainables.weights import one_line
 
 _OURS = Path(__file__).resolve().parents[1]
@@ -279,6 +279,5 @@ def folder_that_trained(layout: RunLayout, spec: CellSpec) -> Path:
 
 def _recorded_folders(layout: RunLayout) -> list[Path]:
     """The folder of the experiment file as the latest invocation of the run knew it."""
-    with suppress(OSError, ValueError, LookupError, TypeError):
-        return [Path(json.loads(layout.provenance.read_text("utf-8"))["invocations"][-1]["experiment_folder"])]
-    return []
+    invocations = read_provenance(layout.provenance).invocations
+    return [Path(invocations[-1].experiment_folder)] if invocations and invocations[-1].experiment_folder else []

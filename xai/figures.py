@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from trainables.errors import DataError
 from trainables.files import replacing
+from trainables.quoting import printable
 from xai import render
 from xai.fonts import families, legible
 from xai.render import Bytes, Colours, Floats, Scales
@@ -95,7 +96,7 @@ def method_grid(
 
 
 def _name(text: str, length: int) -> str:
-    return render.shorten(legible(render.printable(text)), length)
+    return render.shorten(legible(printable(text)), length)
 
 
 def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours, heading: str) -> None:

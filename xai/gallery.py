@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from trainables.errors import RayfoldError
 from trainables.files import write_text
+from trainables.quoting import printable
 from xai import render
 from xai.render import Bytes, Floats, Row
 from xai.sheets import fitted
@@ -54,7 +55,7 @@ def write_gallery(
     style, script = _text("gallery.css"), _text("gallery.js") + _text("gallery_controls.js")
     reduced = f" Maps of more than {LARGEST_MAP} pixels are averaged down to that." if data.pop("reduced") else ""
     page = environment.get_template("gallery.html").render(
-        title=render.printable(title),
+        title=printable(title),
         style=Markup(style),
         script=Markup(script),
         style_hash=_digest(style),
@@ -129,8 +130,8 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
         "placements": list(placements.places),
         "rows": table,
         "sets": [_set_entry(key, candidates, sets, peaks.get(place, [])) for key, place in sets.places.items()],
-        "candidates": [render.printable(name) for name in candidates.places],
-        "classes": [render.printable(name) for name in classes.places],
+        "candidates": [printable(name) for name in candidates.places],
+        "classes": [printable(name) for name in classes.places],
         "scores": list(scores),
         "colours": {name: _base64(render.colour_table(name)) for name in ("inferno", "jet")},
         "opacity": render.OPACITY,
@@ -142,7 +143,7 @@ def _map_numbers(row: Row) -> dict[str, Any]:
     """A map's evidence as bytes and what they stand for, or why there is none."""
     nothing = dict.fromkeys(("height", "width", "placement", "map", "high", "peak"))
     if isinstance(row["error"], str):
-        return nothing | {"error": render.printable(row["error"])}
+        return nothing | {"error": printable(row["error"])}
     if not render.drawable(row):
         return nothing | {"error": "the map holds NaN or infinite values"}
     whole = render.evidence_of(row)
@@ -170,25 +171,25 @@ def _set_entry(key: tuple[str, str, str], candidates: _Names, sets: _Names, peak
     return {
         "candidate": candidates(candidate),
         "method": title,
-        "layer": render.printable(layer),
+        "layer": printable(layer),
         "sign": render.sign_note(method),
-        "title": f"{title} at {render.printable(layer)}" if several else title,
+        "title": f"{title} at {printable(layer)}" if several else title,
         "scale": render.scale_of_peaks(peaks),
     }
 
 
 def _image_entry(row: Row, images: Callable[[str], Bytes], classes: _Names) -> dict[str, Any]:
     entry = {
-        "name": render.printable(row["image"]),
+        "name": printable(row["image"]),
         "label": classes.optional(row["label"]),
-        "group": render.printable(row["group"]) if isinstance(row["group"], str) else "",
-        "split": render.printable(row["split"]) if isinstance(row["split"], str) else "",
+        "group": printable(row["group"]) if isinstance(row["group"], str) else "",
+        "split": printable(row["split"]) if isinstance(row["split"], str) else "",
         "error": None,
     }
     try:
         pixels = images(row["image"])
     except RayfoldError as error:
-        return entry | {"jpeg": None, "width": EDGE, "height": EDGE, "error": render.printable(error)}
+        return entry | {"jpeg": None, "width": EDGE, "height": EDGE, "error": printable(error)}
     height, width = pixels.shape[:2]
     small = fitted(pixels, min(EDGE, max(height, width)))
     return entry | {"jpeg": _base64(render.encode(small, ".jpg")), "width": width, "height": height}

@@ -19,7 +19,6 @@ A shard is complete or not there. It holds two digests, of what its maps and of 
 stale one is told: maps that are right are kept when only scores have to be made again.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +34,7 @@ from numpy.typing import NDArray
 from trainables.errors import RunFolderError, nearest
 from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
-from trainables.ledger import present_groups, read_entry
+from trainables.ledger import present_groups, read_entry, read_keys
 from xai.methods import METHODS
 from xai.placement import GUESS, Placement
 
@@ -128,7 +127,7 @@ class Heatmaps:
     """
 
     def __init__(self, layout: RunLayout) -> None:
-        keys = set(json.loads(layout.cells.read_text("utf-8")))
+        keys = set(read_keys(layout))
         # A shard of a cell that the experiment no longer asks for stays on disk, and is no part of the results.
         files = whole_files(layout.heatmaps, "*/*/*/*.parquet")
         files = [path for path in files if path.parent.name in keys] + whole_files(layout.heatmaps, "skipped.parquet")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from trainables.files import replacing
+from trainables.quoting import printable
 from xai.heat import evidence
 from xai.methods import METHODS
 from xai.placement import Placement, enlarge
@@ -201,11 +202,6 @@ def write_image(path: Path, image: Bytes) -> Path:
 
 
 # --- text and layout --------------------------------------------------------------------------------------------------
-
-
-def printable(text: object) -> str:
-    r"""`text` on one line: line breaks, control and broken characters as escapes such as \n."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def shorten(text: object, length: int) -> str:

@@ -11,7 +11,8 @@ from trainables.dicom_header import import_pydicom, read_dataset
 from trainables.errors import DataError
 from trainables.files import open_regular, replacing, write_text
 from trainables.limits import MEGAPIXELS
-from xai.render import Bytes, Row, fold_of, method_title, printable, shorten, sign_note
+from trainables.quoting import printable
+from xai.render import Bytes, Row, fold_of, method_title, shorten, sign_note
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -14,6 +14,7 @@ import pandas as pd
 
 from trainables.files import replacing
 from trainables.layout import RunLayout
+from trainables.quoting import write_csv
 from xai.agreement import LIMITS, exposure, flagged
 from xai.heatmaps import Heatmaps
 from xai.intervals import holm, interval, p_above_zero
@@ -97,8 +98,7 @@ def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:
     """Write one of `TABLES` as Parquet and CSV."""
     with replacing(layout.xai_tables / f"{name}.parquet") as temporary:
         table.to_parquet(temporary, index=False)
-    with replacing(layout.xai_tables / f"{name}.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(layout.xai_tables / f"{name}.csv", table)
 
 
 def load_table(layout: RunLayout, name: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from trainables.config import CellSpec, Frozen, Whole, digest
 from trainables.errors import ModelError, RunFolderError, nearest
 from trainables.files import file_digest
 from trainables.layout import RunLayout
-from trainables.ledger import Entry, read_entry
+from trainables.ledger import Entry, read_entry, read_keys
 from trainables.manifest import Manifest
 from xai.heatmaps import SCORES, shard_digest
 from xai.methods import Method, method_named
@@ -85,7 +85,7 @@ def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
     """The done cells that the options name, in the order of the experiment; RunFolderError where there is none."""
     if not layout.cells.exists():
         raise RunFolderError(f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}")
-    entries = [read_entry(layout.ledger / key) for key in json.loads(layout.cells.read_text("utf-8"))]
+    entries = [read_entry(layout.ledger / key) for key in read_keys(layout)]
     names = {name for entry in entries for name in _names(entry.spec)}
     for asked in options.candidates:
         if asked not in names:

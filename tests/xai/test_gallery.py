@@ -21,6 +21,7 @@ import pytest
 from tests.xai.test_sheets import CASES, heat_row, pixels, table
 from trainables.errors import DataError
 from trainables.phantom import draw_phantom
+from trainables.quoting import printable
 from xai import render
 from xai.gallery import LARGEST_MAP, write_gallery
 from xai.placement import Placement
@@ -215,7 +216,7 @@ def test_hostile_names_are_shown_and_nothing_of_them_runs(tmp_path: Path) -> Non
     assert page.of("title")[0][1] == HOSTILE[0]
     assert len(page.of("li")) == len(HOSTILE) + 1
     named = {attributes.get("title") for attributes, _ in page.of("span")}
-    assert named >= {render.printable(name) for name in HOSTILE}
+    assert named >= {printable(name) for name in HOSTILE}
     assert len(page.of("script")) == 2
     assert not page.of("svg") + page.of("b")
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainables.quoting import printable
 from xai import render
 
 BLACK = np.zeros((8, 8), np.uint8)
@@ -114,7 +115,7 @@ def test_files_may_have_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_text_is_made_harmless_and_short() -> None:
-    assert render.printable("a\nb\u202ec\udcff") == r"a\nb\u202ec\udcff"
+    assert printable("a\nb\u202ec\udcff") == r"a\nb\u202ec\udcff"
     assert render.shorten("a/very/long/path/to/image.png", 15) == "a/very/…age.png"
     assert render.shorten("short", 15) == "short"
 

@@ -1,0 +1,174 @@
+"""Files of a run folder that are not what was written: told in one line, never waited for, never believed."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.trainables.test_ledger import FILES, SPEC, finished
+from trainables.errors import DataError
+from trainables.layout import RunLayout
+from trainables.ledger import read_entry, read_folds, read_keys
+from trainables.manifest import Manifest
+from trainables.quoting import for_spreadsheet, write_csv
+from trainables.records import DamagedRecord, Provenance, read_provenance, read_table, read_text
+
+
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**33)
+
+
+def endless(path: Path) -> None:
+    """A billion equal rows in a few kilobytes."""
+    values = pa.array(["a"] * 1_000_000).dictionary_encode()
+    table = pa.table(dict.fromkeys(("image", "label", "group", "role"), values) | {"fold": [0] * 1_000_000})
+    pq.write_table(table, path)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "gone": lambda path: None,
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a device that never ends": lambda path: path.symlink_to("/dev/zero"),
+    "a link to itself": lambda path: path.symlink_to(path),
+    "8 GB of nothing": sparse,
+    "empty": Path.touch,
+    "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe"),
+    "a number": lambda path: path.write_text("7"),
+    "nested too deeply": lambda path: path.write_text("[" * 100_000),
+    "a number that is too long": lambda path: path.write_text("1" + "0" * 5000),
+    "keys that are paths": lambda path: path.write_text('["../../x", "/etc"]'),
+    "one thing twice": lambda path: path.write_text('["a", "a"]'),
+    "another table": lambda path: pd.DataFrame({"a": [1]}).to_parquet(path),
+    "rows without end": endless,
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_no_record_is_one_line(tmp_path: Path, case: str) -> None:
+    layout = RunLayout(tmp_path)
+    for path, read in (
+        (layout.cells, lambda: read_keys(layout)),
+        (layout.folds, lambda: read_folds(layout)),
+        (layout.manifest, lambda: Manifest.load(layout.manifest)),
+    ):
+        ODD[case](path)
+        with pytest.raises((DamagedRecord, DataError)) as caught:
+            read()
+        assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_results_can_be_read_without_knowing_where_they_come_from(tmp_path: Path, case: str) -> None:
+    ODD[case](tmp_path / "provenance.json")
+    assert read_provenance(tmp_path / "provenance.json") == Provenance()
+
+
+@pytest.mark.parametrize("case", [case for case in ODD if case != "gone"])
+@pytest.mark.parametrize("name", [*FILES, "state.json"])
+def test_an_entry_with_an_odd_file_is_not_done(tmp_path: Path, case: str, name: str) -> None:
+    entry = finished(tmp_path)
+    (entry.folder / name).unlink()
+    ODD[case](entry.folder / name)
+    state = entry.state()
+    assert state.state == "missing"
+    assert f"{name} is damaged" in state.reason
+
+
+STATES = {
+    "attempts": "1" + "0" * 400,
+    "best_epoch": -1,
+    "seconds": [],
+    "peak_memory_mb": "NaN",
+    "reason": 7,
+    "digests": {"epochs.parquet": []},
+    "state": "finished",
+    "of_a_later_version": 1,
+}
+
+
+@pytest.mark.parametrize("field", STATES)
+def test_a_state_of_odd_shape_is_none(tmp_path: Path, field: str) -> None:
+    entry = finished(tmp_path)
+    (entry.folder / "state.json").write_text(f'{{"{field}": {STATES[field]}}}'.replace("'", '"'), encoding="utf-8")
+    assert "state.json is damaged" in entry.state().reason
+
+
+@pytest.mark.parametrize("identity", ["../x", "/etc/x", "a/b", "..", ".hidden", "", "a\\nb", "a" * 101])
+def test_a_candidate_is_filed_below_no_other_folder(tmp_path: Path, identity: str) -> None:
+    entry = finished(tmp_path)
+    path = entry.folder / "spec.json"
+    path.write_text(path.read_text("utf-8").replace('"id": "small"', f'"id": "{identity}"'), encoding="utf-8")
+    with pytest.raises(Exception, match=r"has no readable spec\.json"):
+        read_entry(tmp_path / SPEC.key)
+
+
+PREDICTIONS = {
+    "another class": lambda t: t.assign(label="ghost"),
+    "another prediction": lambda t: t.assign(prediction="../x"),
+    "another part": lambda t: t.assign(split="train"),
+    "numbers for names": lambda t: t.assign(image=[1, 2]),
+    "no image": lambda t: t.iloc[:0],
+    "an image twice": lambda t: pd.concat([t, t]),
+    "a column less": lambda t: t.drop(columns="prob_b"),
+    "text for numbers": lambda t: t.assign(prob_a="0.5"),
+    "no probabilities": lambda t: t.assign(prob_a=[7.0, 8.0]),
+    "a label less": lambda t: t.assign(label=[None, "a"]),
+}
+
+
+@pytest.mark.parametrize("case", PREDICTIONS)
+def test_predictions_of_odd_shape_are_told(tmp_path: Path, case: str) -> None:
+    entry = finished(tmp_path)
+    PREDICTIONS[case](entry.predictions()).to_parquet(entry.folder / "predictions.parquet", index=False)
+    with pytest.raises(DamagedRecord):
+        entry.predictions()
+
+
+def test_text_that_repeats_without_end_is_not_spelled_out(tmp_path: Path) -> None:
+    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 100_000]))
+    pq.write_table(pa.table({"image": long}), tmp_path / "t.parquet")
+    with pytest.raises(DamagedRecord, match="more text than a table may have"):
+        read_table(tmp_path / "t.parquet", {"image": "text"})
+
+
+def test_a_record_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_text("12345")
+    with pytest.raises(DamagedRecord, match="more than the 4"):
+        read_text(tmp_path / "x", most=4)
+
+
+# --- what people open -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('=HYPERLINK("http://x")', '\'=HYPERLINK("http://x")'),
+        ("+1+1", "'+1+1"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("\t=1+1", "'\t=1+1"),
+        (" =1+1", "' =1+1"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("'=1", "''=1"),
+        ("-5", "-5"),
+        ("+1.5e-3", "+1.5e-3"),
+        ("it's ill", "it's ill"),
+        (-5, -5),
+    ],
+)
+def test_a_spreadsheet_runs_nothing(text: object, written: object) -> None:
+    assert for_spreadsheet(text) == written
+
+
+def test_numbers_of_a_csv_file_stay_numbers(tmp_path: Path) -> None:
+    table = pd.DataFrame({"=a": ["=1", None], "b": [-1.5, float("nan")], "c": pd.array([-1, None], "Int64")})
+    write_csv(tmp_path / "t.csv", table)
+    assert (tmp_path / "t.csv").read_text() == "'=a,b,c\n'=1,-1.5,-1\n,,\n"
+    assert list(table) == ["=a", "b", "c"]
