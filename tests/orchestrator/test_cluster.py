@@ -60,6 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     command = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block",
         f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=3", "--num-gpus=2",
+        f"--dashboard-agent-listen-port={free_port()}",  # by default another cluster's, and no job starts
         "--disable-usage-stats",
     ]  # fmt: skip
     start = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}

@@ -108,6 +108,7 @@ SIZES = {
 def test_places_are_the_centroids_of_input_gradients(name: str) -> None:
     """Of the cells in the middle: the image's edges cut off the others' fields."""
     size = SIZES[name]
+    keras.utils.set_random_seed(0)  # single draws of the initial weights lie off by as much as is allowed
     model = zoo.build(name, size, 1, 2, "none", 0.0, {})
     features = keras.Model(model.inputs, model.get_layer("pool").input)
     placement, cells = Classifier(model).placement, int(features.output.shape[1])
