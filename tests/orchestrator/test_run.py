@@ -264,21 +264,13 @@ def test_ctrl_c_stops_cleanly_and_continues(finished: Path, spots: Path, tmp_pat
     assert_same_tables(finished, run)
 
 
-@pytest.mark.parametrize("victim", ["CellTrainable", "raylet", "gcs_server"])
 @pytest.mark.slow
-def test_killing_a_part_of_ray_loses_nothing(finished: Path, spots: Path, tmp_path: Path, victim: str) -> None:
+def test_killing_a_worker_loses_nothing(finished: Path, spots: Path, tmp_path: Path) -> None:
     file, run = experiment_file(tmp_path, spots), tmp_path / "run"
     driver = start(file, run)
-    wait_until(lambda: training(run) and bool(processes(driver, victim)), driver)
-    assert processes(driver, victim), f"no {victim} to kill"
-    for process in processes(driver, victim)[:1]:
-        process.kill()
-    try:
-        driver.wait(180)
-    except subprocess.TimeoutExpired:
-        driver.kill()
-        driver.wait()
-    finish(file, run)
+    wait_until(lambda: training(run) and bool(processes(driver, "CellTrainable")), driver)
+    processes(driver, "CellTrainable")[0].kill()
+    assert driver.wait(180) == 0
     assert_same_tables(finished, run)
 
 
@@ -287,7 +279,7 @@ def test_chaos(finished: Path, spots: Path, tmp_path: Path) -> None:
     """SIGKILL at random moments to random processes, run after run, then let it finish."""
     file, run = experiment_file(tmp_path, spots), tmp_path / "run"
     rng = random.Random(1)
-    for _ in range(4):
+    for _ in range(3):
         driver = start(file, run)
         moment = time.monotonic() + rng.uniform(3, 25)
         while time.monotonic() < moment and driver.poll() is None:
