@@ -58,6 +58,24 @@ def check_answer(address: str, asked: str) -> None:
         )
 
 
+def check_own(address: str) -> None:
+    """Raise ResourceError unless a node of the cluster at host:port runs on this machine under our user.
+
+    Ray's `auto` believes whatever stands in a file of /tmp or in anybody's command line, and who joins a cluster runs
+    what its head sends.
+    """
+    import psutil
+
+    for process in psutil.process_iter(["name", "uids", "cmdline"]):
+        name, owner, words = (process.info[key] for key in ("name", "uids", "cmdline"))
+        if name == "raylet" and owner and owner.real == os.getuid() and f"--gcs-address={address}" in (words or ()):
+            return
+    raise ResourceError(
+        f"RAY_ADDRESS or --address auto finds a Ray cluster at {address}, of which no node on this machine is yours: "
+        f"set it to {address} if you trust whoever runs it, or leave it out to use this machine alone"
+    )
+
+
 def asked_for(asked: str, address: str) -> str:
     """The address as it was written, and what Ray makes of it where that is another."""
     return f"RAY_ADDRESS or --address {asked!r}" + ("" if asked == address else f", which is {address}")

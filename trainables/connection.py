@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from trainables.address import asked_for, check_answer, check_form
+from trainables.address import asked_for, check_answer, check_form, check_own
 from trainables.errors import ResourceError
 from trainables.heartbeat import watched
 from trainables.neighbours import job_config
@@ -115,8 +115,10 @@ def _join(address: str) -> None:
         try:
             # What `auto` and localhost stand for, as Ray will find it.
             found = canonicalize_bootstrap_address(address) or address
+            if address == "auto":
+                check_own(found)
             check_answer(found, address)
-            _initialise(address=address)
+            _initialise(address=found)
         except ResourceError:
             raise
         except Exception as error:

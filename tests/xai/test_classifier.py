@@ -16,7 +16,8 @@ from xai.classifier import Classifier
 from xai.methods import METHODS
 
 FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
-ZOO = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in zoo.MODELS]
+OTHER_FAMILIES = ("EfficientNetB7", "EfficientNetV2S", "ConvNeXtTiny", "DenseNet121", "ResNet50", "MobileNetV3Small")
+ZOO = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES)]
 WEIGHTS = {
     "gradcam": cam.gradcam_weights,
     "gradcam++": cam.gradcam_pp_weights,
@@ -96,13 +97,9 @@ def zoo_model(name: str) -> Any:
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_models(name: str, tmp_path: Path) -> None:
-    import tensorflow as tf
-
     model, pixels = zoo_model(name), images(2, 64)
     features, head = split(model, model.get_layer("pool").input, model.get_layer("logits").output)
-    # Untrained, these two blow rounding up so far that Keras's own eager and graph results differ, V2L's by 80 %.
-    in_graph = name in ("EfficientNetV2M", "EfficientNetV2L")
-    a, g, logits = tape(tf.function(features) if in_graph else features, head, pixels)
+    a, g, logits = tape(features, head, pixels)
     opened = [Classifier(model)]
     if name in FAST:  # opening it again takes as long as building it, and the big ones take minutes
         model.save(tmp_path / "model.keras")
@@ -121,12 +118,10 @@ def test_the_layer_of_the_zoo_is_the_one_before_pooling() -> None:
 
 
 @pytest.mark.parametrize("pooling", [None, "avg"])
-@pytest.mark.parametrize("name", ["MobileNet", pytest.param("EfficientNetB0", marks=pytest.mark.slow)])
-def test_a_backbone_called_as_one_layer(name: str, pooling: str | None, tmp_path: Path) -> None:
+def test_a_backbone_called_as_one_layer(pooling: str | None, tmp_path: Path) -> None:
     import keras
 
-    create = getattr(keras.applications, name)
-    base = create(include_top=False, weights=None, input_shape=(64, 64, 3), pooling=pooling)
+    base = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 64, 3), pooling=pooling)
     base.name = "backbone"
     image = keras.Input((64, 64, 1))
     x = keras.layers.Concatenate()([image, image, image])
