@@ -1,15 +1,19 @@
 """What is no address of a Ray cluster is told apart from what is one, in seconds."""
 
+import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 
 from trainables import address as module
-from trainables.address import check_answer, check_form
+from trainables.address import check_answer, check_form, check_own
 from trainables.errors import ResourceError
 
 
@@ -105,3 +109,20 @@ def test_a_head_that_starts_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     thread.start()
     check_answer(f"127.0.0.1:{port}", "a head")
     thread.join()
+
+
+@pytest.mark.parametrize("uid", [None, 4301], ids=["ours", "of another user"])
+def test_auto_joins_only_what_runs_as_us(uid: int | None, tmp_path: Path) -> None:
+    if uid and os.geteuid() != 0:
+        pytest.skip("only root can be somebody else")
+    shutil.copy("/bin/sh", tmp_path / "raylet")
+    tmp_path.chmod(0o755)
+    command = ["./raylet", "-c", "read line", "sh", "--gcs-address=127.0.0.1:6379"]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, user=uid) as process:
+        try:
+            with pytest.raises(ResourceError, match="if you trust whoever runs it") if uid else nullcontext():
+                check_own("127.0.0.1:6379")
+            with pytest.raises(ResourceError, match="no node on this machine is yours"):
+                check_own("127.0.0.1:637")
+        finally:
+            process.kill()
