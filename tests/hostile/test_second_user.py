@@ -8,10 +8,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT, write_images
@@ -115,10 +117,10 @@ def _attacked(home: Path) -> Watched:
 def _environments() -> list[dict[str, str]]:
     """Of all processes of the victim, as only she and root can read them."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and entry.stat().st_uid == VICTIM:
-            text = (entry / "environ").read_text(errors="replace")
-            found.append(dict(part.split("=", 1) for part in text.split("\0") if "=" in part))
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess):
+            if process.uids().real == VICTIM:
+                found.append(process.environ())
     return found
 
 
