@@ -107,10 +107,8 @@ def finish(entry: Entry, folds: pd.DataFrame) -> None:
     entry.finish(state, pd.DataFrame(epochs), predictions_by_hand(folds, entry))
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_by_hand(study: Path) -> Path:
     """Every cell of the first candidate done; of the second one failed, one missing, one interrupted."""
-    study = tmp_path_factory.mktemp("study")
     (study / "start.keras").write_bytes(b"weights that are gone when the results are read")
     experiment = parse_experiment(EXPERIMENT, "by-hand.yaml", study)
     layout, manifest = RunLayout(study / "run"), manifest_by_hand()
@@ -127,6 +125,11 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif cell != ("poor", 0, 7):
             finish(entry, folds)
     return layout.root
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_by_hand(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
