@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, create_model
 
 from orchestrator.explain import explain, shown
 from trainables import zoo
-from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest
+from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest, is_file_name
 from trainables.errors import ExperimentError, ModelError
 from trainables.files import expand
 from trainables.quoting import printable
@@ -163,7 +163,8 @@ def _readable_name(choice: Choice) -> str:
 def _slug(name: str) -> str:
     """The name as a file name; where that loses letters or is too long, a digest tells it from others."""
     slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
-    lossy = "[[" in name  # where a list ends in a list
+    lossy = "[[" in name or is_file_name(slug)  # where a list ends in a list
+    slug = slug.replace(".", "_") if is_file_name(slug) else slug
     if name.isascii() and slug and len(slug) <= _LONGEST_ID and not lossy:
         return slug
     return f"{slug[: _LONGEST_ID - 9] or 'candidate'}-{digest(name, 8)}"

@@ -49,7 +49,7 @@ def demo(run: RunOption = None, address: Address = None) -> None:
         folder = _folder(run, "demo")
         # Lite0's last map has 3 × 3 cells, too few to point at an opacity; its last of 6 × 6 can.
         options = Options(methods=("gradcam", "layercam@6"), faithfulness=16)
-        code = explain_run(folder, options, Style(), address, typer.echo)
+        code = explain_run(folder, options, Style(), address, _say)
         write_reports(load_run(folder).layout)
     raise typer.Exit(code)
 
@@ -72,7 +72,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ex
         write_text(schema, json.dumps(json_schema(), indent=1) + "\n")
     except OSError as error:
         raise ExperimentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    typer.echo(f"wrote {path} and {schema}; edit it, then: rayfold plan {path}")
+    _say(f"wrote {path} and {schema}; edit it, then: rayfold plan {path}")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
     from trainables.layout import RunLayout
 
     for line in plan_lines(prepare(resolved, RunLayout(_folder(run, resolved.name)))):
-        typer.echo(line)
+        _say(line)
 
 
 @app.command(name="run")
@@ -130,11 +130,11 @@ def status(run: RunFolder) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in cells["state"].value_counts().items())
     locks = {"running": opened.layout.lock, "explaining": opened.layout.xai_lock}
     at_work = " and ".join(work for work, lock in locks.items() if held(lock))
-    typer.echo(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
+    _say(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
     for row in cells.itertuples():
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
-        typer.echo(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
+        _say(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
 
 
 @app.command()
@@ -145,7 +145,7 @@ def report(run: RunFolder) -> None:
 
     layout = load_run(run).layout
     write_reports(layout)
-    typer.echo(layout.report_html)
+    _say(str(layout.report_html))
 
 
 @app.command()
@@ -161,14 +161,14 @@ def predict(
     from orchestrator.results import load_run
 
     opened = load_run(run)
-    table = score(opened, images, candidate, lambda note: typer.echo(f"note        {note}"))
+    table = score(opened, images, candidate, lambda note: _say(f"note        {note}"))
     write_predictions(table, out)
-    typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+    _say(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
     cells = finished_cells(opened, candidate)
     for name, (done, of) in cells.items():
         if done < of:
             what = f"{done} models of {of}" if done else "left out, none of its cells is finished"
-            typer.echo(f"{name}: {what}; run the experiment again to finish it", err=True)
+            _say(f"{name}: {what}; run the experiment again to finish it", err=True)
     if not all(done for done, _ in cells.values()):
         raise typer.Exit(1)
 
@@ -198,6 +198,11 @@ def doctor(context: typer.Context) -> None:
     command = [sys.executable, "-P", "-m", "cluster.doctor", *context.args]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
     raise typer.Exit(done.returncode)
+
+
+def _say(line: str, err: bool = False) -> None:
+    """One line for people, whatever names and reasons are in it."""
+    typer.echo(printable(line), err=err)
 
 
 def _folder(run: Path | None, name: str) -> Path:

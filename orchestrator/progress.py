@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from trainables.quoting import printable
+
 logger = logging.getLogger("rayfold")
 
 
@@ -69,6 +71,7 @@ class RunProgress:
 
     def say(self, line: str) -> None:
         """One plain line: to the log file, and above the live table or to plain output."""
+        line = printable(line)
         logger.info(line)
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 

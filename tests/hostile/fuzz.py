@@ -25,10 +25,6 @@ import psutil
 import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 
-import orchestrator.cells
-import orchestrator.plan
-import orchestrator.results
-import orchestrator.write_up
 import xai.pages  # noqa: F401
 from orchestrator.cli import main as rayfold
 from trainables.errors import RayfoldError
@@ -90,7 +86,7 @@ def run(task: Task, folder: Path) -> Outcome:
             most = max(most, used.ru_maxrss * 1024)
     with suppress(ProcessLookupError):
         os.killpg(child, 9)
-    return Outcome(code, *(path.read_text(errors="replace") for path in (out, err)), seconds, most)
+    return Outcome(code, out.read_text(errors="replace"), err.read_text(errors="replace"), seconds, most)
 
 
 def _work(task: Task, folder: Path, out: Path, err: Path) -> None:
@@ -190,9 +186,9 @@ def main(seconds: str, seed: str = "0", *names: str) -> int:
         done += 1
         if flaws := ", ".join(outcome.flaws()):
             broken += 1
-            print(f"{name}: {flaws}\n{outcome.err[-2000:]}")
+            sys.stdout.write(f"{name}: {flaws}\n{outcome.err[-2000:]}\n")
     shutil.rmtree(os.environ["RAYFOLD_CACHE"], ignore_errors=True)
-    print(f"{done} cases, {broken} broke the rule")
+    sys.stdout.write(f"{done} cases, {broken} broke the rule\n")
     return 1 if broken or not done else 0
 
 
