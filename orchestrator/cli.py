@@ -209,7 +209,7 @@ def _folder(run: Path | None, name: str) -> Path:
     """Where a run goes; raises RunFolderError where a file is in the way."""
     folder = run if run is not None else Path("runs") / name
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112  # false for names none can have
             raise RunFolderError(
                 f"cannot write into the run folder {str(folder)!r}: Not a directory, {str(path)!r} is a file; choose "
                 "another by --run"
@@ -218,7 +218,10 @@ def _folder(run: Path | None, name: str) -> Path:
 
 
 # What the user can mend about a file system; any other OSError is a bug and keeps its traceback.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
+_DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+)
 
 
 def main() -> None:
