@@ -92,16 +92,10 @@ def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
 @app.command(name="run")
 def run_command(experiment: ExperimentFile, run: RunOption = None, address: Address = None) -> None:
     """Train every cell that the run folder lacks, then write tables, figures and report."""
-    try:
-        text = experiment.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = None
-    if text is None:
-        from orchestrator.experiment import read_experiment
+    from orchestrator.experiment import read_text
 
-        read_experiment(experiment)  # raises with the reason
-    else:
-        raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
+    text = read_text(experiment)
+    raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
 
 
 def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> int:

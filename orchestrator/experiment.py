@@ -26,6 +26,7 @@ from trainables.config import (
     digest,
 )
 from trainables.errors import ExperimentError
+from trainables.files import open_regular
 from trainables.quoting import printable
 
 #: Of one experiment.
@@ -116,15 +117,26 @@ class Experiment(Frozen):
 
 def read_experiment(path: Path) -> Experiment:
     """Read and resolve an experiment file; raises ExperimentError with one line."""
+    return parse_experiment(read_text(path), path.name, path.absolute().parent)
+
+
+def read_text(path: Path) -> str:
+    """The text of an experiment file; raises ExperimentError for what is none, and never waits for a pipe."""
+    most = 4 * yaml_text.MOST_CHARACTERS
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ExperimentError(
-            f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, or write a new "
-            "one with `rayfold init`"
-        ) from error
-    return parse_experiment(text, path.name, path.absolute().parent)
+        with open_regular(path) as file:
+            content = file.read(most + 1)
+        if len(content) <= most:
+            return content.decode("utf-8-sig")
+        reason = f"it has more than {most:,} bytes"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    raise ExperimentError(
+        f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, or write a new one "
+        "with `rayfold init`"
+    )
 
 
 def parse_experiment(text: str, source: str, folder: Path) -> Experiment:

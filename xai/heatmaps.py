@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
@@ -253,7 +254,7 @@ class Heatmaps:
             if name not in self._dataset.schema.names:
                 raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
             wanted = _values(value)
-            term = ds.field(name).isin(wanted)
+            term = ds.field(name).isin(wanted) if wanted else pc.scalar(value=False)
             if name == "group":
                 term = self._in_groups(wanted)
             elif name == "candidate":

@@ -203,7 +203,7 @@ def side_by_side(
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[[render.drawable(row) for row in rows.to_dict("records")]]
+    return rows[np.array([render.drawable(row) for row in rows.to_dict("records")], bool)]
 
 
 def _one_set(rows: pd.DataFrame) -> tuple[str, str, str]:
