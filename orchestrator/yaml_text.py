@@ -19,12 +19,33 @@ _SCALARS = {
 }
 #: Characters of a file, and values in it.
 MOST_CHARACTERS, MOST_VALUES = 2_000_000, 60_000
-_MOST_DIGITS = 1000
+_MOST_DIGITS, _DEEPEST = 1000, 100
 #: What an explicit tag may ask for: the kinds of values that an experiment is made of.
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _RESOLVERS = {
     None: [(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z")) for name, pattern in _SCALARS.items()]
 }
+
+
+class _TooLarge(Exception):
+    """A text that is longer than an experiment may be, or holds more values."""
+
+
+def _check_text(text: str) -> None:
+    """Raise _TooLarge, or RecursionError, for what would be read for too long: counted in C, before Python reads it."""
+    if len(text) > MOST_CHARACTERS:
+        raise _TooLarge(f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
+    values = depth = 0
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            values += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if values > MOST_VALUES:
+                raise _too_many(event.start_mark)
+            if depth > _DEEPEST:
+                raise RecursionError
+    except (yaml.YAMLError, UnicodeError):
+        return  # which Python tells better
 
 
 def _check_size(root: Any) -> None:
@@ -49,9 +70,10 @@ def _check_size(root: Any) -> None:
             raise _too_many(node.start_mark)
 
 
-def _too_many(mark: Any) -> Exception:
-    problem = f"it comes to more than {MOST_VALUES:,} values, aliases counted as what they stand for"
-    return yaml.constructor.ConstructorError(None, None, problem, mark)
+def _too_many(mark: Any) -> _TooLarge:
+    return _TooLarge(
+        f"it comes to more than {MOST_VALUES:,} values, aliases counted as what they stand for (line {mark.line + 1})"
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -84,12 +106,6 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(identity)
         return node
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        self._composed = getattr(self, "_composed", 0) + 1
-        if self._composed > MOST_VALUES:
-            raise _too_many(parent.start_mark)
-        return super().compose_node(parent, index)
 
     def get_single_node(self) -> Any:
         """The document, once it is known what it comes to when every alias is the content that it stands for."""
@@ -124,9 +140,8 @@ class _Dumper(yaml.SafeDumper):
 
 def load(text: str) -> Any:
     """The content of one YAML document; raises ValueError with one line that says what is wrong and where."""
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
     try:
+        _check_text(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
@@ -137,6 +152,8 @@ def load(text: str) -> Any:
         raise ValueError(str(error).splitlines()[0]) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except _TooLarge as error:
+        raise ValueError(str(error)) from error
     except (ValueError, LookupError, AttributeError) as error:
         raise ValueError("an explicit tag (!!) does not fit its value") from error
 
