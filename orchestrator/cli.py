@@ -138,7 +138,7 @@ def report(run: RunFolder) -> None:
     from orchestrator.write_up import write_reports
 
     layout = load_run(run).layout
-    write_reports(layout)
+    write_reports(layout, _say)
     _say(str(layout.report_html))
 
 

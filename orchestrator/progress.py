@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from trainables.errors import RunFolderError
 from trainables.quoting import printable
 
 logger = logging.getLogger("rayfold")
@@ -20,6 +21,8 @@ logger = logging.getLogger("rayfold")
 def log_to(path: Path) -> logging.Handler:
     """Also write the plain lines to a file; returns the handler so that the caller can close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise RunFolderError(f"{str(path)!r} must be a file, and is none: remove it")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)

@@ -310,6 +310,8 @@ def held(lock: Path) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
+    except OSError:  # no lock that a process could hold
+        return False
 
 
 def _interrupted(state: CellState) -> CellState:

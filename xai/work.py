@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry, read_keys
 from trainables.manifest import Manifest
 from trainables.records import DamagedRecord
+from trainables.weight_files import check_weights
 from xai.heatmaps import SCORES, shard_digest
 from xai.methods import Method, method_named
 
@@ -157,9 +158,10 @@ def _layer_names(path: Path) -> set[str]:
             yield from [name, *below(layer["config"], f"{name}/")]
 
     try:
+        check_weights(path)
         with ZipFile(path) as file:
             return set(below(json.loads(file.read("config.json"))["config"], ""))
-    except (OSError, BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged bytes raise almost anything
         raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
 
 
