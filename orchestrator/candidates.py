@@ -1,6 +1,7 @@
 """From the candidates of an experiment file, grids among them, to complete candidates with names and ids."""
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,11 +13,13 @@ from pydantic import Field, ValidationError, create_model
 
 from orchestrator.explain import explain, shown
 from trainables import zoo
-from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest
+from trainables.config import Argument, Candidate, Frozen, Line, Training, Whole, digest, is_file_name
 from trainables.errors import ExperimentError, ModelError
 from trainables.files import expand
 from trainables.quoting import printable
 
+#: Of one experiment, once its grids are unfolded.
+MOST_CANDIDATES = 1000
 _LONGEST_NAME = 200  # characters, as `Line` allows
 _LONGEST_ID = 80  # characters: ids become file names
 
@@ -58,10 +61,15 @@ def resolve_candidates(
 
     Relative paths start at `folder`; `source` names the file in errors. Raises ExperimentError.
     """
-    candidates = []
+    candidates: list[Candidate] = []
     for index, raw in enumerate(section):
         place = f"candidates[{index}]"
         try:
+            if (number := len(candidates) + combinations(raw)) > MOST_CANDIDATES:
+                raise ExperimentError(
+                    f"an experiment may have {MOST_CANDIDATES:,} candidates, got {number:,} as grids are unfolded "
+                    f"({source}: {place}); make several experiments of it"
+                )
             choices = list(unfold(raw))
         except ValueError as error:
             raise ExperimentError(printable(f"{place}.{error} ({source}: {place})")) from error
@@ -72,12 +80,7 @@ def resolve_candidates(
 
 def unfold(raw: Mapping[str, Any]) -> Iterator[Choice]:
     """The grid of one candidate: every combination of the listed values, in the order in which they are written."""
-    places: list[tuple[tuple[str, ...], list[Any]]] = []
-    for key, value in raw.items():
-        if isinstance(value, list):
-            places.append(((key,), value))
-        elif isinstance(value, dict):
-            places += [((key, inner), choices) for inner, choices in value.items() if isinstance(choices, list)]
+    places = _listed(raw)
     for place, choices in places:
         if not choices:
             raise ValueError(f"{'.'.join(place)} must list at least one value, got []")
@@ -90,6 +93,22 @@ def unfold(raw: Mapping[str, Any]) -> Iterator[Choice]:
                 target = target[key]
             target[place[-1]] = choice
         yield Choice(values, varied)
+
+
+def combinations(raw: Mapping[str, Any]) -> int:
+    """How many candidates `unfold` would give."""
+    return math.prod(len(choices) for _, choices in _listed(raw))
+
+
+def _listed(raw: Mapping[str, Any]) -> list[tuple[tuple[str, ...], list[Any]]]:
+    """The places of a candidate where a list stands, and the lists."""
+    places: list[tuple[tuple[str, ...], list[Any]]] = []
+    for key, value in raw.items():
+        if isinstance(value, list):
+            places.append(((key,), value))
+        elif isinstance(value, dict):
+            places += [((key, inner), choices) for inner, choices in value.items() if isinstance(choices, list)]
+    return places
 
 
 def as_grid(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +182,8 @@ def _readable_name(choice: Choice) -> str:
 def _slug(name: str) -> str:
     """The name as a file name; where that loses letters or is too long, a digest tells it from others."""
     slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
-    lossy = "[[" in name  # where a list ends in a list
+    lossy = "[[" in name or is_file_name(slug)  # where a list ends in a list
+    slug = slug.replace(".", "_") if is_file_name(slug) else slug
     if name.isascii() and slug and len(slug) <= _LONGEST_ID and not lossy:
         return slug
     return f"{slug[: _LONGEST_ID - 9] or 'candidate'}-{digest(name, 8)}"

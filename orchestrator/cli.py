@@ -49,7 +49,7 @@ def demo(run: RunOption = None, address: Address = None) -> None:
         folder = _folder(run, "demo")
         # Lite0's last map has 3 × 3 cells, too few to point at an opacity; its last of 6 × 6 can.
         options = Options(methods=("gradcam", "layercam@6"), faithfulness=16)
-        code = explain_run(folder, options, Style(), address, typer.echo)
+        code = explain_run(folder, options, Style(), address, _say)
         write_reports(load_run(folder).layout)
     raise typer.Exit(code)
 
@@ -72,7 +72,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ex
         write_text(schema, json.dumps(json_schema(), indent=1) + "\n")
     except OSError as error:
         raise ExperimentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    typer.echo(f"wrote {path} and {schema}; edit it, then: rayfold plan {path}")
+    _say(f"wrote {path} and {schema}; edit it, then: rayfold plan {path}")
 
 
 @app.command()
@@ -86,22 +86,16 @@ def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
     from trainables.layout import RunLayout
 
     for line in plan_lines(prepare(resolved, RunLayout(_folder(run, resolved.name)))):
-        typer.echo(line)
+        _say(line)
 
 
 @app.command(name="run")
 def run_command(experiment: ExperimentFile, run: RunOption = None, address: Address = None) -> None:
     """Train every cell that the run folder lacks, then write tables, figures and report."""
-    try:
-        text = experiment.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        text = None
-    if text is None:
-        from orchestrator.experiment import read_experiment
+    from orchestrator.experiment import read_text
 
-        read_experiment(experiment)  # raises with the reason
-    else:
-        raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
+    text = read_text(experiment)
+    raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
 
 
 def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> int:
@@ -130,11 +124,11 @@ def status(run: RunFolder) -> None:
     counts = ", ".join(f"{count} {state}" for state, count in cells["state"].value_counts().items())
     locks = {"running": opened.layout.lock, "explaining": opened.layout.xai_lock}
     at_work = " and ".join(work for work, lock in locks.items() if held(lock))
-    typer.echo(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
+    _say(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
     for row in cells.itertuples():
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
-        typer.echo(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
+        _say(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
 
 
 @app.command()
@@ -144,8 +138,8 @@ def report(run: RunFolder) -> None:
     from orchestrator.write_up import write_reports
 
     layout = load_run(run).layout
-    write_reports(layout)
-    typer.echo(layout.report_html)
+    write_reports(layout, _say)
+    _say(str(layout.report_html))
 
 
 @app.command()
@@ -161,14 +155,14 @@ def predict(
     from orchestrator.results import load_run
 
     opened = load_run(run)
-    table = score(opened, images, candidate, lambda note: typer.echo(f"note        {note}"))
+    table = score(opened, images, candidate, lambda note: _say(f"note        {note}"))
     write_predictions(table, out)
-    typer.echo(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+    _say(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
     cells = finished_cells(opened, candidate)
     for name, (done, of) in cells.items():
         if done < of:
             what = f"{done} models of {of}" if done else "left out, none of its cells is finished"
-            typer.echo(f"{name}: {what}; run the experiment again to finish it", err=True)
+            _say(f"{name}: {what}; run the experiment again to finish it", err=True)
     if not all(done for done, _ in cells.values()):
         raise typer.Exit(1)
 
@@ -200,11 +194,16 @@ def doctor(context: typer.Context) -> None:
     raise typer.Exit(done.returncode)
 
 
+def _say(line: str, err: bool = False) -> None:
+    """One line for people, whatever names and reasons are in it."""
+    typer.echo(printable(line), err=err)
+
+
 def _folder(run: Path | None, name: str) -> Path:
     """Where a run goes; raises RunFolderError where a file is in the way."""
     folder = run if run is not None else Path("runs") / name
     for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
+        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112  # false for names none can have
             raise RunFolderError(
                 f"cannot write into the run folder {str(folder)!r}: Not a directory, {str(path)!r} is a file; choose "
                 "another by --run"
@@ -213,7 +212,10 @@ def _folder(run: Path | None, name: str) -> Path:
 
 
 # What the user can mend about a file system; any other OSError is a bug and keeps its traceback.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.ENAMETOOLONG)
+_DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+)
 
 
 def main() -> None:

@@ -13,9 +13,25 @@ from pydantic import Field, ValidationError
 from orchestrator import yaml_text
 from orchestrator.candidates import CandidateFile, absolute, as_grid, resolve_candidates
 from orchestrator.explain import explain, shown
-from trainables.config import Augmentation, Candidate, DataConfig, Frozen, Real, Seed, Training, Whole, digest
+from trainables.config import (
+    Augmentation,
+    Candidate,
+    DataConfig,
+    Frozen,
+    PhantomData,
+    Real,
+    Seed,
+    Training,
+    Whole,
+    digest,
+)
 from trainables.errors import ExperimentError
+from trainables.files import open_regular
 from trainables.quoting import printable
+
+#: Of one experiment.
+MOST_CELLS = 20_000
+_MOST_MEGAPIXELS = 20_000  # of all phantoms
 
 
 class Folds(Frozen):
@@ -101,15 +117,26 @@ class Experiment(Frozen):
 
 def read_experiment(path: Path) -> Experiment:
     """Read and resolve an experiment file; raises ExperimentError with one line."""
+    return parse_experiment(read_text(path), path.name, path.absolute().parent)
+
+
+def read_text(path: Path) -> str:
+    """The text of an experiment file; raises ExperimentError for what is none, and never waits for a pipe."""
+    most = 4 * yaml_text.MOST_CHARACTERS
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ExperimentError(
-            f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, or write a new "
-            "one with `rayfold init`"
-        ) from error
-    return parse_experiment(text, path.name, path.absolute().parent)
+        with open_regular(path) as file:
+            content = file.read(most + 1)
+        if len(content) <= most:
+            return content.decode("utf-8-sig")
+        reason = f"it has more than {most:,} bytes"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except UnicodeDecodeError:
+        reason = "it is not UTF-8 text"
+    raise ExperimentError(
+        f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, or write a new one "
+        "with `rayfold init`"
+    )
 
 
 def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
@@ -134,6 +161,13 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         raise ExperimentError(explain(error, ExperimentFile, source, text=text)) from error
     except ValueError as error:
         raise ExperimentError(f"{error} ({source})") from error
+    candidates = resolve_candidates(file.candidates, file.training, folder, source)
+    cells = len(candidates) * file.folds.k * len(file.seeds)
+    if cells > MOST_CELLS:
+        raise ExperimentError(
+            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got {cells:,} ({source}); "
+            "make several experiments of it"
+        )
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
@@ -141,7 +175,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         name=file.name,
         data=data,
         folds=file.folds,
-        candidates=resolve_candidates(file.candidates, file.training, folder, source),
+        candidates=candidates,
         seeds=file.seeds,
         resources=file.resources,
         folder=folder,
@@ -156,7 +190,7 @@ def _check_ranges(file: ExperimentFile) -> None:
     if test_set != "given" and not 0.05 <= test_set <= 0.5:
         raise ValueError(f"folds.test_set must be 'given' or a fraction from 0.05 to 0.5, got {test_set}")
     if len(set(file.seeds)) < len(file.seeds):
-        raise ValueError(f"seeds must all be different, got {list(file.seeds)}: remove the repeated ones")
+        raise ValueError(f"seeds must all be different, got {shown(list(file.seeds))}: remove the repeated ones")
     gpus, cpus = resources.gpus_per_cell, resources.cpus_per_cell
     if gpus != "auto" and not 0 <= gpus <= 1:
         raise ValueError(
@@ -168,6 +202,13 @@ def _check_ranges(file: ExperimentFile) -> None:
     if not getattr(file.data, "path", "of phantoms").strip():
         raise ValueError("data.path must name a folder or a table, got '': write where the images are")
     classes = file.data.classes
+    if isinstance(file.data, PhantomData):
+        megapixels = len(file.data.classes) * file.data.images_per_class * file.data.image_size**2 / 1e6
+        if megapixels > _MOST_MEGAPIXELS:
+            raise ValueError(
+                f"phantoms may have {_MOST_MEGAPIXELS:,} million pixels in all, got {megapixels:,.0f} by data.classes, "
+                "data.images_per_class and data.image_size: lower one of them"
+            )
     if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
         raise ValueError(f"data.classes must name at least 2 different classes, got {shown(list(classes))}")
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.data_summary import Table
-from xai.methods import METHODS
+from trainables.records import DamagedRecord
+from xai.render import method_title
 from xai.summary import load_table
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     scores = _summary(run)
     if scores.empty:
         return
-    explained = list(_explained(scores, load_table(run.layout, "sanity"), names))
+    explained = list(_explained(scores, _table(run, "sanity"), names))
     known = set(map(str, scores["score"]))
     masks = sorted(score.removesuffix("_pointing") for score in known if score.endswith("_pointing"))
     if masks:
@@ -94,8 +95,27 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
 
 def _summary(run: "Run") -> pd.DataFrame:
     """The table, with what one of an older version lacks as unknown."""
-    table = load_table(run.layout, "summary")
+    table = _table(run, "summary")
     return table.assign(**{name: np.nan for name in ("chance", "ceiling", "p_adjusted") if name not in table})
+
+
+def _table(run: "Run", name: str) -> pd.DataFrame:
+    """A table of explanations; nothing where it is damaged, which is among the warnings."""
+    try:
+        return load_table(run.layout, name)
+    except DamagedRecord:
+        return pd.DataFrame()
+
+
+def _damaged(run: "Run") -> Iterator[str]:
+    for name in ("summary", "sanity"):
+        try:
+            load_table(run.layout, name)
+        except DamagedRecord as error:
+            yield (
+                f"xai/tables/{name}.parquet is damaged, {error.reason}, and counts as none: `rayfold explain` makes it "
+                "again."
+            )
 
 
 def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
@@ -130,12 +150,13 @@ def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
         limited = of_set[of_set["ceiling"].notna()]
         limits = dict(zip(limited["score"], zip(limited["chance"], limited["ceiling"], strict=True), strict=True))
         place = f"{layer}, {of_set['height'].iloc[0]}×{of_set['width'].iloc[0]}"
-        yield _Explained((names.get(candidate, candidate), METHODS[method].title, place), means, limits, verdict)
+        yield _Explained((names.get(candidate, candidate), method_title(method), place), means, limits, verdict)
 
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
     """Candidates whose evidence lies where no disease is, methods that do not explain them, and what was left out."""
-    scores, sanity = _summary(run), load_table(run.layout, "sanity")
+    yield from _damaged(run)
+    scores, sanity = _summary(run), _table(run, "sanity")
     trained = run.cells.loc[run.cells["state"] == "done", "candidate"].unique()
     if len(scores) and (left := [names[str(each)] for each in trained if each not in set(scores["candidate"])]):
         yield f"Not explained yet, and so in no table of explanations: {', '.join(left)}. Run `rayfold explain` again."
@@ -143,7 +164,7 @@ def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
     for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
         score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])
         yield (
-            f"{METHODS[str(row['method'])].title} finds {row['mean']:.1f} times the evidence of a uniform map "
+            f"{method_title(str(row['method']))} finds {row['mean']:.1f} times the evidence of a uniform map "
             f"{_PLACES.get(score, score)} for what {names.get(candidate, candidate)} calls {row['class']} (95 % "
             f"interval {row['low']:.1f} to {row['high']:.1f}; {_p(row['p_adjusted'])} after correction for all "
             f"{tested} regions and classes that were looked at): it may have learned a shortcut."
@@ -152,7 +173,7 @@ def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
     for row in failed.to_dict("records"):
         candidate = str(row["candidate"])
         yield (
-            f"{METHODS[str(row['method'])].title} changes little when what {names.get(candidate, candidate)} has "
+            f"{method_title(str(row['method']))} changes little when what {names.get(candidate, candidate)} has "
             "learned is thrown away: its maps do not explain this model."
         )
 

@@ -14,7 +14,7 @@ from orchestrator.results import Run
 from trainables import looks
 from trainables.decoders import each
 from trainables.depth import Uint8
-from trainables.errors import DataError, RunFolderError, UnreadableImage
+from trainables.errors import DataError, ModelError, RunFolderError, UnreadableImage
 from trainables.formats import unread_format
 from trainables.image_files import images_below
 from trainables.quoting import write_csv
@@ -40,7 +40,7 @@ def predict(
     candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was done to make it fit), models,
     `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN where there is one), prediction. Candidates without a
     finished cell are left out (see `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line
-    for what folders hold that is no image.
+    for what folders hold that is no image, and for a model that cannot be opened.
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
@@ -49,7 +49,8 @@ def predict(
     files = _listed(sources, say)
     prepare_keras()
     paths, images = [path for path, _ in files], _read(run, files, sorted(set(sizes.values())))
-    return pd.concat([_table(run, name, paths, images, sizes[name]) for name in done], ignore_index=True)
+    tables = [_table(run, name, paths, images, sizes[name], say) for name in done]
+    return pd.concat(tables, ignore_index=True)
 
 
 def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]]:
@@ -115,14 +116,32 @@ def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:
     return np.concatenate([infer(tf.constant(batch, tf.float32)).numpy() for batch in batches])
 
 
-def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int) -> pd.DataFrame:
+def _models(run: Run, candidate: str, say: Callable[[str], None]) -> list[Any]:
+    """The models of a candidate's finished cells; raises ModelError where not one of them can be opened."""
     cells = run.cells[(run.cells["candidate"] == candidate) & (run.cells["state"] == "done")]
+    models: list[Any] = []
+    lost: list[ModelError] = []
+    for fold, seed in zip(cells["fold"], cells["seed"], strict=True):
+        try:
+            models.append(run.model(candidate, fold, seed))
+        except ModelError as error:
+            lost.append(error)
+    if not models:
+        raise lost[0]
+    for each_lost in lost:
+        say(f"left out, {each_lost}")
+    return models
+
+
+def _table(
+    run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int, say: Callable[[str], None]
+) -> pd.DataFrame:
+    models = _models(run, candidate, say)
     read = np.array([bool(image.pixels) for image in images])
     mean = np.full((len(paths), len(run.classes)), np.nan)
     spread = mean.copy()
     if read.any():
         batch = np.stack([image.pixels[size] for image in images if image.pixels])
-        models = [run.model(candidate, fold, seed) for fold, seed in zip(cells["fold"], cells["seed"], strict=True)]
         members = np.stack([_probabilities(model, batch) for model in models]).astype(np.float64)
         mean[read] = members.mean(axis=0)
         if len(members) > 1:
@@ -132,7 +151,7 @@ def _table(run: Run, candidate: str, paths: list[Path], images: list[_Read], siz
         "candidate": candidate,
         "state": np.where(read, "ok", "skipped"),
         "reason": [image.reason for image in images],
-        "models": len(cells),
+        "models": len(models),
     }
     columns |= {f"prob_{name}": mean[:, i] for i, name in enumerate(run.classes)}
     columns |= {f"std_{name}": spread[:, i] for i, name in enumerate(run.classes)}

@@ -12,12 +12,17 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from trainables.errors import RunFolderError
+from trainables.quoting import printable
+
 logger = logging.getLogger("rayfold")
 
 
 def log_to(path: Path) -> logging.Handler:
     """Also write the plain lines to a file; returns the handler so that the caller can close it."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():
+        raise RunFolderError(f"{str(path)!r} must be a file, and is none: remove it")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logger.addHandler(handler)
@@ -69,6 +74,7 @@ class RunProgress:
 
     def say(self, line: str) -> None:
         """One plain line: to the log file, and above the live table or to plain output."""
+        line = printable(line)
         logger.info(line)
         self._console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.cells import Prepared, folds_hash
 from trainables.files import write_json
+from trainables.records import DamagedRecord, read_text
 from trainables.startup import NUMERIC_VARIABLES
 
 _PACKAGES = (
@@ -26,9 +27,9 @@ _PACKAGES = (
 def write_provenance(prepared: Prepared, cluster: list[dict[str, Any]]) -> None:
     """Add this invocation to the run's `provenance.json`; `cluster`: the nodes with their resources."""
     path = prepared.layout.provenance
-    earlier = []
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        earlier = json.loads(path.read_text("utf-8"))["invocations"]
+    earlier: list[Any] = []
+    with suppress(FileNotFoundError, DamagedRecord, ValueError, KeyError, TypeError, RecursionError):
+        earlier = list(json.loads(read_text(path))["invocations"])
     experiment = prepared.experiment
     write_json(
         path,

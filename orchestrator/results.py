@@ -12,16 +12,17 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
+from orchestrator.entries import run_entries
 from orchestrator.experiment import read_experiment
 from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from trainables.ledger import CellState, Entry, present_groups, read_entry, read_folds, read_keys
+from trainables.ledger import CellState, Entry, present_groups, read_folds
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
 from trainables.quoting import write_csv
-from trainables.records import read_provenance
+from trainables.records import DamagedRecord, read_provenance
 from trainables.startup import keras_settings
 from xai.heatmaps import Heatmaps
 
@@ -74,7 +75,7 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        return [read_entry(self.layout.ledger / key) for key in read_keys(self.layout)]
+        return run_entries(self.layout, self._experiment, self.manifest)
 
     @cached_property
     def _states(self) -> list[CellState]:
@@ -128,7 +129,7 @@ class Run:
                     **seconds,
                     "seconds_total": state.seconds.total,
                     **facts,
-                    "key": entry.spec.key,
+                    "key": entry.folder.name,
                 }
             )
         table = pd.DataFrame(rows)
@@ -160,10 +161,20 @@ class Run:
     def _collect(self, read: Any) -> pd.DataFrame:
         parts = []
         for entry in self._done:
-            table = read(entry)
+            try:
+                table = read(entry)
+            except DamagedRecord as error:
+                self._lose(entry, error)
+                continue
             identity = {key: value for key, value in _identity(entry).items() if key in _CELL}
             parts.append(pd.concat([pd.DataFrame(identity, index=table.index), table], axis=1))
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_CELL)
+
+    def _lose(self, entry: Entry, error: DamagedRecord) -> None:
+        """Count a cell as missing whose tables are not what a cell's are; whatever knew it as done is made anew."""
+        self._states[self.entries.index(entry)] = CellState(reason=str(error))
+        for name in ("_done", "candidates", "cells", "epochs", "predictions", "folds_summary", "models_summary"):
+            self.__dict__.pop(name, None)
 
     @cached_property
     def folds_summary(self) -> pd.DataFrame:
@@ -172,7 +183,7 @@ class Run:
         scores = self._scores("fold")
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            size = sizes.loc[entry.spec.fold].to_dict()
+            size = sizes.loc[entry.spec.fold].to_dict() if entry.spec.fold in sizes.index else {}
             counts = {f"n_{role}": int(size.get(role, 0)) for role in ("train", "validation", "fold")}
             rows.append({**_identity(entry), "state": state.state, **counts, **scores.get(entry.spec.key, {})})
         table = pd.DataFrame(rows)
@@ -275,8 +286,9 @@ class Run:
 
     def save_tables(self) -> None:
         """Write all tables into `results/` as Parquet and CSV."""
+        tables = {name: getattr(self, name) for name in reversed(TABLES)}  # cells come last: others may lose some
         for name in TABLES:
-            table = getattr(self, name)
+            table = tables[name]
             with replacing(self.layout.results / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
             write_csv(self.layout.results / f"{name}.csv", table)
@@ -298,6 +310,8 @@ def held(lock: Path) -> bool:
             return False
     except (Timeout, PermissionError):
         return True
+    except OSError:  # no lock that a process could hold
+        return False
 
 
 def _interrupted(state: CellState) -> CellState:

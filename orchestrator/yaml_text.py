@@ -17,11 +17,63 @@ _SCALARS = {
     "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
     "merge": r"<<",
 }
+#: Characters of a file, and values in it.
+MOST_CHARACTERS, MOST_VALUES = 2_000_000, 60_000
+_MOST_DIGITS, _DEEPEST = 1000, 100
 #: What an explicit tag may ask for: the kinds of values that an experiment is made of.
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _RESOLVERS = {
     None: [(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z")) for name, pattern in _SCALARS.items()]
 }
+
+
+class _TooLarge(Exception):
+    """A text that is longer than an experiment may be, or holds more values."""
+
+
+def _check_text(text: str) -> None:
+    """Raise _TooLarge, or RecursionError, for what would be read for too long: counted in C, before Python reads it."""
+    if len(text) > MOST_CHARACTERS:
+        raise _TooLarge(f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
+    values = depth = 0
+    try:
+        for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            values += isinstance(event, yaml.NodeEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if values > MOST_VALUES:
+                raise _too_many(event.start_mark)
+            if depth > _DEEPEST:
+                raise RecursionError
+    except (yaml.YAMLError, UnicodeError):
+        return  # which Python tells better
+
+
+def _check_size(root: Any) -> None:
+    """Raise where aliases are in themselves, or make a small text endless; what is written once is counted once."""
+    sizes: dict[int, int] = {}
+    waiting, above = [root], set()
+    while waiting:
+        node = waiting[-1]
+        inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+        if isinstance(node, yaml.MappingNode):
+            inner = [each for pair in inner for each in pair]
+        if id(node) not in sizes and id(node) not in above:
+            above.add(id(node))
+            waiting += [each for each in inner if id(each) not in sizes]
+            if any(id(each) in above for each in inner):
+                raise yaml.constructor.ConstructorError(None, None, "an alias stands within itself", node.start_mark)
+            continue
+        waiting.pop()
+        above.discard(id(node))
+        sizes[id(node)] = 1 + sum(sizes[id(each)] for each in inner)
+        if sizes[id(node)] > MOST_VALUES:
+            raise _too_many(node.start_mark)
+
+
+def _too_many(mark: Any) -> _TooLarge:
+    return _TooLarge(
+        f"it comes to more than {MOST_VALUES:,} values, aliases counted as what they stand for (line {mark.line + 1})"
+    )
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,17 +98,27 @@ class _Loader(yaml.SafeLoader):
     def compose_mapping_node(self, anchor: Any) -> Any:
         node = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            identity = (key.tag, str(key.value))
-            if isinstance(key, yaml.ScalarNode) and identity in seen:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            identity = (key.tag, key.value)
+            if identity in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key.value!r} stands twice", key.start_mark
                 )
             seen.add(identity)
         return node
 
+    def get_single_node(self) -> Any:
+        """The document, once it is known what it comes to when every alias is the content that it stands for."""
+        node = super().get_single_node()
+        if node is not None:
+            _check_size(node)
+        return node
+
     def construct_yaml_int(self, node: Any) -> int:
         text = self.construct_scalar(node)
+        if len(text) > _MOST_DIGITS:
+            problem = f"a number of {len(text):,} digits is too long"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
     def construct_yaml_float(self, node: Any) -> float:
@@ -79,6 +141,7 @@ class _Dumper(yaml.SafeDumper):
 def load(text: str) -> Any:
     """The content of one YAML document; raises ValueError with one line that says what is wrong and where."""
     try:
+        _check_text(text)
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         problem = ", ".join(part for part in (error.context, error.problem) if part)
@@ -89,6 +152,8 @@ def load(text: str) -> Any:
         raise ValueError(str(error).splitlines()[0]) from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except _TooLarge as error:
+        raise ValueError(str(error)) from error
     except (ValueError, LookupError, AttributeError) as error:
         raise ValueError("an explicit tag (!!) does not fit its value") from error
 

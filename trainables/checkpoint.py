@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.files import replacing
+from trainables.files import open_regular, replacing
 
 Arrays = list[NDArray[Any]]
 
@@ -43,7 +43,9 @@ def save(path: Path, training: TrainingState) -> None:
 def load(path: Path) -> TrainingState | None:
     """Read a resume state; None where there is none or it is damaged, so that the cell starts over."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open_regular(path) as source, np.load(source, allow_pickle=False) as file:
+            if sum(part.file_size for part in file.zip.infolist()) > path.stat().st_size:
+                return None  # it was written uncompressed
             facts = json.loads(bytes(file["facts"]))
             names = facts.pop("arrays")  # not what the archive lists: damage may hide an array there
             state = [file[name] for name in names if name.startswith("state_")]

@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from typing_extensions import TypeAliasType
 
 #: Raise when the same specification would give other numbers than before: old ledger entries are then recomputed.
@@ -17,12 +17,27 @@ RESULT_VERSION = 2
 #: Numbers as they are written: neither true nor '3' is one.
 Whole = Annotated[int, Field(strict=True)]
 Real = Annotated[float, Field(strict=True)]
+
+
+def _no_file(name: str) -> str:
+    if is_file_name(name):
+        raise ValueError("must not end like the name of a file")
+    return name
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name ends as the files do that rayfold writes beside folders of candidates, in capitals or not."""
+    return name.lower().endswith((".png", ".pdf"))
+
+
 #: What numpy accepts as a seed everywhere.
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 #: What people read on one line of a terminal.
 Line = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-#: What becomes a folder or a part of a file's name.
-Identity = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=100)]
+#: What becomes a folder or a part of a file's name; not called like a file that lies beside such folders.
+Identity = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_-])?$", max_length=100), AfterValidator(_no_file)
+]
 Scalar = bool | int | float | str | None
 #: What a builder can be given.
 Argument = TypeAliasType("Argument", "Scalar | list[Argument]")

@@ -1,8 +1,7 @@
 """A folder per class, or per part of a division and class, as a listing."""
 
-import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from trainables.config import FolderData
 from trainables.errors import DataError
 from trainables.folder_names import notes_on_folders, part_name
 from trainables.formats import IMAGE_SUFFIXES
+from trainables.group_patterns import check_pattern, groups_in
 from trainables.image_files import Found, images_below
 from trainables.spelling import count, listed
 from trainables.spelling import pattern as shown
@@ -50,12 +50,12 @@ def list_folder(data: FolderData, root: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[dict[str, Any]], list[str]]:
-    group_of = _GroupReader(data.group_from_name)
+    relatives = [path.relative_to(root) for path, _ in found.files]
+    group_of = _GroupReader(data.group_from_name, [(each.name, _below_class(each, depth)) for each in relatives])
     rows: list[dict[str, Any]] = []
     outside: Counter[str] = Counter()
     stray: Counter[str] = Counter()
-    for path, reason in found.files:
-        relative = path.relative_to(root)
+    for (path, reason), relative in zip(found.files, relatives, strict=True):
         parts = relative.parts
         split = part_name(parts[0]) if depth == 2 and len(parts) > 1 else None
         if len(parts) <= depth:
@@ -68,7 +68,7 @@ def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[
             continue
         else:
             label = parts[depth - 1]
-        group, mismatch = group_of(path.name, "/".join(parts[depth:]))
+        group, mismatch = group_of(path.name, _below_class(relative, depth))
         row = {"path": path, "image": relative.as_posix(), "label": label, "group": group, "split": split}
         rows.append(row | {"reason": reason or mismatch})
     notes = group_of.notes()
@@ -82,15 +82,20 @@ def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[
     return rows, notes
 
 
+def _below_class(relative: Path, depth: int) -> str:
+    return "/".join(relative.parts[depth:])
+
+
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
 class _GroupReader:
     """Reads the group of an image out of its file name, else out of its path below the class folder."""
 
-    def __init__(self, pattern: str | None) -> None:
+    def __init__(self, pattern: str | None, files: Sequence[tuple[str, str]]) -> None:
+        """files: the name and the path of every image that may be asked for."""
         self._shown = shown(pattern or "")
-        self._search = _searcher(pattern) if pattern is not None else None
+        self._search = _searcher(pattern, files) if pattern is not None else None
         self._in_names = self._in_paths = 0
 
     def __call__(self, name: str, path: str) -> tuple[str | None, str | None]:
@@ -114,22 +119,13 @@ class _GroupReader:
         ]
 
 
-def _searcher(pattern: str) -> Callable[[str], str | None]:
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise DataError(f"data.group_from_name must be a regular expression, got {shown(pattern)}: {error}") from None
-    if expression.groups != 1:
-        raise DataError(
-            f"data.group_from_name must have exactly one (group), got {expression.groups} in {shown(pattern)} "
-            "(write the others as (?:...))"
-        )
-
-    def search(text: str) -> str | None:
-        match = expression.search(text)
-        return match.group(1) if match else None
-
-    return search
+def _searcher(pattern: str, files: Sequence[tuple[str, str]]) -> Callable[[str], str | None]:
+    """What the pattern reads in each name, and in the paths of the files in whose names it reads nothing."""
+    check_pattern(pattern)
+    names = sorted({name for name, _ in files})
+    found = dict(zip(names, groups_in(pattern, names), strict=True))
+    paths = sorted({path for name, path in files if not found[name]} - set(names))
+    return (found | dict(zip(paths, groups_in(pattern, paths), strict=True))).get
 
 
 # --- folders that are no classes --------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from trainables.errors import ResourceError
+
 
 @dataclass(frozen=True)
 class RunLayout:
@@ -108,5 +110,11 @@ def cache_folder() -> Path:
     chosen = os.environ.get("RAYFOLD_CACHE")
     if chosen:
         return Path(chosen).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "rayfold"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "rayfold"
+    try:
+        return Path.home() / ".cache" / "rayfold"
+    except RuntimeError:
+        raise ResourceError(
+            "image stores need a folder, and this user has no home: set RAYFOLD_CACHE to a folder of your own"
+        ) from None

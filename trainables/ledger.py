@@ -197,6 +197,8 @@ def read_entry(folder: Path) -> Entry:
     """The entry that lies in `ledger/<key>`; raises RunFolderError when there is none or its spec.json is damaged."""
     try:
         spec = read_json(folder / "spec.json", _SPEC)
+        if spec.key != folder.name:
+            raise DamagedRecord(folder / "spec.json", "it is of another cell")
     except (FileNotFoundError, DamagedRecord) as error:
         raise RunFolderError(
             f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again to restore it"

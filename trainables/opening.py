@@ -12,6 +12,7 @@ from trainables.errors import ModelError
 from trainables.head import inner_graph
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
+from trainables.weight_files import check_weights
 from trainables.weights import one_line
 
 
@@ -38,7 +39,7 @@ def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
         user_code.search_also(user_code.folder_that_trained(layout, spec))
     try:
         return load(entry.model_path, spec.candidate.model)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # damaged bytes raise almost anything
         raise ModelError(
             f"{str(entry.model_path)!r} cannot be opened as a Keras model (candidate {spec.candidate.name!r}): "
             f"{one_line(error)}"
@@ -47,6 +48,7 @@ def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
 
 def load(path: Path, model: str) -> keras.Model:
     """Open a `.keras` file; `model` is the candidate's: a builder's module is imported for its layers."""
+    check_weights(path)
     objects = _own_objects(model) if ":" in model else None
     return keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=True)
 

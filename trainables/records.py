@@ -84,19 +84,23 @@ def _said(error: Exception) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def read_table(path: Path, schema: Mapping[str, str]) -> "tuple[pd.DataFrame, dict[bytes, bytes]]":
+def read_table(
+    path: Path, schema: Mapping[str, str], may_be_empty: bool = False
+) -> "tuple[pd.DataFrame, dict[bytes, bytes]]":
     """A Parquet table with the columns of `schema`, in its order, and the metadata of the file.
 
     `schema` says the kind of each column: text, whole, real or flag; text and flag may lack values where the kind ends
     in '?', real may always. A name that ends in '*' stands for all columns that begin so, a kind that begins with '~'
-    for one that may be absent. Other columns are left out. Raises as `check_regular` does.
+    for one that may be absent. Other columns are left out. `may_be_empty`: a table may have no column at all, where
+    nothing was to be written. Raises as `check_regular` does.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     size = check_regular(path)
     try:
-        names = _names(path, pq.read_schema(path).names, schema)
+        there = pq.read_schema(path).names
+        names = {} if may_be_empty and not there else _names(path, there, schema)
         texts = [name for name, kind in names.items() if kind.startswith("text")]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             _check_size(path, file.metadata.num_rows, len(names), size)

@@ -26,6 +26,7 @@ from trainables.errors import DataError, UnreadableImage
 from trainables.files import file_digest, replacing, write_json
 from trainables.manifest import Manifest
 from trainables.private_folder import foreign_owner
+from trainables.records import DamagedRecord, check_regular, read_text
 from trainables.waiting import locked
 
 #: Raise when the same manifest would give other pixels than before.
@@ -99,10 +100,11 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
             )
     shape = (len(manifest.usable), size, size, manifest.channels)
     try:
-        complete = json.loads((folder / "complete.json").read_text(encoding="utf-8"))
+        complete = json.loads(read_text(folder / "complete.json"))
+        check_regular(folder / "pixels.npy")
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         said = tuple(complete["shape"]), complete["sha256"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError, RecursionError):
+    except (FileNotFoundError, DamagedRecord, ValueError, KeyError, TypeError, EOFError, RecursionError):
         return None
     if said[0] != shape or pixels.shape != shape or pixels.dtype != np.uint8:
         return None

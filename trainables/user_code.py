@@ -215,7 +215,7 @@ def _tree(path: Path, model: str) -> ast.Module:
     try:
         with warnings.catch_warnings(action="ignore"):
             return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise ModelError(f"{str(path)!r}{line} is not valid Python (model: {model}): {one_line(error)}") from error
 

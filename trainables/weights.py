@@ -5,10 +5,8 @@ dict goes through an unpickler that knows four kinds of names and refuses every 
 """
 
 import importlib.util
-import io
 import pickle
 import socket
-import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ import numpy as np
 from trainables.errors import ModelError
 from trainables.layout import cache_folder
 from trainables.waiting import locked
+from trainables.weight_files import DamagedWeights, opened
 
 if TYPE_CHECKING:
     import h5py  # type: ignore[import-untyped]
@@ -53,19 +52,12 @@ def layer_weights(path: Path) -> dict[str, list[np.ndarray]]:
 
     A layer's arrays stand in the order of its `weights`. Raises ModelError if the file is not such a file.
     """
-    import h5py
-
     try:
-        if path.suffix == ".keras":
-            with zipfile.ZipFile(path) as archive:
-                source: Any = io.BytesIO(archive.read("model.weights.h5"))
-        else:
-            source = path
-        with h5py.File(source, "r") as file:
+        with opened(path) as file:
             return _collect(file)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+    except DamagedWeights as error:
         raise ModelError(
-            f"{str(path)!r} is not a weights file of Keras 3 (training.weights): {one_line(error)}"
+            f"{str(path)!r} is not a weights file of Keras 3 (training.weights): {error.reason}"
         ) from error
 
 

@@ -9,6 +9,7 @@ an error that ImageNet weights mend. Here whatever a backbone carries is dropped
 so that each model normalises exactly once, whichever weights it has. Names and sizes are known without TensorFlow.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -311,7 +312,8 @@ def _weights_file(model: str, weights: str) -> Path | None:
             raise ModelError(f"{model} has no ImageNet weights (training.weights: imagenet); use none or a path")
         return None
     path = Path(weights)
-    if path.suffix not in (".keras", ".h5") or not path.is_file():
+    # Unlike Path.is_file, os.path.isfile is false for names that no file can have.
+    if path.suffix not in (".keras", ".h5") or not os.path.isfile(path):  # noqa: PTH113
         raise ModelError(
             f"training.weights must be none, imagenet or an existing .keras, .weights.h5 or .h5 file, got {weights!r}"
         )

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from trainables.quoting import printable
+
 Methods = Annotated[
     str,
     typer.Option(help="Methods, separated by commas, layercam@14 for a layer of its own; `--methods list` names them."),
@@ -84,7 +86,7 @@ def explain(
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
+    sys.stdout.write(f"{printable(line)}\n")
     sys.stdout.flush()
 
 

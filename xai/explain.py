@@ -24,7 +24,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
     Only one explanation may be at work in a run folder; RunFolderError otherwise.
     """
     layout = RunLayout(run.absolute())
-    entries = chosen_cells(layout, options)
+    entries = chosen_cells(layout, options, say)
     check_explanations(entries, options)
     for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
         if ":" in spec.candidate.model:
@@ -37,7 +37,7 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
             f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it"
         ) from None
     try:
-        wanted = list(shards(entries, options, Manifest.load(layout.manifest)))
+        wanted = list(shards(entries, options, Manifest.load(layout.manifest), say))
         work = missing(layout, wanted)
         say(f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of them already done")
         with connect(address) as nodes:
@@ -61,7 +61,9 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
         summary, folds = summarise(heatmaps)
         save_table(layout, "summary", summary)
         save_table(layout, "folds", folds)
-        write_pages(layout, heatmaps, layout.root.name, style)
+        write_pages(layout, heatmaps, layout.root.name, style, say)
+        for line in heatmaps.left_out:
+            say(f"lost    {line}")
         say(f"gallery {layout.gallery}")
     finally:
         lock.release()

@@ -3,6 +3,7 @@
 Models of one architecture take turns in one set of traced graphs: for the next cell only the weights are loaded.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
 from trainables.opening import open_model
 from trainables.parts import softmax
+from trainables.records import DamagedRecord
 from xai.classifier import Classifier
 from xai.heatmaps import pack, read_shard, shard_digest, unpacked, write_shard
 from xai.images import Images
@@ -41,10 +43,7 @@ class Explainer:
         """Write one shard; how many maps it has, and how many images without one. Maps that are there are kept."""
         entry = read_entry(self._layout.ledger / shard.key)
         path = self._layout.heatmaps / shard.name
-        kept: dict[str, list[Row]] = {}
-        if shard_digest(path) == shard.digest:
-            for row in read_shard(path):
-                kept.setdefault(row["image"], []).append(row)
+        kept = _kept(path, shard)
         rows: list[Row] = []
         predictions = entry.predictions()
         predictions = predictions[predictions["split"] == shard.split].set_index("image").loc[list(shard.images)]
@@ -151,6 +150,16 @@ class Explainer:
             _spread(
                 judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, _placement(judged))
             )
+
+
+def _kept(path: Path, shard: Shard) -> dict[str, list[Row]]:
+    """The rows of each image in a shard whose maps are right; nothing where there is no such shard."""
+    kept: dict[str, list[Row]] = {}
+    if shard_digest(path) == shard.digest:
+        with suppress(DamagedRecord):
+            for row in read_shard(path):
+                kept.setdefault(row["image"], []).append(row)
+    return kept if set(kept) == set(shard.images) else {}
 
 
 def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:

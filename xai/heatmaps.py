@@ -19,7 +19,7 @@ A shard is complete or not there. It holds two digests, of what its maps and of 
 stale one is told: maps that are right are kept when only scores have to be made again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,31 +27,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainables.errors import RunFolderError, nearest
 from trainables.files import replacing, whole_files
 from trainables.layout import RunLayout
 from trainables.ledger import present_groups, read_entry, read_keys
+from trainables.records import DamagedRecord
 from xai.methods import METHODS
 from xai.placement import GUESS, Placement
+from xai.shards import (
+    COLUMNS,
+    TYPES,
+    believable,
+    is_readable,
+    shard_schema,
+)
+from xai.shards import MAPS as MAPS
+from xai.shards import SCORES as SCORES
+from xai.shards import read_shard as read_shard
+from xai.shards import shard_digest as shard_digest
+from xai.shards import write_shard as write_shard
 
 Floats = NDArray[np.float32]
 
-MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"
-_TYPES = {
-    **dict.fromkeys(("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()),
-    **dict.fromkeys(("fold", "seed", "height", "width"), pa.int64()),
-    **dict.fromkeys(("top", "left", "step_y", "step_x"), pa.float64()),
-    "placed": pa.string(),
-    "map": pa.list_(pa.float16()),
-    **dict.fromkeys(("scale", "low", "high"), pa.float32()),
-    **dict.fromkeys(("logit", "probability"), pa.float64()),
-    **dict.fromkeys(("prediction", "model_hash", "error"), pa.string()),
-}
-COLUMNS = tuple(_TYPES)
 _MOST_NAMED = 30  # values in a message
 _ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
 
@@ -78,35 +79,6 @@ def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
 def unpacked(row: dict[str, Any]) -> Floats:
     """The map (h, w) that a row's columns hold."""
     return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(row["scale"])
-
-
-def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str, scores_digest: str = "") -> None:
-    """Write rows (any column may be missing, further ones are scores or curves) as one shard."""
-    extra = {name: None for row in rows for name in row if name not in _TYPES}
-    fields = [pa.field(name, kind) for name, kind in _TYPES.items()]
-    for name in extra:
-        nested = any(isinstance(row.get(name), np.ndarray) for row in rows)
-        fields.append(pa.field(name, pa.list_(pa.float32()) if nested else pa.float64()))
-    schema = pa.schema(fields, metadata={MAPS: digest.encode(), SCORES: scores_digest.encode()})
-    columns = [pa.array([row.get(field.name) for row in rows], field.type) for field in fields]
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_arrays(columns, schema=schema), temporary)
-
-
-def read_shard(path: Path) -> list[dict[str, Any]]:
-    """The rows of a shard as they were written, without scores."""
-    table = pq.read_table(path, columns=list(COLUMNS))
-    maps = table["map"].to_pandas()
-    return [row | {"map": heat} for row, heat in zip(table.drop_columns("map").to_pylist(), maps, strict=True)]
-
-
-def shard_digest(path: Path, of: bytes = MAPS) -> str | None:
-    """What a shard's maps or scores say they were made from; None where there is no readable one."""
-    try:
-        metadata = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid):
-        return None
-    return metadata.get(of, b"").decode() or None
 
 
 class Ensemble(NamedTuple):
@@ -139,10 +111,26 @@ class Heatmaps:
         for key in {path.parent.name for path in files} & keys:
             with suppress(RunFolderError):  # without spec.json what was written must do
                 self._candidate_of[key] = read_entry(layout.ledger / key).spec.candidate.id
-        schemas = [pq.read_schema(path).remove_metadata() for path in sorted(files)]
-        schema = pa.unify_schemas([pa.schema(list(_TYPES.items())), *schemas])
-        self._dataset = ds.dataset(sorted(map(str, files)), schema=schema, format="parquet")
-        self._scores = [name for name in schema.names if name not in _TYPES]
+        #: One line for each shard that cannot be believed, and is no part of the results.
+        self.left_out: list[str] = []
+        schemas: dict[str, pa.Schema] = {}
+        for path in sorted(files):
+            try:
+                schemas[str(path)] = shard_schema(path).remove_metadata()
+            except DamagedRecord as error:
+                self._leave_out(path, error.reason)
+        schema = pa.unify_schemas([pa.schema(list(TYPES.items())), *schemas.values()])
+        self._dataset = ds.dataset(list(schemas), schema=schema, format="parquet")
+        self._scores = [name for name in schema.names if name not in TYPES]
+
+    def _leave_out(self, path: str | Path, reason: str) -> None:
+        line = f"{str(path)!r} is left out, {reason}: remove it, and `rayfold explain` makes it again"
+        self.left_out += [line] if line not in self.left_out else []
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns, curves too."""
+        return list(self._dataset.schema.names)
 
     @property
     def scores(self) -> list[str]:
@@ -204,7 +192,9 @@ class Heatmaps:
         names = [name for name in self._scores if name.endswith("_curve")]
         table = self._read(filters, [*_ORDER, "group", *names])
         self._check_occurring(filters, table)
-        return table[table[names].notna().all(axis=1)].reset_index(drop=True)
+        table = table[table[names].notna().all(axis=1)]
+        steps = table[names].map(len)
+        return table[steps.eq(steps.stack().median()).all(axis=1)].reset_index(drop=True)
 
     def save_npz(self, path: Path | str, **filters: Any) -> None:
         """Write the maps that match as `maps` (n, h, w) float32, with one array per identifying column."""
@@ -212,7 +202,7 @@ class Heatmaps:
         names = [name for name in COLUMNS if name in rows]
         columns: dict[str, Any] = {
             name: rows[name].fillna("").astype(str).to_numpy(dtype=np.str_)
-            if _TYPES[name] == pa.string()
+            if TYPES[name] == pa.string()
             else rows[name].to_numpy()
             for name in names
         }
@@ -241,9 +231,22 @@ class Heatmaps:
         """The shards that can hold rows of these candidates; None: all."""
         if candidates is None:
             return self._dataset
-        keys = {path: Path(path).parent.name for path in self._dataset.files}
-        files = [path for path, key in keys.items() if self._candidate_of.get(key) in (None, *candidates)]
+        files = [path for path in self._dataset.files if self._candidate_of.get(_key(path)) in (None, *candidates)]
         return ds.dataset(files, schema=self._dataset.schema, format="parquet")
+
+    def _table_of(self, candidates: list[str] | None, names: list[str], condition: Any) -> pd.DataFrame:
+        """These columns of the shards that can be decoded."""
+        try:
+            found = self._dataset_of(candidates).to_table(columns=names, filter=condition)
+        except (pa.ArrowException, OSError):
+            damaged = [path for path in self._dataset.files if not is_readable(Path(path))]
+            for path in damaged:
+                self._leave_out(path, "it is damaged")
+            files = [path for path in self._dataset.files if path not in damaged]
+            self._dataset = ds.dataset(files, schema=self._dataset.schema, format="parquet")
+            found = self._dataset_of(candidates).to_table(columns=names, filter=condition)
+        table: pd.DataFrame = found.to_pandas()
+        return table
 
     def _read(self, filters: dict[str, Any], columns: list[str] | None) -> pd.DataFrame:
         condition, candidates = None, None
@@ -251,7 +254,7 @@ class Heatmaps:
             if name not in self._dataset.schema.names:
                 raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
             wanted = _values(value)
-            term = ds.field(name).isin(wanted)
+            term = ds.field(name).isin(wanted) if wanted else pc.scalar(value=False)
             if name == "group":
                 term = self._in_groups(wanted)
             elif name == "candidate":
@@ -259,10 +262,13 @@ class Heatmaps:
                 continue
             condition = term if condition is None else condition & term
         names = self._dataset.schema.names if columns is None else columns
-        found = self._dataset_of(candidates).to_table(columns=[*names, "__filename"], filter=condition)
-        table: pd.DataFrame = found.to_pandas()
-        keys = table.pop("__filename").map(lambda path: Path(path).parent.name)
-        table["candidate"] = _renamed(table["candidate"], keys, self._candidate_of)
+        table = self._table_of(candidates, [*names, "__filename"], condition)
+        files = table.pop("__filename")
+        table["candidate"] = _renamed(table["candidate"], files.map(_key), self._candidate_of)
+        right = believable(table)
+        for path in files[~right].unique():
+            self._leave_out(path, "some of its rows are of no heatmap of this run")
+        table = table[right].reset_index(drop=True)
         if "group" in table:
             table["group"] = _renamed(table["group"], table["image"], self._group_of)
         if candidates is not None:
@@ -275,6 +281,11 @@ class Heatmaps:
         table = table.astype(dict.fromkeys(whole, "Int64"))
         # A layer that was asked for by its name, too, is one layer.
         return table.sort_values(_ORDER, kind="stable").drop_duplicates(_ORDER).reset_index(drop=True)
+
+
+def _key(path: str) -> str:
+    """The cell whose shard this is."""
+    return Path(path).parent.name
 
 
 def _stacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:

@@ -29,6 +29,8 @@ class Images:
         self.mask_names = sorted(name for name in map(str, self.manifest.table.columns) if name.startswith("mask_"))
         self._mask = lru_cache(maxsize=4096)(_mask)  # as the files are now, no longer than this object lives
         self._stores: dict[int, Uint8 | None] = {}
+        #: Why images could not be had when they were asked for, by id.
+        self.lost: dict[str, str] = {}
 
     @cached_property
     def _row_of(self) -> dict[str, int]:
@@ -63,9 +65,14 @@ class Images:
         return self._stores[size]
 
     def original(self, image: str) -> Uint8:
-        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage."""
-        row = self._rows[image]
-        return to_uint8(ask(looks.pixels, row["path"], row["width"] * row["height"] / 1e6), row["bits"])
+        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage, and keeps the reason in `lost`."""
+        try:
+            if (row := self._rows.get(image)) is None:
+                raise UnreadableImage("no image of this run")
+            return to_uint8(ask(looks.pixels, row["path"], row["width"] * row["height"] / 1e6), row["bits"])
+        except UnreadableImage as error:
+            self.lost[image] = error.reason
+            raise
 
     def path(self, image: str) -> Path:
         return Path(self._rows[image]["path"])

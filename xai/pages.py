@@ -1,6 +1,6 @@
 """The pictures and pages of a run's heatmaps: overlays, a picture per class, contact sheets, grids, curves, gallery."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from trainables.config import Frozen, Whole, digest
 from trainables.errors import UnreadableImage
 from trainables.formats import is_dicom
 from trainables.layout import RunLayout
+from trainables.spelling import count, quoted
 from trainables.waiting import results
 from xai import figures, render, sheets
 from xai.agreement import LIMITS
@@ -24,6 +25,7 @@ from xai.secondary_capture import capture_row
 
 _MOST_IN_GALLERY = 1000
 _GALLERY_EDGE = 256
+_MOST_NAMED = 5  # images in a line
 _SET = ["candidate", "method", "layer"]
 _CURVES = [f"{kind}{end}" for kind in ("deletion", "insertion") for end in ("", "_random", "_blurred_random")]
 
@@ -38,8 +40,12 @@ class Style(Frozen):
     per_image: bool = False
 
 
-def write_pages(layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style) -> list[Path]:
+def write_pages(
+    layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style, say: Callable[[str], None] = lambda _: None
+) -> list[Path]:
     """Draw everything but the overlays of single images; returns the files.
+
+    Images that cannot be read any more have the reason in their place, and `say` gets a line.
 
     `figures/<candidate>/<method>_<class>.png`: a picture per class, of the candidate's fold predictions where there are
     any. Below `xai/figures/`: `<candidate>/<method>_<class>.png` contact sheets, `grid_<class>` of methods and
@@ -67,12 +73,15 @@ def write_pages(layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style)
     written += _faithfulness(layout, heatmaps)
     written += _grids(layout, heatmaps, table, reader, style)
     written.append(_gallery(layout, heatmaps, table, images, title))
+    if images.lost:
+        named = "; ".join(f"{quoted(image)}: {reason}" for image, reason in list(images.lost.items())[:_MOST_NAMED])
+        say(f"lost    {count(len(images.lost), 'image')} cannot be drawn: {named}")
     return written
 
 
 def _faithfulness(layout: RunLayout, heatmaps: Heatmaps) -> list[Path]:
     """One figure of curves per candidate whose maps were put to the model."""
-    if "deletion" not in heatmaps.scores:
+    if not {f"{name}_curve" for name in _CURVES} <= set(heatmaps.columns):
         return []
     written: list[Path] = []
     for candidate in sorted(heatmaps.table["candidate"].dropna().unique()):
@@ -94,7 +103,7 @@ def _grids(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, reader: A
         return written
     one = heatmaps.rows(**{name: str(first[name].iloc[0]) for name in _SET})
     for number, name in enumerate(sorted(one["class"].dropna().unique())):
-        if (chosen := sheets.representative(one, name)) is None:
+        if (chosen := sheets.visible_representative(one, name, reader)) is None:
             continue
         image = str(chosen[0]["image"])
         scaled = heatmaps.rows(**{"class": name})

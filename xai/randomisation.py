@@ -1,6 +1,7 @@
 """The sanity check of each candidate and method, as tasks on the cluster: one cell of the candidate, some images."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry
+from trainables.records import DamagedRecord
 from trainables.startup import configure_tensorflow
 from trainables.waiting import results
 from xai.export import failure_of
@@ -30,7 +32,9 @@ def randomise(
     import ray
 
     first = {entry.spec.candidate.id: entry for entry in reversed(entries)}
-    known = load_table(layout, "sanity")
+    known = pd.DataFrame()
+    with suppress(DamagedRecord):  # then all of it is made again
+        known = load_table(layout, "sanity")
     done = set(zip(known["key"], known["method"], known["asked_layer"], strict=True)) if len(known) else set()
     task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1)(_check)
     running = []

@@ -1,7 +1,8 @@
 """Sheets of overlays: a representative image for each class, contact sheets, candidates and methods side by side.
 
 `rows` are rows of the heatmaps table, all that share a scale, not only those that are drawn; `image` gives the pixels
-of an image id, uint8 (H, W) or (H, W, 3). No picture is chosen by hand: every choice follows from the table.
+of an image id, uint8 (H, W) or (H, W, 3); where it raises UnreadableImage, the reason stands in their place. No picture
+is chosen by hand: every choice follows from the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from trainables.config import digest
+from trainables.errors import UnreadableImage
 from xai import render
 from xai.render import Bytes, Colours, Row, Scales
 
@@ -21,6 +23,7 @@ ImageReader = Callable[[str], Bytes]
 EDGE = 224
 _LARGE = 448  # of a representative image
 _GAP = 12
+_MOST_LOST = 12  # images that are tried before a class has no picture
 
 # Heading, whether the label is the class, whether the prediction is.
 _OUTCOMES = (
@@ -62,10 +65,25 @@ def write_representatives(
     _, method, _ = _one_set(rows)
     scales, written = Scales.of(rows, per_image), {}
     for class_name in sorted(rows["class"].dropna().unique()):
-        if (found := representative(rows, class_name)) is not None:
+        if (found := visible_representative(rows, class_name, image)) is not None:
             picture = _representative_picture(*found, image, scales, colours)
             written[class_name] = render.write_image(folder / f"{method}_{_file_name(class_name)}.png", picture)
     return written
+
+
+def visible_representative(rows: pd.DataFrame, class_name: str, image: ImageReader) -> tuple[Row, str] | None:
+    """`representative` of the images that can still be read; None also where the first dozen cannot."""
+    for _ in range(_MOST_LOST):
+        found = representative(rows, class_name)
+        if found is None:
+            return None
+        try:
+            image(found[0]["image"])
+        except UnreadableImage:
+            rows = rows[rows["image"] != found[0]["image"]]
+        else:
+            return found
+    return None
 
 
 def _representative_picture(row: Row, rule: str, image: ImageReader, scales: Scales, colours: Colours) -> Bytes:
@@ -159,7 +177,10 @@ def side_by_side(
         render.beside([render.text_block(head, EDGE, bold=True) for head in [["", "Original"], *heads]], _GAP),
     ]
     for name in images:
-        pixels = _squared(fitted(image(name), EDGE))
+        try:
+            pixels = _squared(fitted(image(name), EDGE))
+        except UnreadableImage as error:
+            pixels = _empty(error.reason)
         tiles = [render.below([pixels, render.text_block([name], EDGE)])]
         for column in columns:
             found = [
@@ -182,7 +203,7 @@ def side_by_side(
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[[render.drawable(row) for row in rows.to_dict("records")]]
+    return rows[np.array([render.drawable(row) for row in rows.to_dict("records")], bool)]
 
 
 def _one_set(rows: pd.DataFrame) -> tuple[str, str, str]:
@@ -221,7 +242,10 @@ def _tile(row: Row, image: ImageReader, scales: Scales, colours: Colours) -> Byt
     caption = render.text_block(_caption(row, scales), EDGE)
     if not render.drawable(row):
         return render.below([_empty(row["error"] if isinstance(row["error"], str) else "not finite"), caption])
-    picture = fitted(image(row["image"]), EDGE)
+    try:
+        picture = fitted(image(row["image"]), EDGE)
+    except UnreadableImage as error:
+        return render.below([_empty(error.reason), caption])
     return render.below([_squared(render.overlay_of(row, picture, scales[row], colours)), caption])
 
 

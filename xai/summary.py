@@ -15,13 +15,25 @@ import pandas as pd
 from trainables.files import replacing
 from trainables.layout import RunLayout
 from trainables.quoting import write_csv
+from trainables.records import read_table
 from xai.agreement import LIMITS, exposure, flagged
 from xai.heatmaps import Heatmaps
 from xai.intervals import holm, interval, p_above_zero
 
 _SET = ["candidate", "method", "layer"]
 _SHORTCUTS = ("outside_lungs", "border", "corner")
-TABLES = ("summary", "folds", "sanity")
+_NAMES = dict.fromkeys((*_SET, "class"), "text")
+_SCHEMAS = {
+    "summary": _NAMES
+    | {"height": "whole", "width": "whole", "score": "text"}
+    | dict.fromkeys(("mean", "low", "high"), "real")
+    | dict.fromkeys(("chance", "ceiling", "p", "p_adjusted"), "~real")
+    | {"maps": "whole", "groups": "whole", "flagged": "flag"},
+    "folds": _NAMES | {"image": "text", "group": "text", "cells": "whole", "spearman": "real"},
+    "sanity": dict.fromkeys((*_SET, "lowest_random_layer", "asked_layer", "key"), "text?")
+    | {"stage": "whole", "similarity": "real", "ssim": "real", "passed": "flag"},
+}
+TABLES = tuple(_SCHEMAS)
 
 
 def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -88,7 +100,10 @@ def _folds(heatmaps: Heatmaps) -> pd.DataFrame:
     """How alike the maps of a candidate's fold models are on each test image, for the class of its label."""
     parts = [pd.DataFrame(columns=[*_SET, "image", "group", "class", "cells", "spearman"])]
     for names in heatmaps.table[_SET].dropna().drop_duplicates().itertuples(index=False):
-        found = heatmaps.ensemble(**dict(zip(_SET, map(str, names), strict=True)))
+        try:
+            found = heatmaps.ensemble(**dict(zip(_SET, map(str, names), strict=True)))
+        except ValueError:  # no maps of test images, or of several sizes: they cannot be compared
+            continue
         own = found.table[(found.table["class"] == found.table["label"]) & (found.table["cells"] > 1)]
         parts.append(own[parts[0].columns])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
@@ -102,6 +117,9 @@ def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:
 
 
 def load_table(layout: RunLayout, name: str) -> pd.DataFrame:
-    """One of `TABLES`; empty where there is none."""
+    """One of `TABLES`; empty where there is none. Raises DamagedRecord for what is no such table."""
     path = layout.xai_tables / f"{name}.parquet"
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    try:
+        return read_table(path, _SCHEMAS[name], may_be_empty=True)[0]
+    except FileNotFoundError:
+        return pd.DataFrame()

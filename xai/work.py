@@ -1,11 +1,12 @@
 """What is to be explained, cut into shards, and which of them are missing. Knows neither Ray nor TensorFlow."""
 
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from pydantic import Field
 
@@ -15,6 +16,8 @@ from trainables.files import file_digest
 from trainables.layout import RunLayout
 from trainables.ledger import Entry, read_entry, read_keys
 from trainables.manifest import Manifest
+from trainables.records import DamagedRecord
+from trainables.weight_files import check_weights
 from xai.heatmaps import SCORES, shard_digest
 from xai.methods import Method, method_named
 
@@ -26,6 +29,7 @@ SCORES_VERSION = 1
 IMAGES_PER_SHARD = 256
 #: The layer that leads into the pooling, wherever it is.
 AUTO = "auto"
+Say = Callable[[str], None]
 _SPLITS = {"test": ("test",), "oof": ("fold",), "all": ("fold", "test")}
 
 
@@ -81,11 +85,14 @@ class Shard(Frozen):
         return f"{self.method}/{layer}/{self.key}/{self.split}-{self.number:05}.parquet"
 
 
-def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
-    """The done cells that the options name, in the order of the experiment; RunFolderError where there is none."""
-    if not layout.cells.exists():
+def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None) -> list[Entry]:
+    """The done cells that the options name, in the order of the experiment; RunFolderError where there is none.
+
+    `say` gets a line for each cell that is damaged.
+    """
+    if not os.path.lexists(layout.cells):
         raise RunFolderError(f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}")
-    entries = [read_entry(layout.ledger / key) for key in read_keys(layout)]
+    entries = list(_readable(layout, say))
     names = {name for entry in entries for name in _names(entry.spec)}
     for asked in options.candidates:
         if asked not in names:
@@ -104,6 +111,19 @@ def chosen_cells(layout: RunLayout, options: Options) -> list[Entry]:
     if not done:
         raise RunFolderError(f"none of the {len(chosen)} cells asked for is done in {str(layout.root)!r}: train first")
     return done
+
+
+def _readable(layout: RunLayout, say: Say) -> Iterator[Entry]:
+    lost: list[RunFolderError] = []
+    keys = read_keys(layout)
+    for key in keys:
+        try:
+            yield read_entry(layout.ledger / key)
+        except RunFolderError as error:
+            lost.append(error)
+            say(f"lost    {error}")
+    if lost and len(lost) == len(keys):
+        raise lost[0]
 
 
 def check_explanations(entries: Sequence[Entry], options: Options) -> None:
@@ -138,17 +158,29 @@ def _layer_names(path: Path) -> set[str]:
             yield from [name, *below(layer["config"], f"{name}/")]
 
     try:
+        check_weights(path)
         with ZipFile(path) as file:
             return set(below(json.loads(file.read("config.json"))["config"], ""))
-    except (OSError, BadZipFile, ValueError, LookupError, TypeError, AttributeError) as error:
+    except Exception as error:  # damaged bytes raise almost anything
         raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
 
 
-def shards(entries: Sequence[Entry], options: Options, manifest: Manifest) -> Iterator[Shard]:
-    """Every shard that the options ask for. Its name depends on no option but method and layer, so none overlap."""
+def shards(
+    entries: Sequence[Entry], options: Options, manifest: Manifest, say: Say = lambda _: None
+) -> Iterator[Shard]:
+    """Every shard that the options ask for. Its name depends on no option but method and layer, so none overlap.
+
+    A cell whose predictions are damaged has none, and `say` gets a line.
+    """
     masks = _mask_digests(manifest)
     for entry in entries:
-        predictions = entry.predictions()
+        try:
+            predictions = entry.predictions()
+            if not set(predictions["image"]) <= set(masks):
+                raise DamagedRecord(entry.folder / "predictions.parquet", "it has images that the manifest has not")
+        except DamagedRecord as error:
+            say(f"lost    {error}")
+            continue
         model_hash = file_digest(entry.model_path)[:16]
         for split in _SPLITS[options.split]:
             images = sorted(predictions.loc[predictions["split"] == split, "image"])

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.progress import log_to
+from orchestrator.results import held
+from orchestrator.write_up import _is_png
 from tests.trainables.test_ledger import FILES, SPEC, finished
-from trainables.errors import DataError
+from trainables.errors import DataError, RunFolderError
 from trainables.layout import RunLayout
 from trainables.ledger import read_entry, read_folds, read_keys
 from trainables.manifest import Manifest
@@ -172,3 +175,19 @@ def test_numbers_of_a_csv_file_stay_numbers(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", table)
     assert (tmp_path / "t.csv").read_text() == "'=a,b,c\n'=1,-1.5,-1\n,,\n"
     assert list(table) == ["=a", "b", "c"]
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_lies_in_the_place_of_a_lock_or_a_log_is_no_hang(tmp_path: Path, case: str) -> None:
+    ODD[case](tmp_path / "run.lock")
+    assert not held(tmp_path / "run.lock")
+    if case in ("a folder", "a pipe", "a device that never ends"):
+        ODD[case](tmp_path / "run.log")
+        with pytest.raises(RunFolderError, match="remove it"):
+            log_to(tmp_path / "run.log")
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_what_is_no_picture_is_left_out_of_the_report(tmp_path: Path, case: str) -> None:
+    ODD[case](tmp_path / "gradcam_a.png")
+    assert not _is_png(tmp_path / "gradcam_a.png")

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from orchestrator.experiment import parse_experiment
 from orchestrator.predict import _probabilities, predict, write_predictions
 from orchestrator.results import Run, load_run
 from tests.conftest import rayfold
+from trainables.errors import ModelError
 from trainables.layout import RunLayout
 
 EXPERIMENT = """
@@ -146,3 +148,29 @@ def test_a_candidate_that_is_not_finished_costs_the_others_nothing(run: Run, tmp
     done = rayfold("predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later")
     assert done.returncode == 2
     assert done.stderr.startswith("rayfold: no candidate asked for has a finished cell")
+
+
+@pytest.mark.parametrize("damage", ["turned", "zeros", "text"])
+def test_a_model_that_cannot_be_opened_costs_the_others_nothing(run: Run, tmp_path: Path, damage: str) -> None:
+    layout = RunLayout(tmp_path / "run")
+    shutil.copytree(run.layout.root, layout.root)
+    image = write(tmp_path / "images", a=SCENE)
+    paths = [load_run(layout.root).entry("ready", fold).model_path for fold in (0, 1)]
+    said: list[str] = []
+    for lost, path in enumerate(paths, 1):
+        content = path.read_bytes()
+        changed = {
+            "cut": content[::-1],
+            "zeros": content[:600] + bytes(len(content) - 600),
+            "text": b"x" * len(content),
+        }
+        path.write_bytes(changed[damage])
+        if lost == 1:
+            table = predict(load_run(layout.root), [image], "ready", said.append)
+            assert (table["models"] == 1).all()
+            assert len(said) == 1
+            assert str(path) in said[0]
+            assert table[COLUMNS].notna().all(axis=None)
+    with pytest.raises(ModelError, match="cannot be opened") as error:
+        predict(load_run(layout.root), [image], "ready")
+    assert "\n" not in str(error.value)

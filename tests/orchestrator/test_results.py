@@ -107,10 +107,8 @@ def finish(entry: Entry, folds: pd.DataFrame) -> None:
     entry.finish(state, pd.DataFrame(epochs), predictions_by_hand(folds, entry))
 
 
-@pytest.fixture(scope="module")
-def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_by_hand(study: Path) -> Path:
     """Every cell of the first candidate done; of the second one failed, one missing, one interrupted."""
-    study = tmp_path_factory.mktemp("study")
     (study / "start.keras").write_bytes(b"weights that are gone when the results are read")
     experiment = parse_experiment(EXPERIMENT, "by-hand.yaml", study)
     layout, manifest = RunLayout(study / "run"), manifest_by_hand()
@@ -127,6 +125,11 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
         elif cell != ("poor", 0, 7):
             finish(entry, folds)
     return layout.root
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_by_hand(tmp_path_factory.mktemp("study"))
 
 
 @pytest.fixture(scope="module")
@@ -449,10 +452,34 @@ def test_a_folder_without_its_parts_is_no_run(by_hand: Path, tmp_path: Path, nam
         load_run(layout.root)
 
 
-@pytest.mark.parametrize("name", ["spec.json", "manifest.parquet"])
-def test_damage_beside_the_tables_is_one_line(by_hand: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_manifest_is_one_line(by_hand: Path, tmp_path: Path) -> None:
     layout = copied(by_hand, tmp_path / "run")
-    first = json.loads(layout.cells.read_text("utf-8"))[0]
-    (layout.ledger / first / name if name == "spec.json" else layout.manifest).write_bytes(b"PAR1")
-    with pytest.raises(RayfoldError, match=f"{name}.* again to re"):
+    layout.manifest.write_bytes(b"PAR1")
+    with pytest.raises(RayfoldError, match=r"manifest.parquet.* again to re"):
         load_run(layout.root).save_tables()
+
+
+@pytest.mark.parametrize("name", ["spec.json", "predictions.parquet", "state.json"])
+def test_a_damaged_cell_is_missing_and_the_others_are_not(by_hand: Path, tmp_path: Path, name: str) -> None:
+    layout = copied(by_hand, tmp_path / "run")
+    keys = json.loads(layout.cells.read_text("utf-8"))
+    layout.cells.write_text(json.dumps(keys[::-1]), encoding="utf-8")
+    (layout.ledger / keys[0] / name).write_bytes(b"PAR1")
+    damaged = load_run(layout.root)
+    damaged.save_tables()
+    cell = row(damaged.cells, candidate="good-one", fold=0, seed=0)
+    assert (cell["state"], cell["key"]) == ("missing", keys[0])
+    assert name in cell["reason"]
+    assert (damaged.cells["state"] == "done").sum() == 8
+    assert list(damaged.models_summary["folds_missing"]) == [1, 3]
+
+
+def test_a_table_that_is_none_of_a_cell_s_makes_the_cell_missing(by_hand: Path, tmp_path: Path) -> None:
+    layout = copied(by_hand, tmp_path / "run")
+    entry = load_run(layout.root).entry("good-one", 0)
+    entry.finish(entry.state(), entry.epochs(), entry.predictions().assign(prediction="neither"))
+    damaged = load_run(layout.root)
+    assert (damaged.cells["state"] == "done").sum() == 9
+    damaged.save_tables()
+    assert "no prediction is called 'neither'" in row(damaged.cells, candidate="good-one", fold=0, seed=0)["reason"]
+    assert set(damaged.epochs["fold"].groupby(damaged.epochs["candidate"]).size()) == {10, 6}

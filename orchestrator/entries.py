@@ -1,0 +1,61 @@
+"""The ledger entries of a run's cells, those too whose folders do not tell any more which cells they are."""
+
+from itertools import product
+from pathlib import Path
+
+from orchestrator.experiment import Experiment
+from trainables.config import CellSpec
+from trainables.errors import RunFolderError
+from trainables.layout import RunLayout
+from trainables.ledger import CellState, Entry, read_entry, read_keys
+from trainables.manifest import Manifest
+
+
+class LostEntry(Entry):
+    """A cell whose folder does not tell which one it is; it counts as missing."""
+
+    def __init__(self, folder: Path, spec: CellSpec) -> None:
+        self.spec, self.folder = spec, folder
+
+    def state(self) -> CellState:
+        return CellState(reason="spec.json is damaged: `rayfold run` restores it")
+
+
+def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -> list[Entry]:
+    """The entries of all cells that the experiment asks for, in the order of `cells.json`.
+
+    Those that are lost are the cells that the others are not. Raises RunFolderError where that does not add up.
+    """
+    entries: dict[str, Entry] = {}
+    lost: dict[str, RunFolderError] = {}
+    keys = read_keys(layout)
+    for key in keys:
+        try:
+            entries[key] = _of_run(read_entry(layout.ledger / key), manifest)
+        except RunFolderError as error:
+            lost[key] = error
+    known = {(entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()}
+    asked = product(experiment.candidates, experiment.seeds, range(experiment.folds.k))
+    left = [cell for cell in asked if (cell[0].id, *cell[1:]) not in known]
+    if len(left) != len(lost):
+        raise next(iter(lost.values()), _other_cells(layout))
+    common = {"classes": manifest.classes, "channels": manifest.channels, "data_hash": "", "roles_hash": ""}
+    for key, (candidate, seed, fold) in zip(lost, left, strict=True):
+        spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
+        entries[key] = LostEntry(layout.ledger / key, spec)
+    return [entries[key] for key in keys]
+
+
+def _of_run(entry: Entry, manifest: Manifest) -> Entry:
+    if entry.spec.classes != manifest.classes:
+        raise RunFolderError(
+            f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run the experiment again "
+            "to restore it"
+        )
+    return entry
+
+
+def _other_cells(layout: RunLayout) -> RunFolderError:
+    return RunFolderError(
+        f"{str(layout.cells)!r} lists other cells than the experiment asks for: run the experiment again to restore it"
+    )

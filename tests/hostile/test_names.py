@@ -1,0 +1,133 @@
+"""What files call a candidate, method, class or image becomes no path, and what is lost costs its own place only."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.experiment import parse_experiment
+from orchestrator.report import write_report
+from orchestrator.results import load_run
+from tests.orchestrator.test_results import run_by_hand
+from trainables.config import Identity
+from trainables.layout import RunLayout
+from trainables.ledger import read_keys
+from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
+from xai.pages import Style, write_pages
+from xai.summary import save_table, summarise
+
+HEAT = np.random.default_rng(4).random((2, 3), np.float32)
+
+
+def row(number: int, **more: Any) -> dict[str, Any]:
+    """The map of an image of the class 'well'."""
+    facts = {"image": f"{number:03}.png", "label": "well", "group": "g", "split": "fold", "candidate": "good-one"}
+    facts |= {"fold": 0, "seed": 0, "method": "gradcam", "class": "well", "layer": "conv", "prediction": "well"}
+    return facts | {"model_hash": "0", "logit": 1.0, "probability": 0.5} | pack(HEAT) | more
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_by_hand(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture
+def layout(whole: Path, tmp_path: Path) -> RunLayout:
+    shutil.copytree(whole, tmp_path / "inside" / "run")
+    return RunLayout(tmp_path / "inside" / "run")
+
+
+def shard(layout: RunLayout, *rows: dict[str, Any], method: str = "gradcam", cell: int = 0) -> Path:
+    path = layout.heatmaps / method / "auto" / read_keys(layout)[cell] / "fold-00000.parquet"
+    write_shard(path, rows, "made from this")
+    return path
+
+
+def outside(layout: RunLayout) -> list[Path]:
+    return [path for path in layout.root.parents[1].rglob("*") if path.is_file() and layout.root not in path.parents]
+
+
+ESCAPES = ("../../../x", "/tmp/rayfold-was-here/x", "..", "a/b", "a\0b", "", "\x1b[2J", "comparison.png", "Grid_0.PNG")
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+@pytest.mark.parametrize("column", ["candidate", "method"])
+def test_what_a_shard_says_is_believed_only_where_it_can_be(layout: RunLayout, column: str, name: str) -> None:
+    if column == "candidate":  # without it, what was written would have to do
+        (layout.ledger / read_keys(layout)[0] / "spec.json").unlink()
+    path = shard(layout, row(1), row(3, **{column: name}))
+    heatmaps = Heatmaps(layout)
+    assert list(heatmaps.table["image"]) == ["001.png"]
+    assert len(heatmaps.left_out) == 1
+    assert shard_digest(path) is None  # so that it is made again
+
+
+def test_no_name_leads_out_of_the_run_folder(layout: RunLayout) -> None:
+    (layout.ledger / read_keys(layout)[0] / "spec.json").unlink()
+    names = ("candidate", "method", "class", "layer", "image", "prediction", "label", "group")
+    others = [row(number, **{each: name}) for number, name in enumerate(ESCAPES) for each in names]
+    shard(layout, row(1), *others, row(3, **dict.fromkeys(names[2:], "../../../x")))
+    write_pages(layout, Heatmaps(layout), "title", Style())
+    assert not outside(layout)
+    assert not Path("/tmp/rayfold-was-here").exists()
+
+
+def test_shards_of_another_shape_are_left_out_and_the_others_are_not(layout: RunLayout) -> None:
+    shard(layout, row(1))
+    short = shard(layout, row(3, height=5), cell=1)
+    table = pq.read_table(shard(layout, row(5), cell=2))
+    pq.write_table(table.set_column(0, "image", [[7]]), layout.heatmaps / "gradcam" / "auto" / "odd.parquet")
+    shutil.move(layout.heatmaps / "gradcam" / "auto" / "odd.parquet", _of(layout, 2))
+    damaged = shard(layout, *(row(number) for number in range(7, 27, 2)), cell=3)
+    content = bytearray(damaged.read_bytes())
+    content[40:400] = bytes(360)
+    damaged.write_bytes(content)
+    heatmaps = Heatmaps(layout)
+    assert list(heatmaps.rows()["image"]) == ["001.png"]
+    assert len(heatmaps.left_out) == 3
+    assert str(short) in " ".join(heatmaps.left_out)
+
+
+def _of(layout: RunLayout, cell: int) -> Path:
+    return layout.heatmaps / "gradcam" / "auto" / read_keys(layout)[cell] / "fold-00000.parquet"
+
+
+def test_an_image_that_is_gone_costs_its_own_place(layout: RunLayout, tmp_path: Path) -> None:
+    table = load_run(layout.root).manifest
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    table.table["path"] = [str(pictures / name) for name in table.table["image"]]
+    table.save(layout.manifest)
+    assert cv2.imwrite(str(pictures / "003.png"), np.random.default_rng(1).integers(1, 255, (8, 8), np.uint8))
+    shard(layout, *(row(number) for number in (1, 3, 5)))
+    said: list[str] = []
+    written = write_pages(layout, Heatmaps(layout), "title", Style(), said.append)
+    names = {path.relative_to(layout.root).as_posix() for path in written}
+    assert names >= {"figures/good-one/gradcam_well.png", "xai/figures/good-one/gradcam_0.png", "xai/gallery.html"}
+    assert "xai/figures/grid_0.png" in names
+    assert said == ["lost    2 images cannot be drawn: '001.png': missing file; '005.png': missing file"]
+
+
+def test_a_damaged_table_of_explanations_is_a_warning_of_the_report(layout: RunLayout) -> None:
+    shard(layout, row(1), row(3))
+    for name, table in zip(("summary", "folds"), summarise(Heatmaps(layout)), strict=True):
+        save_table(layout, name, table)
+    (layout.xai_tables / "summary.parquet").write_bytes(b"PAR1")
+    write_report(load_run(layout.root), [])
+    assert "summary.parquet is damaged" in " ".join(layout.report_text.read_text("utf-8").split())
+
+
+@pytest.mark.parametrize("name", ["comparison.png", "Grid_0.PNG", "x.pdf", "../x", "/x", "..", "", "a b", "a."])
+def test_no_candidate_is_filed_as_one_of_our_files(name: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(Identity).validate_python(name)
+    text = json.dumps({"model": "TinyCNN"} | ({"name": name} if name else {}))
+    data = "name: x\ndata: {source: folder, path: i}\n"
+    (candidate,) = parse_experiment(f"{data}candidates: [{text}]", "e.yaml", Path("/nowhere")).candidates
+    TypeAdapter(Identity).validate_python(candidate.id)
