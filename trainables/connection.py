@@ -15,7 +15,7 @@ from typing import Any
 
 from trainables.address import asked_for, check_answer, check_form
 from trainables.errors import ResourceError
-from trainables.heartbeat import watched
+from trainables.heartbeat import joining, starting, watched
 from trainables.neighbours import job_config
 from trainables.private_folder import PrivateFolder
 from trainables.standard_error import held_back
@@ -116,7 +116,8 @@ def _join(address: str) -> None:
             # What `auto` and localhost stand for, as Ray will find it.
             found = canonicalize_bootstrap_address(address) or address
             check_answer(found, address)
-            _initialise(address=address)
+            with joining(found):
+                _initialise(address=address)
         except ResourceError:
             raise
         except Exception as error:
@@ -140,13 +141,13 @@ def _start_here(folder: PrivateFolder) -> None:
     own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": str(folder.ray)}
     before = set(psutil.Process().children())
     try:
-        with held_back():
+        with held_back(), starting():
             _initialise(**own)
     except Exception:
         for process in set(psutil.Process().children()) - before:
             process.kill()  # what Ray had begun
         try:
-            with held_back():
+            with held_back(), starting():
                 _initialise(**own)
         except Exception as error:
             raise ResourceError(
