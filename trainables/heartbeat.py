@@ -66,27 +66,36 @@ def starting() -> Iterator[None]:
     Ray may notice and can be started once more, but waits for more than a minute where it does not.
     """
     died, mute = _own()
-    with _watching(Watch(lambda: "", lambda: died() or mute())):
+    with _watching(Watch(_nothing, lambda: died() or mute())):
         yield
 
 
 @contextmanager
 def joining(address: str) -> Iterator[None]:
     """Around the connection to somebody else's cluster, whose GCS is at `address`."""
-    with _watching(Watch(lambda: "", lambda: _silent({"gcs_server": address}))):
+    with _watching(Watch(_nothing, lambda: _silent({"gcs_server": address}))):
         yield
 
 
 @contextmanager
-def watched(local: bool) -> Iterator[None]:
-    """Around what needs the cluster that this process is connected to; `local`: it is this process's own."""
+def watched(local: bool, end: Callable[[], object]) -> Iterator[None]:
+    """Around what needs the cluster that this process is connected to; `local`: it is this process's own.
+
+    `end` ends the connection: Ray waits for that as long as a daemon hangs, but one that has died is no loss then.
+    """
     lifeline.listen()
-    with _watching(Watch(*(_own() if local else _joined()))):
-        try:
-            yield
-        except Exception:
-            look()  # the error may come of the loss, and would hide it
-            raise
+    died = mute = _nothing
+    try:
+        died, mute = _own() if local else _joined()
+        with _watching(Watch(died, mute)):
+            try:
+                yield
+            except Exception:
+                look()  # the error may come of the loss, and would hide it
+                raise
+    finally:
+        with _watching(Watch(_nothing, mute)):
+            end()
 
 
 @contextmanager
@@ -109,6 +118,10 @@ def look() -> None:
     """See at once whether the cluster is lost, and end the command if so; for when something else went wrong."""
     if _current is not None:
         _current.look()
+
+
+def _nothing() -> str:
+    return ""
 
 
 def _lose(what: str) -> None:
@@ -151,7 +164,7 @@ def _joined() -> tuple[Callable[[], str], Callable[[], str]]:
         "raylet": f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}",
     }
 
-    return lambda: "", lambda: _silent(addresses)
+    return _nothing, lambda: _silent(addresses)
 
 
 def _silent(addresses: dict[str, str]) -> str:
