@@ -1,8 +1,8 @@
 """Whether the Ray cluster that a command works on still lives: the head's GCS, and the raylet of this machine.
 
 Ray itself waits for ever for a lost raylet, and ends its process a minute after the GCS was lost, with exit code 1. So
-a thread looks at both, from Ray's start on, and ends the command within 30 seconds of either loss. Nodes other than
-these may come and go.
+a thread looks at both, from Ray's start on, and ends the command within 30 seconds of either loss, or as soon as Ray's
+start lets it, which may hold Python's lock for half a minute. Nodes other than these may come and go.
 """
 
 import logging

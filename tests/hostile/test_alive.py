@@ -74,7 +74,7 @@ def guarded(code: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("to", [os.kill, os.killpg], ids=["alone", "group"])
 def test_every_signal_is_one_line_and_130(number: signal.Signals, to: Callable[[int, int], None]) -> None:
     process = guarded("time.sleep(60)")
-    code, said = ends(process, lambda: to(process.pid, number), 20)
+    code, said = ends(process, lambda: to(process.pid, number), 5)
     assert (code, said) == (130, f"rayfold: stopped by {number.name}; {STOP_LINE}")
 
 
