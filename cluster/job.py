@@ -24,6 +24,13 @@ NODES_SECONDS = 8.0  # for the nodes to end when there is time
 AGAIN = "to go on, submit the same command again, rayfold continues from its ledger"
 
 
+def driver_ending(code: int, is_rayfold: bool) -> Ending:
+    """How it ends after a driver's exit code, in which only rayfold itself says that the cluster was lost."""
+    if code == DRIVER_LOST_CLUSTER and is_rayfold:
+        return Ending(HEAD_LOST, f"the driver lost the cluster and ended with {code}; {AGAIN}")
+    return Ending(code, "the driver finished" if code == 0 else f"the driver ended with {code}")
+
+
 class Job:
     """One batch job: a cluster and what it is for."""
 
@@ -76,9 +83,7 @@ class Job:
             raise Ending(START_FAILED, f"the driver could not start: {error}") from error
         code = self._wait_for_driver(float("inf"))
         assert code is not None
-        if code == DRIVER_LOST_CLUSTER and self.options.is_rayfold:
-            return Ending(HEAD_LOST, f"the driver lost the cluster and ended with {code}; {AGAIN}")
-        return Ending(code, "the driver finished" if code == 0 else f"the driver ended with {code}")
+        return driver_ending(code, self.options.is_rayfold)
 
     def _wait_for_driver(self, seconds: float) -> int | None:
         """The driver's exit code, or None after so many seconds."""

@@ -1,8 +1,8 @@
 """The batch process of a Ray cluster on SLURM: `python -m cluster.launch`, which ray_slurm.sh becomes.
 
 Exit codes: 0 the driver finished with 0, else the driver's own code;
-2 bad usage, 70 START_FAILED, 71 JOIN_TIMEOUT, 72 DEADLINE (stopped before the end, not requeued), 73 HEAD_LOST,
-143 ended by SIGTERM. The last line of the output always says which and why.
+2 bad usage, 70 START_FAILED, 71 JOIN_TIMEOUT, 72 DEADLINE (stopped before the end, not requeued), 73 HEAD_LOST
+(for a driver of rayfold's own code 75 as well), 143 ended by SIGTERM. The last line of the output always says which and why.
 """
 
 import argparse

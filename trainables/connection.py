@@ -9,13 +9,13 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
 
 from trainables.address import asked_for, check_answer, check_form, check_own
 from trainables.errors import ResourceError
-from trainables.heartbeat import watched
+from trainables.heartbeat import joining, starting, watched
 from trainables.neighbours import job_config
 from trainables.private_folder import PrivateFolder
 from trainables.standard_error import held_back
@@ -70,29 +70,21 @@ def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
     A local cluster belongs to this run alone: it demands a random token, lies in a folder that nobody else can enter,
     has no dashboard, and ends with the block. Raises ResourceError where that fails, after about a minute at most.
     """
-    with _joined(address) if address else _started_here():
+    with ExitStack() as stack:
+        if address:
+            _join(address)
+        else:
+            stack.enter_context(_started_here())
+        import ray
+
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        with watched(local=not address):
-            yield nodes()
-
-
-@contextmanager
-def _joined(address: str) -> Iterator[None]:
-    """Connected to a cluster that somebody else started."""
-    import ray
-
-    _join(address)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        stack.enter_context(watched(local=not address, end=ray.shutdown))
+        yield nodes()
 
 
 @contextmanager
 def _started_here() -> Iterator[None]:
-    """A cluster on this machine, in a private folder."""
-    import ray
-
+    """A cluster on this machine, in a private folder; whoever uses it ends it."""
     parents = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
     folder = PrivateFolder(parents)
     failed = True
@@ -100,10 +92,7 @@ def _started_here() -> Iterator[None]:
         with folder.used():
             _start_here(folder)
             failed = False
-            try:
-                yield
-            finally:
-                ray.shutdown()
+            yield
     finally:
         folder.remove(keep_logs=failed)
 
@@ -118,7 +107,8 @@ def _join(address: str) -> None:
             if address == "auto":
                 check_own(found)
             check_answer(found, address)
-            _initialise(address=found)
+            with joining(found):
+                _initialise(address=found)
         except ResourceError:
             raise
         except Exception as error:
@@ -142,13 +132,13 @@ def _start_here(folder: PrivateFolder) -> None:
     own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": str(folder.ray)}
     before = set(psutil.Process().children())
     try:
-        with held_back():
+        with held_back(), starting():
             _initialise(**own)
     except Exception:
         for process in set(psutil.Process().children()) - before:
             process.kill()  # what Ray had begun
         try:
-            with held_back():
+            with held_back(), starting():
                 _initialise(**own)
         except Exception as error:
             raise ResourceError(

@@ -1,12 +1,14 @@
 """Whether the Ray cluster that a command works on still lives: the head's GCS, and the raylet of this machine.
 
 Ray itself waits for ever for a lost raylet, and ends its process a minute after the GCS was lost, with exit code 1. So
-a thread looks at both and ends the command within 30 seconds of either loss. Nodes other than these may come and go.
+a thread looks at both, from Ray's start on, and ends the command within 30 seconds of either loss, or as soon as Ray's
+start lets it, which may hold Python's lock for half a minute. Nodes other than these may come and go.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 
 import psutil
@@ -15,8 +17,9 @@ from trainables import lifeline
 from trainables.address import is_ray
 
 _PERIOD = 1.0  # seconds between two looks
-_PATIENCE = 20.0  # seconds without an answer, counted in looks: a machine that slept has not lost its cluster
+_PATIENCE = 20.0  # seconds without an answer
 _ANSWER = 3.0  # seconds for one answer
+_LOOK = 8.0  # seconds between two looks that count at most: a machine that slept has not lost its cluster
 _DAEMONS = {"gcs_server": "its GCS", "raylet": "its raylet on this machine"}
 
 _current: "Watch | None" = None
@@ -28,7 +31,7 @@ class Watch:
     def __init__(self, died: Callable[[], str], mute: Callable[[], str]) -> None:
         self._died, self._mute = died, mute
         self._over, self._one = Event(), Lock()
-        self._unanswered = 0.0
+        self._unanswered, self._looked = 0.0, time.monotonic()
         self._thread = Thread(target=self._run, daemon=True)
 
     def start(self) -> None:
@@ -46,8 +49,8 @@ class Watch:
                 return
             if died := self._died():
                 _lose(f"{died} died")
-            mute = self._mute()
-            self._unanswered = self._unanswered + max(_PERIOD, _ANSWER) if mute else 0.0
+            mute, before, self._looked = self._mute(), self._looked, time.monotonic()
+            self._unanswered = self._unanswered + min(self._looked - before, _LOOK) if mute else 0.0
             if self._unanswered >= _PATIENCE:
                 _lose(f"{mute} gives no answer")
 
@@ -57,25 +60,57 @@ class Watch:
 
 
 @contextmanager
-def watched(local: bool) -> Iterator[None]:
+def starting() -> Iterator[None]:
+    """Around the start of a cluster of our own: a daemon that dies meanwhile gives no answer.
+
+    Ray may notice and can be started once more, but waits for more than a minute where it does not.
+    """
+    died, mute = _own()
+    with _watching(Watch(_nothing, lambda: died() or mute())):
+        yield
+
+
+@contextmanager
+def joining(address: str) -> Iterator[None]:
+    """Around the connection to somebody else's cluster, whose GCS is at `address`."""
+    with _watching(Watch(_nothing, lambda: _silent({"gcs_server": address}))):
+        yield
+
+
+@contextmanager
+def watched(local: bool, end: Callable[[], object]) -> Iterator[None]:
     """Around what needs the cluster that this process is connected to; `local`: it is this process's own.
 
-    Nothing is watched outside of a command of ours, where nobody could end what hangs.
+    `end` ends the connection: Ray waits for that as long as a daemon hangs, but one that has died is no loss then.
     """
-    global _current
     lifeline.listen()
+    died = mute = _nothing
+    try:
+        died, mute = _own() if local else _joined()
+        with _watching(Watch(died, mute)):
+            try:
+                yield
+            except Exception:
+                look()  # the error may come of the loss, and would hide it
+                raise
+    finally:
+        with _watching(Watch(_nothing, mute)):
+            end()
+
+
+@contextmanager
+def _watching(watch: Watch) -> Iterator[None]:
+    """Nothing is watched outside of a command of ours, where nobody could end what hangs."""
+    global _current
     if not lifeline.guarded():
         yield
         return
-    _current = Watch(*(_own() if local else _joined()))
-    _current.start()
+    _current = watch
+    watch.start()
     try:
         yield
-    except Exception:
-        look()  # the error may come of the loss, and would hide it
-        raise
     finally:
-        _current.stop()
+        watch.stop()
         _current = None
 
 
@@ -85,17 +120,25 @@ def look() -> None:
         _current.look()
 
 
+def _nothing() -> str:
+    return ""
+
+
 def _lose(what: str) -> None:
     logging.getLogger("rayfold").info(f"the Ray cluster was lost: {what}")
     lifeline.lose(what)
 
 
 def _own() -> tuple[Callable[[], str], Callable[[], str]]:
-    """Our own daemons are children of this process."""
-    daemons = {_DAEMONS[each.name()]: each for each in psutil.Process().children() if each.name() in _DAEMONS}
+    """Our own daemons are children of this process; those that have been seen are not forgotten."""
+    daemons: dict[psutil.Process, str] = {}
 
     def found(*states: str) -> str:
-        return " and ".join(name for name, process in daemons.items() if _state(process) in states)
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess):
+                if child not in daemons and child.name() in _DAEMONS:
+                    daemons[child] = _DAEMONS[child.name()]
+        return " and ".join(name for process, name in daemons.items() if _state(process) in states)
 
     return (
         lambda: found(psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD),
@@ -121,7 +164,9 @@ def _joined() -> tuple[Callable[[], str], Callable[[], str]]:
         "raylet": f"{own['NodeManagerAddress']}:{own['NodeManagerPort']}",
     }
 
-    def mute() -> str:
-        return " and ".join(_DAEMONS[name] for name, place in addresses.items() if not is_ray(place, _ANSWER))
+    return _nothing, lambda: _silent(addresses)
 
-    return lambda: "", mute
+
+def _silent(addresses: dict[str, str]) -> str:
+    """Which of these daemons, by their addresses, do not answer."""
+    return " and ".join(_DAEMONS[name] for name, place in addresses.items() if not is_ray(place, _ANSWER))

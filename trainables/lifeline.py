@@ -28,6 +28,7 @@ _SIGNALS = (
 _STOP = signal.SIGRTMIN  # from the parent; no library takes it, and no shell ignores it for a job in the background
 _SECONDS, _SECONDS_TO_SAVE, _SECONDS_TO_EXIT = 10.0, 60.0, 20.0  # for the child to end
 _ECHO = 2.0  # seconds in which more signals count as the same one: batch systems signal every process, some twice
+_NUDGE = 0.2  # seconds until the child is asked again: Python does not see a signal that comes just before a wait
 _AGAIN = "what is finished is kept, run the same command again to go on"
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -138,8 +139,7 @@ class _Child:
         if self.ended or self.stopping:
             return
         self.stopping = True
-        if number != _STOP:  # sent to this process alone, perhaps
-            self.tell(f"stop {number}")
+        self.tell(f"stop {number}")
         if not self.gentle:
             _silence(2)  # from here on the parent speaks; threads and C++ would tell of being interrupted
             raise Stopped
@@ -208,6 +208,7 @@ class _Parent:
         self._status: int | None = None  # of the child, once it has ended
         self._patience = _SECONDS
         self._stopped: tuple[int, float] | None = None  # the signal, and when it came
+        self._heard = False  # whether the child knows of it
         self._deadline: float | None = None
         self._lost = ""  # what of the cluster
         self._end: int | None = None  # the exit code that the child has told
@@ -219,6 +220,9 @@ class _Parent:
         alarm = self._listen()
         while not self._reaped():
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+            if self._stopped is not None and not self._heard:
+                os.kill(self._child, _STOP)
+                left = _NUDGE if left is None else min(left, _NUDGE)
             ready, _, _ = select.select([alarm, self._link.fileno()], [], [], left)
             if self._link.fileno() in ready:
                 self._hear()
@@ -254,8 +258,6 @@ class _Parent:
         if self._stopped is None:
             self._stopped = number, now
             self._deadline = now + self._patience
-            with suppress(ProcessLookupError):
-                os.kill(self._child, _STOP)
         elif now - self._stopped[1] > _ECHO:
             self._kill()
 
@@ -267,9 +269,11 @@ class _Parent:
         for word, _, rest in (line.decode(errors="replace").partition(" ") for line in lines):
             if word == "gentle":
                 self._patience = float(rest)
-            elif word == "stop" and self._stopped is None:
-                self._stopped = int(rest), time.monotonic()
-                self._deadline = time.monotonic() + self._patience
+            elif word == "stop":
+                self._heard = True
+                if self._stopped is None:  # it was sent to the child alone
+                    self._stopped = int(rest), time.monotonic()
+                    self._deadline = time.monotonic() + self._patience
             elif word == "lost":
                 self._lost = rest
                 self._kill()

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from cluster import launch, network
+from cluster.job import driver_ending
 from tests.conftest import ROOT
+from trainables import lifeline
 
 SCRIPT = ROOT / "cluster/ray_slurm.sh"
 HAS_NETWORK = any(not network.is_loopback(address) for address in network.interfaces().values())
@@ -94,6 +96,14 @@ def test_exit_codes_are_documented_where_they_say() -> None:
     for name, value in vars(endings).items():
         if isinstance(value, int):
             assert f"{value}" in (launch.__doc__ or ""), name
+
+
+@pytest.mark.parametrize(
+    ("code", "is_rayfold", "expected"), [(75, True, 73), (75, False, 75), (0, True, 0), (1, True, 1)]
+)
+def test_only_rayfold_itself_can_say_that_the_cluster_was_lost(code: int, is_rayfold: bool, expected: int) -> None:
+    assert driver_ending(code, is_rayfold).code == expected
+    assert lifeline.CLUSTER_LOST == 75
 
 
 # --- the command line -------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def guarded(code: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("to", [os.kill, os.killpg], ids=["alone", "group"])
 def test_every_signal_is_one_line_and_130(number: signal.Signals, to: Callable[[int, int], None]) -> None:
     process = guarded("time.sleep(60)")
-    code, said = ends(process, lambda: to(process.pid, number), 20)
+    code, said = ends(process, lambda: to(process.pid, number), 5)
     assert (code, said) == (130, f"rayfold: stopped by {number.name}; {STOP_LINE}")
 
 
@@ -123,6 +123,39 @@ def test_a_reader_that_goes_ends_the_command_quietly() -> None:
     assert ends(process, lambda: None, 20) == (130, "")
 
 
+# --- Ray, started and left --------------------------------------------------------------------------------------------
+
+CONNECTED = (
+    "import psutil; from trainables import connection, heartbeat\n"
+    "    heartbeat._PATIENCE = 3\n"
+    "    connection.prepare_ray(None)\n"
+    "    def find(name): return next((c for c in psutil.Process().children() if c.name() == name), None)\n"
+    "    with connection.connect(None):\n"
+    "        {}\n"
+    "    print('left', flush=True)"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("inside", "at_start"),
+    [
+        pytest.param("time.sleep(60)", True, id="dies in Ray's start"),
+        pytest.param("find('gcs_server').suspend(); time.sleep(60)", False, id="hangs at work"),
+        pytest.param("find('raylet').suspend()", False, id="hangs in Ray's end"),
+    ],
+)
+def test_a_daemon_that_dies_or_hangs_at_any_moment_is_noticed(inside: str, at_start: bool) -> None:
+    process = guarded(CONNECTED.format(inside))
+    if at_start:
+        until(lambda: named(process, "raylet"), process)
+    part = named(process, "raylet")
+    code, said = ends(process, part.kill if at_start and part else lambda: None, 60)
+    assert code == 75
+    assert "gives no answer" in said
+    assert said.count("\n") == 1
+
+
 # --- real runs --------------------------------------------------------------------------------------------------------
 
 
@@ -135,60 +168,45 @@ def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["raylet", "gcs_server", "child"])
-@pytest.mark.parametrize("moment", ["training", "start"])
-def test_a_lost_part_of_ray_is_one_line_and_nothing_is_lost(
-    finished: Path, spots: Path, tmp_path: Path, victim: str, moment: str
-) -> None:
-    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
-    process = command("run", file, "--run", run)
-    until(lambda: (moment == "start" or training(run)) and named(process, "raylet"), process)  # type: ignore[arg-type]
-    part = named(process, victim)  # type: ignore[arg-type]
-    assert part is not None
-    code, said = ends(process, part.kill, 120)
-    if moment == "training" or victim == "child":
-        assert code == (137 if victim == "child" else 75), said
-        assert said.endswith(STOP_LINE)
-        assert said.count("\n") == 1
-    else:
-        assert code in (0, 75, 2), said  # Ray's start may be tried again
-    done = rayfold("run", file, "--run", run)
-    assert done.returncode == 0, done.stderr
-    assert_same_tables(finished, run)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
-def test_a_daemon_that_hangs_is_noticed_within_thirty_seconds(spots: Path, tmp_path: Path, victim: str) -> None:
-    file, run = experiment_file(tmp_path, spots, epochs=4000), tmp_path / "run"
-    process = command("run", file, "--run", run)
+def test_a_lost_part_of_ray_is_one_line(spots: Path, tmp_path: Path, victim: str) -> None:
+    run = tmp_path / "run"
+    process = command("run", experiment_file(tmp_path, spots, epochs=4000), "--run", run)
     until(lambda: training(run), process)
-    part = named(process, victim)  # type: ignore[arg-type]
+    part = named(process, victim)
     assert part is not None
-    code, said = ends(process, part.suspend, 30)
+    code, said = ends(process, part.kill, 30)
     assert code == 75
-    assert "gives no answer" in said
+    assert said.endswith(STOP_LINE)
     assert said.count("\n") == 1
 
 
+def loaded(process: subprocess.Popen[str], library: str) -> bool:
+    """Whether the process that works has begun to import a package."""
+    child = named(process, "child")
+    return child is not None and library in Path(f"/proc/{child.pid}/maps").read_text("utf-8")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [1, 3, 5, 7, 9, 11, 13])
-@pytest.mark.parametrize("what", ["run", "explain", "report", "predict"])
+@pytest.mark.parametrize("moment", ["imports", "Ray's start", "decoding", "explain", "predict"])
 def test_a_signal_at_any_moment_is_one_line(
-    finished: Path, spots: Path, tmp_path: Path, seconds: int, what: str
+    finished: Path, spots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    arguments = {
-        "run": ("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run"),
-        "explain": ("explain", finished),
-        "report": ("report", finished),
-        "predict": ("predict", finished, spots, "--out", tmp_path / "out.csv"),
-    }[what]
-    process = command(*arguments)
-    time.sleep(seconds)
-    if process.poll() is None:
-        code, said = ends(process, lambda: os.kill(process.pid, (signal.SIGINT, signal.SIGTERM)[seconds % 4 // 2]), 70)
-        assert code in (0, 130)
-        assert said.count("\n") == (code == 130)
+    monkeypatch.setenv("RAYFOLD_CACHE", str(tmp_path / "cache"))
+    run = ("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run")
+    explain = ("explain", finished)
+    predict = ("predict", finished, spots, "--out", tmp_path / "out.csv")
+    process = command(*{"explain": explain, "predict": predict}.get(moment, run))
+    begun: dict[str, Callable[[], object]] = {
+        "imports": lambda: loaded(process, "numpy"),
+        "Ray's start": lambda: named(process, "raylet"),
+        "decoding": lambda: any((tmp_path / "cache").glob("stores/*")),
+        "explain": lambda: named(process, "ExplainActor"),
+        "predict": lambda: loaded(process, "tensorflow"),
+    }
+    until(begun[moment], process)
+    code, said = ends(process, process.terminate, 30)
+    assert (code, said) == (130, f"rayfold: stopped by SIGTERM; {STOP_LINE}")
 
 
 @pytest.mark.slow

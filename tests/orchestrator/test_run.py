@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -213,7 +214,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) 
     raise AssertionError("nothing happened for two minutes")
 
 
-def processes(driver: subprocess.Popen[bytes], name: str) -> list[psutil.Process]:
+def processes(driver: subprocess.Popen[Any], name: str) -> list[psutil.Process]:
     """The Ray processes of a run whose title contains `name`."""
     found = []
     for child in psutil.Process(driver.pid).children(recursive=True):
