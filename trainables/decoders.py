@@ -21,6 +21,14 @@ _WORTH = 1.0  # seconds of work for each process that make one more worth its st
 _BATCH, _BATCH_SECONDS = 16, 0.25  # items that are sent at once, and what they may take
 _AHEAD = 3 * _BATCH  # items per process that may be done before the one that comes next
 _SCRIPT = Path(__file__).with_name("decoder.py")
+# One thread each: there is a process for every core, and threads of libraries take address space. What the pixels of
+# one image took is kept for those of the next: to get it anew from the system costs a fifth of all decoding.
+_SETTINGS = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**26),
+}
 
 _idle: list["_Decoder"] = []
 
@@ -61,15 +69,13 @@ class _Decoder:
         self._progress, progress = os.pipe()
         os.set_blocking(self._progress, False)
         try:
-            # One thread each: there is a process for every core, and threads of libraries take address space.
-            environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
             self.process = subprocess.Popen(
                 [sys.executable, "-P", str(_SCRIPT), str(theirs.fileno()), str(progress)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), progress],
-                env=environment,
+                env={**os.environ, **_SETTINGS},
                 start_new_session=True,
             )
         except OSError:
