@@ -1,18 +1,23 @@
 """The process that decodes one file after the other for `decoders.py`; started as a script, by its path."""
 
+import os
 import signal
 import sys
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from runpy import run_path
+from typing import Any
 
 #: Seconds without work after which it ends.
 IDLE = 20
 
 
-def serve(connection: Connection) -> None:
-    """Answer (function, arguments) with what the function returns or raises, until nobody asks any more."""
+def serve(connection: Connection, progress: int) -> None:
+    """Answer (function, several arguments) with all that it returns or raises, until nobody asks any more.
+
+    After each of them, a byte is written to `progress`.
+    """
     import logging
     import warnings
 
@@ -30,20 +35,23 @@ def serve(connection: Connection) -> None:
     connection.send(None)
     while connection.poll(IDLE):
         try:
-            function, arguments = connection.recv()
+            function, items = connection.recv()
         except EOFError:
             return
-        limits.allow(0)
-        try:
-            answer = function(*arguments)
-        except Exception as error:
-            answer = error.with_traceback(None)
-            answer.__cause__ = answer.__context__ = None
-        limits.allow_all()
-        connection.send(answer)
+        answers: list[Any] = []
+        for arguments in items:
+            limits.allow(0)
+            try:
+                answers.append(function(*arguments))
+            except Exception as error:
+                error.__cause__ = error.__context__ = None
+                answers.append(error.with_traceback(None))
+            limits.allow_all()
+            os.write(progress, b".")
+        connection.send(answers)
 
 
 if __name__ == "__main__":
     run_path(str(Path(__file__).with_name("neighbours.py")))["settle"]()
     with suppress(BrokenPipeError, ConnectionResetError):  # who asked is gone
-        serve(Connection(int(sys.argv[1])))
+        serve(Connection(int(sys.argv[1])), int(sys.argv[2]))

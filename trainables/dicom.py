@@ -75,7 +75,8 @@ def _refuse(dataset: "Dataset") -> None:
     for keyword in _NEEDED:
         if dataset.get(keyword) is None:
             raise UnreadableImage(f"no {keyword} in its header")
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    stated = dataset.get("NumberOfFrames")
+    frames = 1 if stated is None or stated == "" else int(stated)
     if frames != 1:
         raise UnreadableImage(f"{frames:,} frames")
     colours, bits = str(dataset.PhotometricInterpretation), int(dataset.BitsAllocated)
@@ -92,6 +93,8 @@ def _refuse_samples(dataset: "Dataset", colours: str, bits: int) -> None:
         raise UnreadableImage(f"{colours} pixels of {samples} sample{'s' if samples != 1 else ''}")
     if bits not in ((8, 16) if colours in _GREY else (8,)):
         raise UnreadableImage(f"{bits}-bit {colours} pixels")
+    if colours in _COLOUR and dataset.get("PlanarConfiguration") not in (0, 1):
+        raise UnreadableImage(f"{colours} pixels without a PlanarConfiguration that DICOM defines")
     used, high = int(dataset.BitsStored), unused_low_bits(dataset) + int(dataset.BitsStored) - 1
     if not 0 < used <= high + 1 <= bits or (colours in _COLOUR and used < bits):
         raise UnreadableImage(f"{colours} pixels of {used} bits in {bits}, the highest of which is number {high}")
@@ -124,8 +127,9 @@ def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
         slope, intercept = _first(dataset, "RescaleSlope"), _first(dataset, "RescaleIntercept")
         values = values * (1 if slope is None else slope) + (intercept or 0)
         full = (values.min(), values.max())
-    if not 0 < full[1] - full[0] < np.inf:  # a slope of zero, or one that is lost beside the intercept
-        raise UnreadableImage("RescaleSlope and RescaleIntercept give all pixels one value, or none")
+        # A slope of zero, or one that is lost beside the intercept.
+        if not (full[1] - full[0] < np.inf and np.diff(values).all()):
+            raise UnreadableImage("RescaleSlope and RescaleIntercept give different pixels one value, or none")
     if dataset.get("VOILUTSequence"):
         values, top = _looked_up(values, dataset.VOILUTSequence[0])
         share = values / top

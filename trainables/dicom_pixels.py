@@ -32,6 +32,7 @@ def read_words(dataset: "Dataset") -> npt.NDArray[Any]:
         dataset.file_meta.TransferSyntaxUID = _plain_syntax(dataset)
     syntax = dataset.file_meta.TransferSyntaxUID
     _refuse_compression(dataset, syntax)
+    _refuse_colours(dataset, syntax)
     if syntax.is_encapsulated:
         frame = _one_frame(dataset, syntax == RLELossless)
         if syntax == RLELossless:
@@ -75,6 +76,18 @@ def _refuse_compression(dataset: "Dataset", syntax: Any) -> None:
         )
     if not known:
         raise UnreadableImage(f"pixels compressed as {syntax.name}, which pydicom cannot decode without a plug-in")
+
+
+def _refuse_colours(dataset: "Dataset", syntax: Any) -> None:
+    """Colours that this compression cannot hold (PS3.5, 8.2), or that pydicom would show as if they were RGB."""
+    from pydicom.uid import JPEG2000TransferSyntaxes, RLELossless
+
+    colours = str(dataset.PhotometricInterpretation)
+    halved_in_planes = syntax == RLELossless or (not syntax.is_encapsulated and dataset.get("PlanarConfiguration") == 1)
+    if (colours in ("YBR_ICT", "YBR_RCT") and syntax not in JPEG2000TransferSyntaxes) or (
+        colours == "YBR_FULL_422" and halved_in_planes
+    ):
+        raise UnreadableImage(f"{colours} pixels in {syntax.name}, which cannot hold them so")
 
 
 def _plain_syntax(dataset: "Dataset") -> str:

@@ -14,7 +14,7 @@ from PIL import TiffImagePlugin
 from trainables.errors import UnreadableImage
 from trainables.limits import FRAMES
 
-_BITS, _PHOTOMETRIC, _CHANNELS, _PLANES, _EXTRA, _FORMAT = 258, 262, 277, 284, 338, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _PLANES, _EXTRA, _FORMAT = 258, 259, 262, 277, 284, 338, 339
 _HEIGHT, _STRIPS, _STRIP_ROWS, _STRIP_BYTES = 257, 273, 278, 279
 _WIDTH, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 256, 322, 323, 324, 325
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
@@ -34,6 +34,7 @@ _ADAM7 = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
 )
+_PART = 2**13  # bytes
 _PLAIN_PNM = re.compile(rb"\sP[1-6]\s")
 
 
@@ -111,10 +112,10 @@ def jpeg2000_samples(content: bytes) -> Samples:
     )
 
 
-def refuse_missing_strips(tags: Mapping[int, Any], samples: Samples) -> None:
-    """Raise `UnreadableImage` where a TIFF file has fewer strips or tiles than its pixels need, or empty ones.
+def refuse_other_strips(tags: Mapping[int, Any], samples: Samples) -> None:
+    """Raise `UnreadableImage` where a TIFF file has other than the strips or tiles that its pixels need, or empty ones.
 
-    Pillow leaves black what they should hold.
+    Pillow leaves black what the missing should hold, and cuts off what is more.
     """
     width, height = int(tags.get(_WIDTH, 0)), int(tags.get(_HEIGHT, 0))
     planes = len(samples.bits) if samples.planes else 1
@@ -127,34 +128,46 @@ def refuse_missing_strips(tags: Mapping[int, Any], samples: Samples) -> None:
     if across < 1 or down < 1:
         raise UnreadableImage("damaged: strips or tiles without pixels")
     needed = -(-width // across) * -(-height // down) * planes
-    found = _numbers(places)[:needed]
-    if len(found) < needed or 0 in found or (sizes is not None and 0 in _numbers(sizes)[:needed]):
+    found, lengths = _numbers(places), _numbers(sizes or ())
+    if len(found) < needed or 0 in found or 0 in lengths:
         raise UnreadableImage("truncated: strips or tiles are missing")
+    row = -(-width * sum(samples.bits) // 8)
+    plain = tags.get(_COMPRESSION, 1) == 1 and _TILES not in tags
+    if len(found) > needed or (plain and sum(lengths) >= (height + 1) * row):
+        raise UnreadableImage(f"more pixels than {width}x{height}, which its header says")
 
 
-def png_rows_are_missing(content: bytes) -> bool:
-    """Whether the compressed pixels of a PNG file are fewer than its header says."""
+def refuse_other_png_rows(content: bytes) -> None:
+    """Raise `UnreadableImage` where the compressed pixels of a PNG file are fewer than its header says, or more rows.
+
+    Pillow leaves black what is missing, and cuts off what is more, without a word.
+    """
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     bits = depth * _PNG_SAMPLES.get(colours, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     shapes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
     needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0)
-    inflate = zlib.decompressobj()
-    found: int = 0
-    data = b"".join(_png_data(content))
-    while data and found < needed:
-        found += len(inflate.decompress(data, 2**20))
-        data = inflate.unconsumed_tail
-    return bool(found < needed)
+    row = 1 + -(-width * bits // 8)
+    inflate, found = zlib.decompressobj(), 0
+    for data in _png_data(content):
+        found += len(inflate.decompress(data))
+        if found >= needed + row:
+            break
+    if found < needed:
+        raise UnreadableImage("truncated")
+    if found >= needed + row:
+        raise UnreadableImage(f"more pixels than {width}x{height}, which its header says")
 
 
 def _png_data(content: bytes) -> Iterator[bytes]:
+    """The compressed pixels, in parts that inflate to a few megabytes at most."""
     position = 8
     while position + 8 <= len(content):
-        length = int.from_bytes(content[position : position + 4], "big")
-        if content[position + 4 : position + 8] == b"IDAT":
-            yield content[position + 8 : position + 8 + length]
-        position += 12 + length
+        start, length = position + 8, int.from_bytes(content[position : position + 4], "big")
+        if content[position + 4 : start] == b"IDAT":
+            end = min(start + length, len(content))
+            yield from (content[at : min(at + _PART, end)] for at in range(start, end, _PART))
+        position = start + length + 4
 
 
 def webp_size(content: bytes) -> tuple[int, int]:

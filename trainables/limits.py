@@ -4,9 +4,10 @@ What a header says is judged before memory is taken for it. What only shows as i
 decoded in processes of their own (`decoders.py`); elsewhere `allow` does nothing.
 """
 
+import os
 import resource
 import signal
-from pathlib import Path
+from contextlib import suppress
 
 from trainables.errors import UnreadableImage
 
@@ -28,6 +29,7 @@ TABLE_BYTES, TABLE_ROWS, TABLE_CELLS = 512 * 2**20, 5_000_000, 50_000_000
 VISITS = 50
 
 _watched = False  # whether this process is one that decodes
+_sizes: int | None = None  # the open file that tells its size, where there is one
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
@@ -63,8 +65,10 @@ def most_bytes(max_megapixels: float) -> int:
 
 def watch() -> None:
     """From now on `allow` bounds this process."""
-    global _watched
+    global _watched, _sizes
     _watched = True
+    with suppress(OSError):
+        _sizes = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def allow(pixels: int, file_bytes: int = 0) -> None:
@@ -91,7 +95,6 @@ def allow_all() -> None:
 
 def _size() -> int:
     """Bytes of address space of this process."""
-    try:
-        return int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
-    except OSError:  # no Linux: a guess
+    if _sizes is None:  # no Linux: a guess
         return 2**30
+    return int(os.pread(_sizes, 64, 0).split()[0]) * resource.getpagesize()

@@ -41,7 +41,7 @@ def row_of_store(path: str, expected: str, megapixels: float, bits: int, size: i
 
     Raises `UnreadableImage` where it is another one now.
     """
-    picture = read_picture(Path(path), megapixels)
+    picture = read_picture(Path(path), megapixels, known=True)
     if content_hash(picture.pixels) != expected:
         raise UnreadableImage("other pixels")
     return picture.at(size, channels, bits)

@@ -33,8 +33,8 @@ from trainables.headers import (
     Samples,
     count_frames,
     jpeg2000_samples,
-    png_rows_are_missing,
-    refuse_missing_strips,
+    refuse_other_png_rows,
+    refuse_other_strips,
     tiff_kind,
     tiff_samples,
     tiff_zero_is_white,
@@ -69,12 +69,13 @@ _UNKNOWN_TO_PILLOW = ("unknown pixel mode", "unknown raw mode", "string index ou
 _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 
 
-def read_picture(path: Path, max_megapixels: float = MEGAPIXELS) -> Picture:
+def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = False) -> Picture:
     """Read one image file, whatever its suffix, upright.
 
     Its pixels are uint8 or uint16, (H, W) when it is grey, also when it is stored as RGB with three equal channels,
     else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values, except in
-    DICOM files, which are shown as `dicom.decode_dicom` says.
+    DICOM files, which are shown as `dicom.decode_dicom` says. `known`: the caller compares the pixels with those of a
+    file that was found to be whole, so that what pixels do not show need not be looked for again.
     Raises `UnreadableImage` for what is missing, empty, truncated, damaged, changed meanwhile, no image, no regular
     file, of several frames, of more than `max_megapixels` million pixels or far more bytes than these need, or of
     pixels that are floats or wider than 16 bits, `DataError` for a DICOM file without the library that reads it.
@@ -88,7 +89,7 @@ def read_picture(path: Path, max_megapixels: float = MEGAPIXELS) -> Picture:
         reason = error.strerror or type(error).__name__
         raise UnreadableImage(reason if reason == NOT_REGULAR else f"cannot be read: {reason}") from None
     try:
-        pixels, bits = _decode(content, name, max_megapixels)
+        pixels, bits = _decode(content, name, max_megapixels, known)
     except DataError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
@@ -130,7 +131,7 @@ def read_image(path: Path) -> Pixels:
     return read_picture(path).pixels
 
 
-def _decode(content: bytes, name: str, max_megapixels: float) -> tuple[Pixels, int | None]:
+def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tuple[Pixels, int | None]:
     """The pixels, and the depth that the header says where they have 16 bits."""
     if name == "DICOM":
         from trainables.dicom import decode_dicom
@@ -147,6 +148,8 @@ def _decode(content: bytes, name: str, max_megapixels: float) -> tuple[Pixels, i
             return _decode_deep_pnm(content, int(deep[1]))
         samples = _samples(image, content, name)
         pixels = _pixels(image, content, name, samples)
+        if name == "PNG" and not known:
+            _refuse_damaged_png(content)
         return pixels, _stated_bits(content, name, pixels, samples) if pixels.dtype == np.uint16 else None
 
 
@@ -154,7 +157,7 @@ def _samples(image: ImageFile.ImageFile, content: bytes, name: str) -> Samples:
     """What the header says of the samples; refuses those that no decoder here gets right."""
     if name == "TIFF":
         samples = tiff_samples(image.tag_v2)  # type: ignore[attr-defined]
-        refuse_missing_strips(image.tag_v2, samples)  # type: ignore[attr-defined]
+        refuse_other_strips(image.tag_v2, samples)  # type: ignore[attr-defined]
     elif name == "JPEG 2000":
         samples = jpeg2000_samples(content)
         if samples.signed:
@@ -175,13 +178,6 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, name: str, samples: Samp
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
     white_is_zero = name == "TIFF" and tiff_zero_is_white(image.tag_v2)  # type: ignore[attr-defined]
     image.load()
-    if name == "PNG":
-        # load() ignores the checksums of the pixel chunks; verify() reads them.
-        with _OPENERS[name](io.BytesIO(content)) as again:
-            again.verify()
-        last = np.asarray(image.crop((0, max(0, image.height - 2), *image.size)))
-        if not last.reshape(len(last), -1).any(axis=1).all() and png_rows_are_missing(content):
-            raise UnreadableImage("truncated")  # Pillow leaves them black without a word
     if samples.deep_colour:
         return _decode_deep_colour(content, orientation, samples.straight_alpha)
     if white_is_zero and image.mode.startswith("I"):
@@ -190,6 +186,13 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, name: str, samples: Samp
     if samples.signed and max(samples.bits) == 8 and pixels.max() > 127:
         raise UnreadableImage("signed 8-bit pixels with negative values")
     return pixels
+
+
+def _refuse_damaged_png(content: bytes) -> None:
+    """Raise for what Pillow's load() passes over: other rows than the header says, and the checksums of the pixels."""
+    with _OPENERS["PNG"](io.BytesIO(content)) as image:
+        image.verify()
+    refuse_other_png_rows(content)
 
 
 def _to_array(image: Image.Image, samples: Samples) -> Pixels:
