@@ -4,6 +4,7 @@ A candidate may override any training field; a list of values makes a grid. `Exp
 form, which is again an experiment file. This module knows neither Ray nor TensorFlow.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -130,7 +131,7 @@ def read_text(path: Path) -> str:
             return content.decode("utf-8-sig")
         reason = f"it has more than {most:,} bytes"
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = "Is a directory" if os.path.isdir(path) else error.strerror or str(error)  # noqa: PTH112
     except UnicodeDecodeError:
         reason = "it is not UTF-8 text"
     raise ExperimentError(
