@@ -27,15 +27,19 @@ _MOST_INDEXED = 1_000_000  # files below the table's folder that are remembered
 
 
 class PathReader:
-    """Turns the paths of one table into files; relative ones start at `folder`, which is looked through once."""
+    """Turns the paths of one table into files; relative ones start at `folder`, which is looked through once.
+
+    Texts throughout, and every folder is looked for once: a table may name a million files that are not there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._found: dict[str, str | None] = {}
         self._names: dict[str, dict[str, list[str]]] = {}
         self._spelled: Counter[str] = Counter()
         self._searched = 0
 
-    def read(self, text: str) -> tuple[Path, str | None]:
+    def read(self, text: str) -> tuple[str, str | None]:
         """The file that `text` names, and the reason why there is none, or None."""
         if "\0" in text:
             return self._place(quoted(text)), "missing file: a zero byte stands in its name"
@@ -46,7 +50,7 @@ class PathReader:
             plain, spelling = _plain(text)
         except KeyError as error:
             return stated, f"missing file; the environment variable {error.args[0]} is not set"
-        path: Path | None = self._place(plain)
+        path: str | None = self._place(plain)
         if not (spelling and os.path.lexists(self._place(plain))):
             path, spelling = self._in_another_form(plain, spelling)
         if path is None:
@@ -58,22 +62,36 @@ class PathReader:
         """What was read otherwise than it is written."""
         return [f"{count(number, 'path')} of the table read with {how}" for how, number in self._spelled.items()]
 
-    def _place(self, text: str) -> Path:
-        return Path(os.path.normpath(self._folder / text))
+    def _place(self, text: str) -> str:
+        return os.path.normpath(os.path.join(self._folder, text))  # noqa: PTH118
 
-    def _in_another_form(self, plain: str, spelling: str) -> tuple[Path | None, str]:
+    def _in_another_form(self, plain: str, spelling: str) -> tuple[str | None, str]:
         """The file whose names are the same letters in another Unicode form, where there is exactly one."""
-        path = self._place(plain)
-        found = Path(path.anchor)
-        for part in path.parts[1:]:
-            if os.path.lexists(found / part):
-                found /= part
-                continue
-            same = self._listed(str(found)).get(unicodedata.normalize("NFC", part), [])
-            if len(same) != 1:
-                return None, ""
-            found /= same[0]
+        found = self._in_its_form(self._place(plain))
+        if found is None:
+            return None, ""
         return found, " and ".join(filter(None, [spelling, "another Unicode form of their letters"]))
+
+    def _in_its_form(self, path: str) -> str | None:
+        """A path with each of its names as it is written on the disk, where there is exactly one."""
+        names: list[str] = []
+        while path not in self._found and not os.path.lexists(path):
+            path, name = os.path.split(path)
+            names.append(name)
+        found = self._found.get(path, path)
+        while names:
+            name = names.pop()
+            found = found and self._named_alike(found, name)
+            if names:
+                path = os.path.join(path, name)  # noqa: PTH118
+                self._found[path] = found
+        return found
+
+    def _named_alike(self, folder: str, name: str) -> str | None:
+        if os.path.lexists(found := os.path.join(folder, name)):  # noqa: PTH118
+            return found
+        same = self._listed(folder).get(unicodedata.normalize("NFC", name), [])
+        return os.path.join(folder, same[0]) if len(same) == 1 else None  # noqa: PTH118
 
     def _listed(self, folder: str) -> dict[str, list[str]]:
         """The names in a folder by their composed form, where they have another one."""
@@ -105,7 +123,7 @@ class PathReader:
         return by_name.get(name) or by_stem.get(name) or by_stem.get(_stem(name), [])
 
     def _similar(self, plain: str) -> list[str]:
-        path = self._place(plain)
+        path = Path(self._place(plain))
         alike = difflib.get_close_matches(path.name, _names_in(str(path.parent)), n=1, cutoff=0.85)
         return [str(PurePosixPath(plain).with_name(alike[0]))] if alike else []
 

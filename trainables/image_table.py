@@ -46,7 +46,7 @@ def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[st
     repeated = paths.duplicated()
     if repeated.any():
         raise _listed_twice(table["label"], paths, _row_number(repeated), path)
-    table["image"] = [_image_id(text, image, folder) for text, image in zip(table["path"], paths, strict=True)]
+    table["image"] = [_image_id(text, image, str(folder)) for text, image in zip(table["path"], paths, strict=True)]
     table["path"] = paths
     table["split"] = _splits(table["split"], path)
     reasons = pd.Series([reason for _, reason in files], table.index, dtype=object)
@@ -103,7 +103,7 @@ def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
     return table.map(_stated), text.notes
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: str | Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  # unlike Path.is_file, false for names that no file can have
 
 
@@ -248,7 +248,8 @@ def _row_number(rows: pd.Series) -> int:
     return int(rows.index[rows][0])
 
 
-def _image_id(text: str, path: Path, folder: Path) -> str:
-    if path.is_relative_to(folder):
-        return path.relative_to(folder).as_posix()
-    return path.as_posix() if Path(text).is_absolute() else Path(os.path.normpath(text)).as_posix()
+def _image_id(text: str, path: str, folder: str) -> str:
+    below = folder if folder.endswith("/") else f"{folder}/"
+    if path.startswith(below):
+        return path.removeprefix(below)
+    return path if os.path.isabs(text) else os.path.normpath(text)  # noqa: PTH117

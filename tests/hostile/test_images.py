@@ -65,6 +65,8 @@ def refused(path: Path) -> str:
 
 
 FILES = {
+    "more rows": (lambda: png(40, height=30), "more pixels than 50x30"),
+    "more strips": (lambda: strips(7), "more pixels than 50x40"),
     "rows": (lambda: png(20), "truncated"),
     "one row": (lambda: png(39), "truncated"),
     "wide": (lambda: png(40, 2**31 - 1, 2**31 - 1), "4611686014132.4 million pixels"),
@@ -142,8 +144,10 @@ LIES: dict[str, tuple[dict[str, object], str]] = {
     "grey of three": ({"SamplesPerPixel": 3}, "MONOCHROME2 pixels of 3 samples"),
     "a name": ({"PhotometricInterpretation": NAME}, "photometric interpretation unknown to DICOM"),
     "representation": ({"PixelRepresentation": 2}, "MONOCHROME2 pixels whose PixelRepresentation is 2"),
-    "slope": ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope and RescaleIntercept give different pixels one"),
-    "lost slope": ({"RescaleSlope": 1, "RescaleIntercept": "1e30"}, "RescaleSlope and RescaleIntercept give different"),
+    "slope": ({"RescaleSlope": 0, "RescaleIntercept": 0}, "RescaleSlope and RescaleIntercept give"),
+    "lost slope": ({"RescaleSlope": 1, "RescaleIntercept": "1e30"}, "RescaleSlope and RescaleIntercept give"),
+    "faint slope": ({"RescaleSlope": "1e-13", "RescaleIntercept": 9999}, "RescaleSlope and RescaleIntercept give"),
+    "no frame": ({"NumberOfFrames": 0}, "0 frames"),
     "below": ({"WindowCenter": 9, "WindowWidth": -9}, "WindowWidth is below zero"),
     "function": ({"WindowCenter": 9, "WindowWidth": 9, "VOILUTFunction": NAME}, "VOILUTFunction is none that DICOM"),
     "short table": ({"VOILUTSequence": lookup([0, 1], 0, 99)}, "a lookup table of 2 entries of 99 bits"),
@@ -158,6 +162,20 @@ def test_headers_that_contradict_the_pixels_are_refused(tmp_path: Path, case: st
     found = refused(path)
     assert found.startswith(reason)
     assert "Doe" not in found
+
+
+COLOURS: dict[str, tuple[dict[str, object], str]] = {
+    "no planes": ({"PlanarConfiguration": None}, "RGB pixels without a PlanarConfiguration"),
+    "third planes": ({"PlanarConfiguration": 2}, "RGB pixels without a PlanarConfiguration"),
+    "wavelets": ({"PhotometricInterpretation": "YBR_ICT"}, "YBR_ICT pixels in Explicit VR Little Endian"),
+}
+
+
+@pytest.mark.parametrize("case", COLOURS)
+def test_colours_that_the_file_cannot_hold_are_refused(tmp_path: Path, case: str) -> None:
+    pytest.importorskip("pydicom")
+    elements, reason = COLOURS[case]
+    assert refused(write_dicom(tmp_path / "a.dcm", np.dstack([GREY] * 3), **elements)).startswith(reason)
 
 
 @pytest.mark.parametrize("value", ["NaN", "inf", "-inf", NAME])
