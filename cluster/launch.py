@@ -2,7 +2,7 @@
 
 Exit codes: 0 the driver finished with 0, else the driver's own code;
 2 bad usage, 70 START_FAILED, 71 JOIN_TIMEOUT, 72 DEADLINE (stopped before the end, not requeued), 73 HEAD_LOST
-(for a driver of rayfold's own code 75 as well), 143 ended by SIGTERM. The last line of the output always says which and why.
+(also for 75 of rayfold itself), 143 ended by SIGTERM. The last line of the output always says which and why.
 """
 
 import argparse
