@@ -112,13 +112,17 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # Texts stay references to those that occur until they have been counted: a small file may repeat one for ever.
+        texts = [field.name for field in pq.read_schema(path) if _is_text(field.type)]
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
             about, names = file.metadata, file.schema_arrow.names
+            _check_bytes(sum(about.row_group(part).total_byte_size for part in range(about.num_row_groups)))
             if about.num_rows > TABLE_ROWS or about.num_rows * len(names) > TABLE_CELLS:
                 raise ValueError(f"{about.num_rows:,} rows of {len(names):,} columns are more than rayfold reads")
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"every column must have a name of its own, got {listed(twice)} twice")
             columns = file.read()
+        _check_bytes(sum(map(_text_bytes, columns.columns)))
         is_text = {
             field.name: not (pa.types.is_nested(field.type) or pa.types.is_binary(field.type))
             for field in columns.schema
@@ -128,6 +132,28 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         text = " ".join(str(error).split())
         raise DataError(f"data.path must be a readable .parquet table, got {str(path)!r}: {text}") from None
     return pd.DataFrame(cells, range(1, columns.num_rows + 1), dtype=object).map(_stated)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _check_bytes(size: int) -> None:
+    if size > TABLE_BYTES:
+        raise ValueError(f"it comes to {size / 1e6:,.0f} MB, more than {TABLE_BYTES / 1e6:,.0f}")
+
+
+def _text_bytes(column: Any) -> int:
+    """What the texts of a column come to once every row has its own."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not (pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)):
+        return 0
+    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in column.chunks)
+    return sum(length or 0 for length in lengths)
 
 
 def _texts(column: Any) -> list[str | None]:
@@ -209,6 +235,8 @@ def _folded(column: str) -> str:
 
 def _lacking(required: str, source: pd.DataFrame) -> str:
     """Why a needed column may not be there, and what to do."""
+    if source.columns.empty:
+        return "it has no column of text, numbers or dates"
     first = str(source.columns[0]).strip()
     if first.startswith(("#", "%", "//")):
         return "its first line is a comment: the names of the columns must come first, remove what stands before them"
