@@ -7,6 +7,7 @@ or loses its cluster. Heavy modules are imported inside the commands, so that he
 import errno
 import os
 import sys
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -232,5 +233,6 @@ def main() -> None:
 
 
 def _give_up(message: str) -> NoReturn:
-    sys.stderr.write(f"rayfold: {printable(message)}\n")
+    with suppress(OSError, AttributeError):  # closed, or on a full disk
+        sys.stderr.write(f"rayfold: {printable(message)}\n")
     sys.exit(2)

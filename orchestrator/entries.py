@@ -3,12 +3,16 @@
 from itertools import product
 from pathlib import Path
 
+import pandas as pd
+
 from orchestrator.experiment import Experiment
+from orchestrator.folds import roles_digest
 from trainables.config import CellSpec
 from trainables.errors import RunFolderError
 from trainables.layout import RunLayout
-from trainables.ledger import CellState, Entry, read_entry, read_keys
+from trainables.ledger import CellState, Entry, read_entry, read_folds, read_keys
 from trainables.manifest import Manifest
+from trainables.records import DamagedRecord
 
 
 class LostEntry(Entry):
@@ -34,6 +38,8 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
             entries[key] = _of_run(read_entry(layout.ledger / key), manifest)
         except RunFolderError as error:
             lost[key] = error
+    if any(entry.spec.data_hash != manifest.data_hash for entry in entries.values()):
+        raise DamagedRecord(layout.manifest, "its images or labels are not those of the cells")
     known = {(entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()}
     asked = product(experiment.candidates, experiment.seeds, range(experiment.folds.k))
     left = [cell for cell in asked if (cell[0].id, *cell[1:]) not in known]
@@ -44,6 +50,25 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
         entries[key] = LostEntry(layout.ledger / key, spec)
     return [entries[key] for key in keys]
+
+
+def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
+    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord for others than the cells'."""
+    folds = read_folds(layout)
+    digests = {fold: roles_digest(folds, fold) for fold in folds["fold"].unique()}
+    if any(entry.spec.roles_hash not in ("", digests.get(entry.spec.fold)) for entry in entries):
+        raise DamagedRecord(layout.folds, "its images, labels or roles are not those of the cells")
+    return folds
+
+
+def predictions_of(entry: Entry, folds: pd.DataFrame) -> pd.DataFrame:
+    """The predictions of a done cell; raises DamagedRecord where they are of other images than those of its fold."""
+    table = entry.predictions()
+    part = folds[(folds["fold"] == entry.spec.fold) & folds["role"].isin(["fold", "test"])]
+    asked = zip(part["image"], part["label"], part["role"], strict=True)
+    if set(asked) != set(zip(table["image"], table["label"], table["split"], strict=True)):
+        raise DamagedRecord(entry.folder / "predictions.parquet", "its images or labels are not those of its fold")
+    return table
 
 
 def _of_run(entry: Entry, manifest: Manifest) -> Entry:

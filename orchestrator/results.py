@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from orchestrator.entries import run_entries
+from orchestrator.entries import predictions_of, run_entries, run_folds
 from orchestrator.experiment import read_experiment
 from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
 from trainables.files import replacing
 from trainables.layout import RunLayout
-from trainables.ledger import CellState, Entry, present_groups, read_folds
+from trainables.ledger import CellState, Entry, present_groups
 from trainables.manifest import Manifest
 from trainables.metrics import HEADLINE, metric_names, score
 from trainables.quoting import write_csv
@@ -66,7 +66,7 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        return read_folds(self.layout)
+        return run_folds(self.layout, self.entries)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,7 +117,7 @@ class Run:
         """How every cell stands and what it cost."""
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            hidden = {"seconds", "versions", "digests", "traceback", "updated", "parameters"}
+            hidden = {"cell", "seconds", "versions", "digests", "traceback", "updated", "parameters"}
             hidden |= {"out_of_memory", "worker_failed"}
             facts = state.model_dump(exclude=hidden)
             reason = {key: facts.pop(key) for key in ("state", "reason", "attempts", "epochs", "best_epoch")}
@@ -151,7 +151,8 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row per done cell and image of its fold (split `fold`) and of the test set (split `test`)."""
-        table = self._collect(Entry.predictions)
+        folds = self.folds
+        table = self._collect(lambda entry: predictions_of(entry, folds))
         if table.empty:
             return table
         table["group"] = table["image"].map(present_groups(self.layout))

@@ -1,6 +1,7 @@
 """Shared fixtures: a cache of the tests' own, and a small data set with a planted signal."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+# A shell lets what it starts in the background ignore these, and commands under test would inherit it.
+for number in (signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,18 +49,17 @@ def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that readers see the old file or the new one, never a part."""
+    r"""Write UTF-8 text so that readers see the old file or the new one, never a part.
+
+    File names that are not UTF-8 come as lone surrogates; these are written as `\udcXX`, which is JSON's escape too.
+    """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
-    r"""Write JSON so that readers see the old file or the new one, never a part.
-
-    File names that are not UTF-8 come as lone surrogates; these are written as `\udcXX`, the escape JSON has for them.
-    """
-    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    write_text(path, text.encode(errors="backslashreplace").decode())
+    """Write JSON as `write_text` writes text."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -1,8 +1,8 @@
 """Whether the Ray cluster that a command works on still lives: the head's GCS, and the raylet of this machine.
 
 Ray itself waits for ever for a lost raylet, and ends its process a minute after the GCS was lost, with exit code 1. So
-a thread looks at both, from Ray's start on, and ends the command within 30 seconds of either loss, or as soon as Ray's
-start lets it, which may hold Python's lock for half a minute. Nodes other than these may come and go.
+a thread looks at both, and ends the command within a minute of either loss, while Ray starts within three. Nodes other
+than these may come and go.
 """
 
 import logging
@@ -18,6 +18,7 @@ from trainables.address import is_ray
 
 _PERIOD = 1.0  # seconds between two looks
 _PATIENCE = 20.0  # seconds without an answer
+_PATIENCE_AT_START = 120.0  # Ray's own is 90, and then it can be started once more
 _ANSWER = 3.0  # seconds for one answer
 _LOOK = 8.0  # seconds between two looks that count at most: a machine that slept has not lost its cluster
 _DAEMONS = {"gcs_server": "its GCS", "raylet": "its raylet on this machine"}
@@ -28,8 +29,9 @@ _current: "Watch | None" = None
 class Watch:
     """`died()` says what has ended for good, `mute()` what gives no answer at the moment; both are empty when well."""
 
-    def __init__(self, died: Callable[[], str], mute: Callable[[], str]) -> None:
+    def __init__(self, died: Callable[[], str], mute: Callable[[], str], patience: float | None = None) -> None:
         self._died, self._mute = died, mute
+        self._patience = _PATIENCE if patience is None else patience
         self._over, self._one = Event(), Lock()
         self._unanswered, self._looked = 0.0, time.monotonic()
         self._thread = Thread(target=self._run, daemon=True)
@@ -51,7 +53,7 @@ class Watch:
                 _lose(f"{died} died")
             mute, before, self._looked = self._mute(), self._looked, time.monotonic()
             self._unanswered = self._unanswered + min(self._looked - before, _LOOK) if mute else 0.0
-            if self._unanswered >= _PATIENCE:
+            if self._unanswered >= self._patience:
                 _lose(f"{mute} gives no answer")
 
     def _run(self) -> None:
@@ -63,10 +65,10 @@ class Watch:
 def starting() -> Iterator[None]:
     """Around the start of a cluster of our own: a daemon that dies meanwhile gives no answer.
 
-    Ray may notice and can be started once more, but waits for more than a minute where it does not.
+    On a busy machine daemons die at times; Ray notices after a minute or so and can be started once more.
     """
     died, mute = _own()
-    with _watching(Watch(_nothing, lambda: died() or mute())):
+    with _watching(Watch(_nothing, lambda: died() or mute(), _PATIENCE_AT_START)):
         yield
 
 

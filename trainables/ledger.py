@@ -15,11 +15,12 @@ full disk tore is told from a finished one and computed again. Nothing is pickle
 
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter
 
@@ -64,6 +65,7 @@ class CellState(Frozen):
     """How one cell stands."""
 
     state: State = "missing"
+    cell: str = Field("", description="The address of the cell that it is of.")
     reason: str = Field("", description="Why it failed: one line.")
     traceback: str = ""
     out_of_memory: bool = Field(False, description="Whether it failed because its device had no memory left.")
@@ -118,6 +120,8 @@ class Entry:
             return CellState()
         except DamagedRecord as error:
             return CellState(reason=f"state.json is damaged ({error.reason[:200]}); the cell is computed again")
+        if state.cell not in ("", self.spec.key):
+            return CellState(reason="state.json is of another cell; the cell is computed again")
         if state.state == "done" and (damaged := self._damaged(state)):
             return CellState(reason=f"{damaged} is damaged; the cell is computed again", attempts=state.attempts)
         return state
@@ -141,7 +145,10 @@ class Entry:
 
     def write_state(self, state: CellState) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(self.folder / "state.json", state.model_copy(update={"updated": now}).model_dump(mode="json"))
+        write_json(
+            self.folder / "state.json",
+            state.model_copy(update={"cell": self.spec.key, "updated": now}).model_dump(mode="json"),
+        )
 
     def update(self, **changes: object) -> CellState:
         """Change some fields of the state on disk and return the new state."""
@@ -181,9 +188,23 @@ class Entry:
                 raise DamagedRecord(path, f"no {column} is called {strange[0][:80]!r}")
         if not len(table) or table.duplicated(["image", "split"]).any():
             raise DamagedRecord(path, "it has no images, or one twice")
-        if (table[[f"prob_{name}" for name in classes]].abs() > 1.001).any(axis=None):
-            raise DamagedRecord(path, "its probabilities are none")
+        _check_scores(path, table, classes)
         return table
+
+
+def _check_scores(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> None:
+    """Raise DamagedRecord unless the classes' probabilities, logits and the predictions of the rows go together."""
+    probabilities = table[[f"prob_{name}" for name in classes]].to_numpy(float)
+    logits = table[[name for name in table.columns if name.startswith("logit_")]].to_numpy(float)
+    predicted = table["prediction"].map({name: column for column, name in enumerate(classes)}).to_numpy()
+    near = 1e-2  # bfloat16 has no more
+    right = (probabilities >= -near) & (probabilities <= 1 + near)  # false for NaN as well
+    if not (right.all() and (np.abs(probabilities.sum(axis=1) - 1) <= near).all()):
+        raise DamagedRecord(path, "its probabilities are none")
+    if logits.shape[1] not in (0, len(classes)) or not (np.abs(logits) < 1e38).all():
+        raise DamagedRecord(path, "its logits are none")
+    if (probabilities[np.arange(len(table)), predicted] < probabilities.max(axis=1) - near).any():
+        raise DamagedRecord(path, "it predicts other classes than the most probable ones")
 
 
 def _read(path: Path, schema: Mapping[str, str]) -> pd.DataFrame:

@@ -105,6 +105,7 @@ def read_table(
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             _check_size(path, file.metadata.num_rows, len(names), size)
             table = file.read(columns=list(names))
+        table.validate(full=True)  # text that is not UTF-8, places that lie outside
         table = pa.table({name: _column(path, table[name], name, kind) for name, kind in names.items()})
         return table.to_pandas(), dict(file.schema_arrow.metadata or {})
     except FileNotFoundError:

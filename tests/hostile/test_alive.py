@@ -127,7 +127,7 @@ def test_a_reader_that_goes_ends_the_command_quietly() -> None:
 
 CONNECTED = (
     "import psutil; from trainables import connection, heartbeat\n"
-    "    heartbeat._PATIENCE = 3\n"
+    "    heartbeat._PATIENCE = heartbeat._PATIENCE_AT_START = 3\n"
     "    connection.prepare_ray(None)\n"
     "    def find(name): return next((c for c in psutil.Process().children() if c.name() == name), None)\n"
     "    with connection.connect(None):\n"
@@ -175,7 +175,7 @@ def test_a_lost_part_of_ray_is_one_line(spots: Path, tmp_path: Path, victim: str
     until(lambda: training(run), process)
     part = named(process, victim)
     assert part is not None
-    code, said = ends(process, part.kill, 30)
+    code, said = ends(process, part.kill, 60)
     assert code == 75
     assert said.endswith(STOP_LINE)
     assert said.count("\n") == 1

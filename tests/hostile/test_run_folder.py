@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -121,6 +122,13 @@ PREDICTIONS = {
     "a column less": lambda t: t.drop(columns="prob_b"),
     "text for numbers": lambda t: t.assign(prob_a="0.5"),
     "no probabilities": lambda t: t.assign(prob_a=[7.0, 8.0]),
+    "less than never": lambda t: t.assign(prob_a=[-0.5, 0.0], prob_b=[1.5, 1.0]),
+    "more than always": lambda t: t.assign(prob_a=1.0),
+    "probabilities unknown": lambda t: t.assign(prob_a=np.nan),
+    "the less probable class": lambda t: t.assign(prediction="a"),
+    "a logit less": lambda t: t.assign(logit_a=1.0),
+    "logits without end": lambda t: t.assign(logit_a=1.0, logit_b=np.inf),
+    "logits that are too large": lambda t: t.assign(logit_a=1.0, logit_b=-1e300),
     "a label less": lambda t: t.assign(label=[None, "a"]),
 }
 
@@ -131,6 +139,21 @@ def test_predictions_of_odd_shape_are_told(tmp_path: Path, case: str) -> None:
     PREDICTIONS[case](entry.predictions()).to_parquet(entry.folder / "predictions.parquet", index=False)
     with pytest.raises(DamagedRecord):
         entry.predictions()
+
+
+def test_text_that_is_no_text_is_told(tmp_path: Path) -> None:
+    offsets = pa.array([b"\xff\xfe"], pa.binary()).buffers()
+    pq.write_table(pa.table({"image": pa.Array.from_buffers(pa.string(), 1, offsets)}), tmp_path / "t.parquet")
+    with pytest.raises(DamagedRecord, match="UTF8"):
+        read_table(tmp_path / "t.parquet", {"image": "text"})
+
+
+def test_an_entry_of_another_cell_is_not_believed(tmp_path: Path) -> None:
+    theirs = finished(tmp_path, SPEC.model_copy(update={"fold": SPEC.fold + 1}))
+    entry = finished(tmp_path)
+    for name in (*FILES, "state.json"):
+        (entry.folder / name).write_bytes((theirs.folder / name).read_bytes())
+    assert entry.state().reason == "state.json is of another cell; the cell is computed again"
 
 
 def test_text_that_repeats_without_end_is_not_spelled_out(tmp_path: Path) -> None:

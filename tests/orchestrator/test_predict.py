@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_opened_costs_the_others_nothing(run: Run, tmp_pa
     for lost, path in enumerate(paths, 1):
         content = path.read_bytes()
         changed = {
-            "cut": content[::-1],
+            "turned": content[::-1],
             "zeros": content[:600] + bytes(len(content) - 600),
             "text": b"x" * len(content),
         }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -474,12 +475,42 @@ def test_a_damaged_cell_is_missing_and_the_others_are_not(by_hand: Path, tmp_pat
     assert list(damaged.models_summary["folds_missing"]) == [1, 3]
 
 
-def test_a_table_that_is_none_of_a_cell_s_makes_the_cell_missing(by_hand: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fold", "reason"), [(0, "no prediction is called 'neither'"), (1, "are not those of its fold")]
+)
+def test_a_table_that_is_none_of_a_cell_s_makes_the_cell_missing(
+    by_hand: Path, tmp_path: Path, fold: int, reason: str
+) -> None:
     layout = copied(by_hand, tmp_path / "run")
     entry = load_run(layout.root).entry("good-one", 0)
-    entry.finish(entry.state(), entry.epochs(), entry.predictions().assign(prediction="neither"))
+    table = load_run(layout.root).entry("good-one", fold).predictions()
+    entry.finish(entry.state(), entry.epochs(), table if fold else table.assign(prediction="neither"))
     damaged = load_run(layout.root)
     assert (damaged.cells["state"] == "done").sum() == 9
     damaged.save_tables()
-    assert "no prediction is called 'neither'" in row(damaged.cells, candidate="good-one", fold=0, seed=0)["reason"]
+    assert reason in row(damaged.cells, candidate="good-one", fold=0, seed=0)["reason"]
     assert set(damaged.epochs["fold"].groupby(damaged.epochs["candidate"]).size()) == {10, 6}
+
+
+FOLDS = {
+    "roles": lambda t: t.assign(role=t["role"].replace("train", "test")),
+    "labels": lambda t: t.assign(label=WELL),
+    "images": lambda t: t.assign(image="z"),
+    "rows": lambda t: t.iloc[1:],
+}
+
+
+@pytest.mark.parametrize("case", FOLDS)
+def test_folds_that_are_not_those_of_the_cells_are_one_line(by_hand: Path, tmp_path: Path, case: str) -> None:
+    layout = copied(by_hand, tmp_path / "run")
+    FOLDS[case](pd.read_parquet(layout.folds)).to_parquet(layout.folds, index=False)
+    with pytest.raises(RunFolderError, match="not those of the cells"):
+        load_run(layout.root).save_tables()
+
+
+def test_a_manifest_of_other_labels_is_one_line(by_hand: Path, tmp_path: Path) -> None:
+    layout = copied(by_hand, tmp_path / "run")
+    manifest = Manifest.load(layout.manifest)
+    replace(manifest, table=manifest.table.assign(label=WELL)).save(layout.manifest)
+    with pytest.raises(RunFolderError, match="not those of the cells"):
+        load_run(layout.root).save_tables()

@@ -33,7 +33,13 @@ def finished(folder: Path, spec: CellSpec = SPEC) -> Entry:
     entry.resume_path.write_bytes(b"where to go on")
     numbers = ("train_accuracy", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate", "seconds")
     epochs = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.7, np.nan], **dict.fromkeys(numbers, 0.5)})
-    facts = {"label": ["a", "b"], "group": ["g", "h"], "split": "fold", "prob_a": [0.1 + 0.2, 1e-300], "prob_b": 0.5}
+    facts = {
+        "label": ["a", "b"],
+        "group": ["g", "h"],
+        "split": "fold",
+        "prob_a": [0.1 + 0.2, 1e-300],
+        "prob_b": [0.7, 1.0],
+    }
     predictions = pd.DataFrame({"image": ["ü\n'x'.png", "b.png"], **facts, "prediction": ["b", "b"]})
     entry.finish(CellState(attempts=1, epochs=2, best_epoch=1), epochs, predictions)
     return entry
