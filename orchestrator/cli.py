@@ -201,14 +201,17 @@ def _say(line: str, err: bool = False) -> None:
 
 
 def _folder(run: Path | None, name: str) -> Path:
-    """Where a run goes; raises RunFolderError where a file is in the way."""
+    """Where a run goes; raises RunFolderError where a file is in the way, or no folder can have that name."""
     folder = run if run is not None else Path("runs") / name
     for path in (folder, *folder.parents):
-        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112  # false for names none can have
-            raise RunFolderError(
-                f"cannot write into the run folder {str(folder)!r}: Not a directory, {str(path)!r} is a file; choose "
-                "another by --run"
-            )
+        try:
+            flaw = "" if path.is_dir() or not path.lstat() else f"Not a directory, {str(path)!r} is a file"
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            flaw = getattr(error, "strerror", None) or str(error)
+        if flaw:
+            raise RunFolderError(f"cannot write into the run folder {str(folder)!r}: {flaw}; choose another by --run")
     return folder
 
 
