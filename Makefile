@@ -4,8 +4,9 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach version,3.11 3.12 3.13,$(shell python$(version) -c 'import sys; print(sys.executable)' 2>/dev/null)) python3)
 VENV := .venv
 INSTALLED := $(VENV)/.installed
-# Two at a time: many tests wait for Ray to start. A file's tests stay together, since they share what they set up.
-PARALLEL := --numprocesses 2 --dist loadfile
+# Two at a time: many tests wait for Ray to start. A file's tests stay together, since they share what they set up, and
+# files keep the order of tests/conftest.py.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-slow test-slurm test-wheel bench lint clean
 

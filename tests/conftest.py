@@ -18,6 +18,14 @@ for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_DFL)
 
 
+#: Files whose tests take minutes. They come first, so that no core waits for the other at the end.
+LONG = ("test_explain", "test_run", "test_big_models", "test_real_xrays", "test_cluster", "test_worker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Image stores and phantoms of the tests go to a folder of their own, for subprocesses too."""
