@@ -232,7 +232,8 @@ def main() -> None:
         if error.errno not in _DISK_ERRORS:
             raise
         remedy = "free or allow it, or choose another run folder with --run; nothing that was done is lost"
-        _give_up(f"cannot use {str(error.filename)!r}: {error.strerror}; {remedy}")
+        place = repr(str(error.filename)) if error.filename else "what standard output goes to"
+        _give_up(f"cannot use {place}: {error.strerror}; {remedy}")
 
 
 def _give_up(message: str) -> NoReturn:
