@@ -54,7 +54,7 @@ class Watch:
             mute, before, self._looked = self._mute(), self._looked, time.monotonic()
             self._unanswered = self._unanswered + min(self._looked - before, _LOOK) if mute else 0.0
             if self._unanswered >= self._patience:
-                _lose(f"{mute} gives no answer")
+                _lose(f"no answer from {mute}")
 
     def _run(self) -> None:
         while not self._over.wait(_PERIOD):
