@@ -109,9 +109,11 @@ def _watching(watch: Watch) -> Iterator[None]:
         return
     _current = watch
     watch.start()
+    lifeline.connected(True)
     try:
         yield
     finally:
+        lifeline.connected(False)
         watch.stop()
         _current = None
 

@@ -21,6 +21,8 @@ from threading import Thread
 from types import FrameType
 from typing import Any, NoReturn
 
+from trainables.children import kill_family, sweep
+
 STOPPED, CLUSTER_LOST = 130, 75
 _SIGNALS = (
     signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
@@ -81,6 +83,11 @@ def stopped_gently() -> Iterator[None]:
 def listen() -> None:
     """Take the signals (again): Ray's start puts handlers of its own in their place, some of them unknown to Python."""
     _child.listen()
+
+
+def connected(whether: bool) -> None:
+    """Tell the parent whether Ray may end this process, as it does at once where it sees that its raylet died."""
+    _child.tell(f"ray {'on' if whether else ''}")
 
 
 def lose(what: str) -> NoReturn:
@@ -148,11 +155,7 @@ class _Child:
         assert self.link is not None
         while self.link.recv(1):
             pass
-        import psutil
-
-        for process in [*psutil.Process().children(recursive=True), psutil.Process()]:
-            with suppress(psutil.Error):
-                process.kill()
+        kill_family()
 
     def _forked(self) -> None:
         """In a copy of this process: none of this is its business."""
@@ -210,7 +213,7 @@ class _Parent:
         self._stopped: tuple[int, float] | None = None  # the signal, and when it came
         self._heard = False  # whether the child knows of it
         self._deadline: float | None = None
-        self._lost = ""  # what of the cluster
+        self._lost, self._ray = "", False  # what of the cluster; whether the child is connected to it
         self._end: int | None = None  # the exit code that the child has told
         self._buffer = b""
 
@@ -232,7 +235,7 @@ class _Parent:
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 self._kill()
         self._hear()
-        _sweep()
+        sweep()
         code, line = self._verdict()
         if line:
             cursor = "\x1b[?25h" if os.isatty(2) else ""  # which a live table had hidden
@@ -274,6 +277,8 @@ class _Parent:
                 if self._stopped is None:  # it was sent to the child alone
                     self._stopped = int(rest), time.monotonic()
                     self._deadline = time.monotonic() + self._patience
+            elif word == "ray":
+                self._ray = bool(rest)
             elif word == "lost":
                 self._lost = rest
                 self._kill()
@@ -303,7 +308,8 @@ class _Parent:
             number = self._stopped[0] if self._stopped is not None else max(-status, 0)
             by = signal.Signals(number).name if number else "a signal"
             return STOPPED, "" if number == signal.SIGPIPE else f"stopped by {by}; {_AGAIN}"
-        if self._lost:
+        if self._lost or (self._ray and status > 0 and self._end is None):
+            self._lost = self._lost or "Ray ended the process that did the work"
             return CLUSTER_LOST, f"the Ray cluster was lost ({self._lost}); {_AGAIN}"
         if self._end is not None:
             return self._end, ""
@@ -311,20 +317,3 @@ class _Parent:
             name = signal.Signals(-status).name
             return 128 - status, f"the process that did the work was killed ({name}); {_AGAIN}"
         return status or 1, f"the process that did the work ended without a word (exit code {status}); {_AGAIN}"
-
-
-def _sweep() -> None:
-    """Kill whatever is left below this process."""
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            return  # there is none
-        import psutil
-
-        for process in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                process.kill()
-        time.sleep(0.02)

@@ -97,6 +97,12 @@ def test_a_second_signal_ends_what_does_not_stop() -> None:
         ("sys.exit(2)", 2, ""),
         ("import os; os.kill(os.getpid(), 11)", 139, "killed (SIGSEGV)"),
         ("import os; os._exit(1)", 1, "ended without a word (exit code 1)"),
+        (
+            "import os; from trainables.lifeline import connected; connected(1); os._exit(1)",
+            75,
+            "Ray ended the process",
+        ),
+        ("import os; from trainables.lifeline import connected as c; c(True); sys.exit(1)", 1, ""),
         ("from trainables.lifeline import lose; lose('its GCS died')", 75, "the Ray cluster was lost (its GCS died)"),
         ("import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True)", 0, ""),
     ],
