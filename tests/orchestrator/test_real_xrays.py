@@ -22,11 +22,12 @@ data:
   path: {DATA / "manifest.csv"}
   columns: {{path: file, group: patient}}
   classes: [Normal, Pneumonia]
-folds: {{k: 3, validation_fraction: 0.15}}
-training: {{epochs: 8, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
+folds: {{k: 5, validation_fraction: 0.15}}
+training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
      frozen_epochs: 3, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
+  - {{name: random, model: EfficientNetLite0, image_size: 96, weights: none, learning_rate: 1.0e-3}}
 """
 
 
@@ -36,6 +37,8 @@ def test_imagenet_weights_find_pneumonia(tmp_path: Path) -> None:
     done = rayfold("run", file, "--run", tmp_path / "run", timeout=1100)
     assert done.returncode == 0, done.stdout + done.stderr
     run = load_run(tmp_path / "run")
-    assert run.models_summary.at[0, "auc_oof"] >= 0.75  # random weights come to 0.68
+    auc = run.models_summary.set_index("candidate")["auc_oof"]
+    assert auc["imagenet"] >= 0.80, auc
+    assert auc["imagenet"] > auc["random"], auc
     roles = run.folds[run.folds["fold"] == 0].groupby("group")["role"].nunique()
     assert (roles == 1).all()

@@ -25,7 +25,7 @@ FAST = [
     "ResNet50",
     "MobileNetV3Small",
 ]
-# Of every family its smallest, and the largest of the study: the others are built by the same lines.
+# One of every family: its other sizes are built by the same lines.
 TRIED = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetV2S", "DenseNet121"))]
 EDGE = 64
 

@@ -97,7 +97,7 @@ def test_what_cannot_be_followed_is_a_guess_and_says_so(block: Block, start: flo
 
 SIZES = {
     "TinyCNN": 64,
-    **dict.fromkeys(("EfficientNetLite0", "EfficientNetV2B0", "MobileNetV3Small"), 160),
+    **dict.fromkeys(("EfficientNetLite0", "EfficientNetB0", "EfficientNetV2B0", "MobileNetV3Small"), 160),
     **dict.fromkeys(("ResNet50", "DenseNet121", "ConvNeXtTiny"), 160),
 }
 
