@@ -15,7 +15,10 @@ from trainables.errors import DataError, ExperimentError
 from trainables.files import replacing, write_json, write_text
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
-from trainables.manifest import Manifest, build_manifest
+from trainables.manifest import Manifest, UnusableImages, build_manifest
+from trainables.quoting import write_csv
+
+_FEW = 10  # unusable images, of which one line tells enough
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Prepared:
         """Write experiment, manifest, folds and the specification of every cell into the run folder."""
         write_text(self.layout.experiment, self.experiment.to_yaml())
         self.manifest.save(self.layout.manifest)
+        self.layout.unusable.unlink(missing_ok=True)
         with replacing(self.layout.folds) as temporary:
             self.folds.to_parquet(temporary, index=False)
         for entry in self.entries:
@@ -40,12 +44,21 @@ class Prepared:
 
 
 def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
-    """Scan the images (again only where they changed), draw the folds, list the cells. Writes nothing."""
+    """Scan the images (again only where they changed), draw the folds, list the cells.
+
+    Writes nothing, except a list of the images that cannot be used where they are many.
+    """
     previous = None
     with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
         previous = Manifest.load(layout.manifest)
     sizes = {candidate.image_size for candidate in experiment.candidates}
-    manifest = build_manifest(experiment.data, experiment.folder, previous, sizes)
+    try:
+        manifest = build_manifest(experiment.data, experiment.folder, previous, sizes)
+    except UnusableImages as error:
+        if len(error.rows) <= _FEW:
+            raise
+        write_csv(layout.unusable, error.rows)
+        raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error
     images = manifest.usable
     images = images.assign(group=leak_groups(images))
     f = experiment.folds

@@ -20,7 +20,6 @@ from xai import cli as xai_cli
 
 app = typer.Typer(
     help="Compare image classifiers honestly and fast: one YAML file in, tables, figures and a report out.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -225,7 +224,11 @@ _DISK_ERRORS = (
 def main() -> None:
     """Entry point: turns what the user can mend into one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except typer.exceptions.TyperException as error:  # an option that there is not, a value that it cannot have
+        context: typer.Context | None = getattr(error, "ctx", None)
+        command = context.command_path if context else "rayfold"
+        _give_up(f"{error.format_message().rstrip('.')} (see `{command} --help`)")
     except RayfoldError as error:
         _give_up(str(error))
     except OSError as error:

@@ -33,6 +33,8 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     entries: dict[str, Entry] = {}
     lost: dict[str, RunFolderError] = {}
     keys = read_keys(layout)
+    if len(keys) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
+        raise _other_cells(layout)
     for key in keys:
         try:
             entries[key] = _of_run(read_entry(layout.ledger / key), manifest)

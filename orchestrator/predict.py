@@ -18,7 +18,7 @@ from trainables.errors import DataError, ModelError, RunFolderError, UnreadableI
 from trainables.formats import unread_format
 from trainables.image_files import images_below
 from trainables.quoting import write_csv
-from trainables.startup import prepare_keras
+from trainables.startup import prepare_on_screen
 
 _BATCH = 32  # images
 
@@ -47,7 +47,7 @@ def predict(
         raise RunFolderError("no candidate asked for has a finished cell in this run: finish the run first")
     sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
     files = _listed(sources, say)
-    prepare_keras()
+    prepare_on_screen()
     paths, images = [path for path, _ in files], _read(run, files, sorted(set(sizes.values())))
     tables = [_table(run, name, paths, images, sizes[name], say) for name in done]
     return pd.concat(tables, ignore_index=True)
@@ -70,6 +70,8 @@ def write_predictions(table: pd.DataFrame, out: Path) -> None:
 
 def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path, str | None]]:
     """Every file that is to be a row, with the reason why it is no image by its name and first bytes, or None."""
+    if not any(map(os.path.lexists, sources)):
+        raise DataError(f"there is no image file or folder {str(sources[0])!r} (IMAGES): check the path")
     files: list[tuple[Path, str | None]] = []
     for source in sources:
         if os.path.isdir(source):  # noqa: PTH112  # false for names that no folder can have
@@ -80,7 +82,7 @@ def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path,
         elif os.path.lexists(source):
             files.append((source, unread_format(source)))
         else:
-            raise DataError(f"there is no image file or folder {str(source)!r} (IMAGES): check the path")
+            files.append((source, "missing file"))
     if not files:
         raise DataError(
             f"no images below {', '.join(repr(str(source)) for source in sources)} (IMAGES): check the path"

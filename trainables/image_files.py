@@ -11,7 +11,7 @@ from trainables import looks
 from trainables.decoders import each
 from trainables.errors import DataError, UnreadableImage
 from trainables.formats import unread_format
-from trainables.limits import VISITS
+from trainables.limits import FOLDER_ENTRIES, VISITS
 from trainables.spelling import count, listed, quoted
 
 #: What file managers, network storage and cameras leave beside images, in lower case.
@@ -52,8 +52,10 @@ class Found:
 def images_below(root: Path) -> Found:
     """Every file below `root` that is meant as an image or may be mistaken for one, nested and linked folders included.
 
-    Raises `DataError` where a folder cannot be read.
+    Raises `DataError` where a folder cannot be read, and for the root of a file system.
     """
+    if root.resolve() == Path(root.resolve().anchor):
+        raise DataError(f"images must lie in a folder of their own, got {str(root)!r} (name that folder)")
     walk = _Walk(root)
     paths = sorted(walk.files())
     masks = _mask_folders(root, paths)
@@ -79,7 +81,8 @@ def files_below(root: Path) -> Iterator[Path]:
 class _Walk:
     """One way through the folders below `root`, which counts what it passes over.
 
-    Symbolic links are followed, except back to a folder that contains them.
+    Symbolic links are followed, except back to a folder that contains them. Raises `DataError` for more than can be
+    meant.
     """
 
     def __init__(self, root: Path) -> None:
@@ -93,10 +96,18 @@ class _Walk:
     def files(self) -> Iterator[Path]:
         waiting = [(self.root, frozenset({_identity(self.root)}))]
         visits: Counter[tuple[int, int]] = Counter()
+        entries = 0
         while waiting:
             current, above = waiting.pop()
             self.folders.append(current)
-            for entry in _entries(current):
+            inside = _entries(current)
+            entries += len(inside)
+            if entries > FOLDER_ENTRIES:
+                raise DataError(
+                    f"a folder of images may hold at most {FOLDER_ENTRIES:,} files and folders, got more below "
+                    f"{str(self.root)!r} (name the folder that holds only the images)"
+                )
+            for entry in inside:
                 path = current / entry.name
                 is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
                 if self._is_left_out(path, is_folder):

@@ -30,6 +30,11 @@ class RunLayout:
         return self.root / "manifest.parquet"
 
     @property
+    def unusable(self) -> Path:
+        """The images that cannot be used, where they are too many to be named in one line."""
+        return self.root / "unusable_images.csv"
+
+    @property
     def folds(self) -> Path:
         return self.root / "folds.parquet"
 

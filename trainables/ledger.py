@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from pydantic import Field, TypeAdapter
 
 from trainables.config import CellSpec, Frozen
 from trainables.errors import RayfoldError, RunFolderError
-from trainables.files import file_digest, replacing, write_json, write_text
+from trainables.files import file_digest, parts_digest, replacing, write_json, write_text
 from trainables.layout import RunLayout
 from trainables.records import DamagedRecord, Keys, check_regular, read_json, read_table, read_text
 
@@ -81,7 +82,9 @@ class CellState(Frozen):
     threads: Count | None = Field(None, description="Threads that TensorFlow had for one operation.")
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
     updated: str = ""
-    digests: dict[str, str] = Field(default_factory=dict, description="SHA-256 of the tables, size of the model.")
+    digests: dict[str, str] = Field(
+        default_factory=dict, description="SHA-256 of the tables and of the model's checksums."
+    )
 
 
 _STATE = TypeAdapter(CellState)
@@ -131,17 +134,19 @@ class Entry:
         for name in (*_TABLES, self.model_path.name):
             path = self.folder / name
             try:
-                check_regular(path, _MOST_BYTES if name in _TABLES else None)
-                right = state.digests.get(name) == self._digest(path)
-            except (FileNotFoundError, DamagedRecord, PermissionError):
+                size = check_regular(path, _MOST_BYTES if name in _TABLES else None)
+                known = state.digests.get(name)
+                # An older ledger knows the size of a model only.
+                right = known == (str(size) if known and known.isdigit() else self._digest(path))
+            except (FileNotFoundError, DamagedRecord, PermissionError, BadZipFile):
                 right = False
             if not right:
                 return name
         return None
 
     def _digest(self, path: Path) -> str:
-        """SHA-256 of a table; of a model its size, since models are large and results are not read from them."""
-        return file_digest(path) if path.name in _TABLES else str(path.stat().st_size)
+        """SHA-256 of a table; of a model that of its parts' checksums, since models are large."""
+        return file_digest(path) if path.name in _TABLES else parts_digest(path)
 
     def write_state(self, state: CellState) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")

@@ -25,6 +25,8 @@ SECONDS, SECONDS_PER_MEGAPIXEL = 2.0, 0.25
 MEMORY, MEMORY_PER_PIXEL = 512 * 2**20, 24
 #: Bytes, rows and cells of a table of images.
 TABLE_BYTES, TABLE_ROWS, TABLE_CELLS = 512 * 2**20, 5_000_000, 50_000_000
+#: Files and folders below a folder of images.
+FOLDER_ENTRIES = 5_000_000
 #: How often one folder is looked into, where links lead to it.
 VISITS = 50
 

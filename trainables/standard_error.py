@@ -38,8 +38,8 @@ def held_back() -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def without_lines(part: str) -> Iterator[None]:
-    """Keep the lines that hold `part` away from standard error while the block runs; all others pass."""
+def without_lines(*parts: str) -> Iterator[None]:
+    """Keep the lines that hold one of `parts` away from standard error while the block runs; all others pass."""
     sys.stderr.flush()
     kept = os.dup(2)
     reading, writing = os.pipe()
@@ -49,7 +49,7 @@ def without_lines(part: str) -> Iterator[None]:
     def pass_on() -> None:
         with os.fdopen(reading, "rb") as lines:
             for line in lines:
-                if part.encode() not in line:
+                if not any(part.encode() in line for part in parts):
                     os.write(kept, line)
         os.close(kept)
 

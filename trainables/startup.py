@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trainables.errors import ModelError
+from trainables.standard_error import without_lines
 
 #: What may be set in a user's environment, is left to her, and moves numbers: kept with the run (provenance.json).
 #: oneDNN and cuDNN choose kernels, XLA rewrites graphs, TF32 drops bits of a product.
@@ -49,6 +50,16 @@ def prepare_keras() -> Any:
     keras = _import_keras()
     _set(keras, channels="channels_last", floatx="float32", policy="float32", epsilon=1e-7, steps=None)
     return keras
+
+
+def prepare_on_screen() -> None:
+    """`prepare_keras` where a person reads along: without what TensorFlow says of a machine that has no GPU."""
+    # Its C++ writes these lines whatever TF_CPP_MIN_LOG_LEVEL is.
+    with without_lines("All log messages before absl", "Could not find cuda drivers", "failed call to cuInit"):
+        prepare_keras()
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
 
 
 @contextmanager

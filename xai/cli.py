@@ -24,7 +24,7 @@ Layers = Annotated[
 ]
 Judged = Annotated[int, typer.Option(help="Images per cell and split whose maps the model judges; 0: none.", min=0)]
 Overlays = Annotated[bool, typer.Option(help="Draw every image with its map.")]
-Edge = Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0)]
+Edge = Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0, max=10_000)]
 Png = Annotated[bool, typer.Option("--png", help="Overlays as PNG; default: JPEG.")]
 Jet = Annotated[bool, typer.Option("--jet", help="The classic colours; default: inferno, which is even.")]
 PerImage = Annotated[

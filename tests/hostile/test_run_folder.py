@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from orchestrator.entries import run_entries
+from orchestrator.experiment import parse_experiment
 from orchestrator.progress import log_to
 from orchestrator.results import held
 from orchestrator.write_up import _is_png
-from tests.trainables.test_ledger import FILES, SPEC, finished
+from tests.trainables.test_ledger import FILES, SPEC, finished, write_model
 from trainables.errors import DataError, RunFolderError
+from trainables.files import write_json
 from trainables.layout import RunLayout
 from trainables.ledger import read_entry, read_folds, read_keys
 from trainables.manifest import Manifest
@@ -154,6 +157,23 @@ def test_an_entry_of_another_cell_is_not_believed(tmp_path: Path) -> None:
     for name in (*FILES, "state.json"):
         (entry.folder / name).write_bytes((theirs.folder / name).read_bytes())
     assert entry.state().reason == "state.json is of another cell; the cell is computed again"
+
+
+def test_a_model_of_another_cell_in_its_place_is_not_believed(tmp_path: Path) -> None:
+    entry = finished(tmp_path)
+    size = entry.model_path.stat().st_size
+    write_model(entry.model_path, b"b model")
+    assert entry.model_path.stat().st_size == size
+    assert entry.state().reason.startswith("model.keras is damaged")
+
+
+def test_a_list_of_cells_that_are_not_asked_for_is_not_gone_through(tmp_path: Path) -> None:
+    layout = RunLayout(tmp_path)
+    write_json(layout.cells, [f"{number:06}" for number in range(300_000)])
+    text = "{name: it, data: {source: phantom}, candidates: [{model: TinyCNN, image_size: 32}]}"
+    experiment, manifest = parse_experiment(text, "it", tmp_path), Manifest(pd.DataFrame(), ("a", "b"))
+    with pytest.raises(RunFolderError, match="lists other cells than the experiment asks for"):
+        run_entries(layout, experiment, manifest)
 
 
 def test_text_that_repeats_without_end_is_not_spelled_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ Most cases go through the command line inside this process, which is the same co
 """
 
 import copy
+import csv
 import hashlib
 import json
 import os
@@ -25,6 +26,7 @@ from orchestrator import cli
 from orchestrator.cells import prepare
 from orchestrator.experiment import read_experiment
 from tests.conftest import ROOT, rayfold, write_images
+from trainables import image_files
 from trainables.layout import RunLayout
 from trainables.ledger import CellState
 
@@ -357,6 +359,27 @@ def test_all_bad_images_are_named_at_once(command: Plan, tmp_path: Path, images:
     assert_one_line(command("plan", experiment_file(tmp_path, data=images)), *words)
 
 
+def test_bad_images_too_many_for_a_line_are_listed_in_a_file(command: Plan, tmp_path: Path, images: Path) -> None:
+    for number in range(11):
+        (images / "Spot" / f"+{number}.png").touch()
+    run = tmp_path / "run"
+    said = command("plan", experiment_file(tmp_path, data=images), "--run", run)
+    assert_one_line(said, "11 of 27", "and 1 more", "unusable_images.csv' lists them all")
+    with (run / "unusable_images.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["path", "reason"]
+    assert [Path(path).name for path, _ in rows[1:]] == sorted(f"+{number}.png" for number in range(11))
+
+
+def test_a_folder_that_cannot_be_meant_is_not_gone_through(
+    command: Plan, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_one_line(command("plan", experiment_file(tmp_path, data=Path("/"))), "a folder of their own, got '/'")
+    monkeypatch.setattr(image_files, "FOLDER_ENTRIES", 10)
+    said = command("plan", experiment_file(tmp_path, data=images))
+    assert_one_line(said, "at most 10 files and folders", str(images))
+
+
 def test_skipped_images_are_shown_and_no_error(command: Plan, tmp_path: Path, images: Path) -> None:
     spoil_zero_bytes(images)
     code, out, err = command("plan", experiment_file(tmp_path, put("data.on_error", "skip"), images))
@@ -644,6 +667,15 @@ def test_odd_paths_stay_on_one_line_when_wrong(command: Plan, tmp_path: Path, na
 
 
 # --- through a real command line --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["nothing"], "'nothing'"), (["plan"], "plan --help"), (["explain", "x", "--edge", "1000000000"], "'--edge'")],
+)
+def test_a_command_that_there_is_not(arguments: list[str], word: str) -> None:
+    done = rayfold(*arguments)
+    assert_one_line((done.returncode, done.stdout, done.stderr), word)
 
 
 def test_a_real_command_ends_with_2(tmp_path: Path, spots: Path) -> None:

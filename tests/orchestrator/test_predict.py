@@ -103,7 +103,7 @@ def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(run: Run
     Image.fromarray(SCENE).save(folder / "number.5", format="WEBP", lossless=True)
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "more").symlink_to("../odd")
-    table = scored(run, tmp_path / "links", Path("/dev/zero"))
+    table = scored(run, tmp_path / "links", Path("/dev/zero"), tmp_path / "no.png")
     reasons = table.loc[table["state"] == "skipped", "reason"]
     assert sorted(table.index[table["state"] == "ok"]) == ["number.5", "ok.png"]
     assert {name: reason.split(":")[0].split(",")[0] for name, reason in reasons.items()} == {
@@ -111,6 +111,7 @@ def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(run: Run
         "gone.png": "missing file",
         "junk.png": "not a PNG",
         "mask.png": "looks like a mask",
+        "no.png": "missing file",
         "pipe.png": "not a regular file",
         "scan.svg": "a format that rayfold does not read",
         "tiny.png": "only 40x4 pixels",
@@ -158,13 +159,14 @@ def test_a_model_that_cannot_be_opened_costs_the_others_nothing(run: Run, tmp_pa
     paths = [load_run(layout.root).entry("ready", fold).model_path for fold in (0, 1)]
     said: list[str] = []
     for lost, path in enumerate(paths, 1):
-        content = path.read_bytes()
+        whole = path.read_bytes()
+        content, table_of_contents = whole[:-600], whole[-600:]  # by the latter the ledger knows the file
         changed = {
             "turned": content[::-1],
             "zeros": content[:600] + bytes(len(content) - 600),
             "text": b"x" * len(content),
         }
-        path.write_bytes(changed[damage])
+        path.write_bytes(changed[damage] + table_of_contents)
         if lost == 1:
             table = predict(load_run(layout.root), [image], "ready", said.append)
             assert (table["models"] == 1).all()

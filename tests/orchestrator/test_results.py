@@ -16,6 +16,7 @@ from orchestrator.experiment import parse_experiment
 from orchestrator.folds import make_folds
 from orchestrator.results import TABLES, Run, ensemble_predictions
 from tests.conftest import rayfold
+from tests.trainables.test_ledger import write_model
 from trainables.errors import RayfoldError, RunFolderError
 from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry, Seconds
@@ -92,7 +93,7 @@ def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
 
 
 def finish(entry: Entry, folds: pd.DataFrame) -> None:
-    entry.model_path.write_bytes(b"a model")
+    write_model(entry.model_path)
     epochs = {"epoch": [1, 2], "train_loss": [0.9, 0.5], "train_accuracy": [0.5, 0.8], "validation_loss": [0.8, 0.6]}
     epochs |= {"validation_accuracy": [0.5, 0.7], "validation_auc": [0.6, 0.9], "learning_rate": 2e-4, "seconds": 1.5}
     state = CellState(

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,15 @@ SPEC = CellSpec(
 FILES = ("epochs.parquet", "predictions.parquet", "model.keras")
 
 
+def write_model(path: Path, weights: bytes = b"a model") -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", weights)
+
+
 def finished(folder: Path, spec: CellSpec = SPEC) -> Entry:
     entry = Entry(folder, spec)
     entry.create()
-    entry.model_path.write_bytes(b"a model")
+    write_model(entry.model_path)
     entry.resume_path.write_bytes(b"where to go on")
     numbers = ("train_accuracy", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate", "seconds")
     epochs = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.7, np.nan], **dict.fromkeys(numbers, 0.5)})
@@ -169,7 +175,7 @@ def test_a_failure_keeps_what_is_known(tmp_path: Path) -> None:
 def test_finishing_clears_an_earlier_failure(tmp_path: Path) -> None:
     entry = Entry(tmp_path, SPEC)
     entry.create()
-    entry.model_path.write_bytes(b"m")
+    write_model(entry.model_path, b"m")
     failed = CellState(state="failed", reason="it broke", traceback="Traceback")
     entry.finish(failed, pd.DataFrame({"epoch": [1]}), pd.DataFrame({"image": ["a"]}))
     assert (entry.state().state, entry.state().reason, entry.state().traceback) == ("done", "", "")
