@@ -237,21 +237,6 @@ def finish(file: Path, run: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_killing_the_driver_loses_nothing(finished: Path, spots: Path, tmp_path: Path) -> None:
-    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
-    driver = start(file, run)
-    wait_until(lambda: training(run), driver)
-    family = psutil.Process(driver.pid).children(recursive=True)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    # Ray's two agents notice the death of their node by themselves, after about a minute; the others must go at once.
-    family = [process for process in family if process.is_running() and "Agent" not in process.name()]
-    _, alive = psutil.wait_procs(family, timeout=30)
-    assert not alive, f"left behind: {alive}"
-    finish(file, run)
-    assert_same_tables(finished, run)
-
-
 def test_ctrl_c_stops_cleanly_and_continues(finished: Path, spots: Path, tmp_path: Path) -> None:
     file, run = experiment_file(tmp_path, spots), tmp_path / "run"
     driver = start(file, run)
