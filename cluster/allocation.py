@@ -4,7 +4,7 @@ Knows nothing of Ray, ports or processes. Never asks the machine how large it is
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,15 +102,30 @@ def gpus(environ: Mapping[str, str]) -> int:
     return min(int(granted), shown) if granted.isdigit() else shown
 
 
-def worker_gpus(environ: Mapping[str, str], without_first: bool) -> str | None:
-    """What `srun --gpus` must say for all nodes, or all but the first, of a job that asked with `--gpus`; else None.
+def gpus_by_host(text: str) -> dict[str, int]:
+    """The job's GPUs on each of its nodes, from what `scontrol show job --details` prints."""
+    found: dict[str, int] = {}
+    for hosts, granted in re.findall(r"^\s*Nodes=(\S+) CPU_IDs=.*?GRES=(\S*)", text, re.MULTILINE):
+        number = sum(int(each) for each in re.findall(r"gpu(?::[^:,()]+)?:(\d+)", granted))
+        found |= dict.fromkeys(hostnames(hosts), number)
+    return found
 
-    Such a number holds for the whole job, and a step on some of its nodes would ask for all of it there.
+
+def worker_gpus(
+    environ: Mapping[str, str], granted: Mapping[str, int], hosts: Sequence[str], without_first: bool
+) -> str | None:
+    """What `srun --gpus` must say for a step on some nodes, all or all but the first; None: nothing.
+
+    A job that asked with `--gpus` would ask for all of its GPUs on these nodes, and one that has them without having
+    asked, as with `--exclusive`, would get none there. `granted`: the job's GPUs by host, where SLURM says them.
     """
     kind, colon, number = environ.get("SLURM_GPUS", "").rpartition(":")
-    if not number.isdigit() or "," in kind:  # none, or several kinds: SLURM's own words must do
+    total = sum(granted.get(host, 0) for host in hosts)
+    if "," in kind:  # several kinds: SLURM's own words must do
         return None
-    return f"{kind}{colon}{int(number) - gpus(environ) * without_first}"
+    if number.isdigit() and not granted:
+        total = int(number) - gpus(environ) * without_first
+    return f"{kind}{colon}{total}" if total or number.isdigit() else None
 
 
 def megabytes(value: str) -> int:

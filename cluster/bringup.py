@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import commands, slurm
-from cluster.allocation import Allocation, StartError, worker_gpus
+from cluster.allocation import Allocation, StartError, gpus_by_host, worker_gpus
 from cluster.endings import HEAD_LOST, JOIN_TIMEOUT, START_FAILED, Ending, Interrupted
 from cluster.events import Child, Event, Events, Exited, Line, Signalled
 from cluster.folder import JobFolder, Journal, last_line, read_cluster
@@ -33,6 +33,7 @@ class Cluster:
         self.address = ""
         self.token = self.folder.token
         self.hurry = False  # SLURM kills soon
+        self._least = options.min_nodes or len(allocation.hosts)
         self._ready = self._stopping = self._head_missed = False
         self._signals: set[str] = set()  # that have come
         self._children: dict[str, Child] = {}
@@ -66,13 +67,16 @@ class Cluster:
             workers = workers[1:]
         self._passed("ports")
         if workers:
-            gpus = worker_gpus(os.environ, without_first=not self.options.join)
+            granted = gpus_by_host(slurm.details(self.allocation.job_id))
+            gpus = worker_gpus(os.environ, granted, workers, without_first=not self.options.join)
             # At once, for `ray start --address` waits for the head by itself.
             command = commands.workers(workers, self._node_command(self.address), gpus)
             self._start("workers", command, commands.step_environment(os.environ, self._settings()), control=True)
         watch = commands.gcs("nodes", self.address)
         self._start("watcher", watch, self.client_environment(), stderr=subprocess.DEVNULL)
-        while self.roster.missing():
+        while missing := self.roster.missing():
+            if self._enough(missing, until):
+                break
             self._await_joins(until)
         self._ready = True
         self._passed("all joined")
@@ -88,6 +92,17 @@ class Cluster:
             self.turn(0.5)
         head = self.roster.started[host]
         self.address = f"{head['address']}:{head['ports']['gcs']}"
+
+    def _enough(self, missing: list[str], until: float) -> bool:
+        """True where the work goes on without some nodes, as --min-nodes allows, since they do not come."""
+        there = len(self.allocation.hosts) - len(missing)
+        if there < self._least or (not self.options.join and self.allocation.hosts[0] in missing):
+            return False
+        if time.monotonic() < until and not self.roster.failed.keys() >= set(missing):
+            return False
+        why = "; ".join(map(self._why_missing, missing))
+        self.journal.say(f"going on with {there} of {len(self.allocation.hosts)} nodes, as --min-nodes allows: {why}")
+        return True
 
     def _await_joins(self, until: float) -> None:
         missing = self.roster.missing()
@@ -109,6 +124,8 @@ class Cluster:
 
     def _why_missing(self, host: str) -> str:
         log = self.folder.restart / f"worker-{host}.log"
+        if host in self.roster.failed:
+            return f"{host}: {self.roster.failed[host]}"
         if host in self.roster.started:
             return f"{host} started Ray, which did not join: {log} ends with {last_line(log)!r}"
         return f"{host} started nothing: see srun's lines in {self.folder.launch_log}"
@@ -118,7 +135,7 @@ class Cluster:
         return commands.node(self.folder.restart, self.allocation.job_id, self.options.interface, patience, head)
 
     def _settings(self) -> dict[str, str]:
-        return commands.ray_settings(self.token)
+        return commands.ray_settings(self.token, os.environ, self.allocation.hosts, self.address)
 
     def client_environment(self) -> dict[str, str]:
         """The environment of the driver and of every other client."""
@@ -143,7 +160,9 @@ class Cluster:
         for phase, at in self._seconds.items():
             parts.append(f"{phase} {at - before:.1f} s")
             before = at
-        self.journal.say(f"ready: {len(self.allocation.hosts)} nodes after {before:.1f} s ({', '.join(parts)})")
+        missing = self.roster.missing()
+        hosts = [host for host in self.allocation.hosts if host not in missing]
+        self.journal.say(f"ready: {len(hosts)} nodes after {before:.1f} s ({', '.join(parts)})")
         if self.options.join:
             return
         started = self.roster.started
@@ -154,10 +173,7 @@ class Cluster:
             "job_id": self.allocation.job_id,
             "restart": self.allocation.restart,
             "head": head["host"],
-            "nodes": [
-                {key: started[host][key] for key in ("host", "address", "cpus", "gpus")}
-                for host in self.allocation.hosts
-            ],
+            "nodes": [{key: started[host][key] for key in ("host", "address", "cpus", "gpus")} for host in hosts],
             "ports": head["ports"],
             "token_path": str(self.token),
         }
@@ -184,11 +200,12 @@ class Cluster:
         return event
 
     def _check_nodes(self) -> None:
-        if self.roster.failed and not self._ready:
-            raise Ending(START_FAILED, self.roster.failed)
-        if ("head" in self._over or self.roster.head_lost) and not self._head_missed:
+        if not self._ready and len(self.allocation.hosts) - len(self.roster.failed) < self._least:
+            raise Ending(START_FAILED, "; ".join(f"{host}: {why}" for host, why in self.roster.failed.items()))
+        lost = self.roster.head_lost or (self.roster.head_again if self._ready else "")
+        if ("head" in self._over or lost) and not self._head_missed:
             self._head_missed = True
-            why = self.roster.head_lost or f"its process ended: see {self.folder.restart / 'head.log'}"
+            why = lost or f"its process ended: see {self.folder.restart / 'head.log'}"
             code, what = (HEAD_LOST, "was lost") if self._ready else (START_FAILED, "did not come up")
             raise Ending(code, f"the head {what}: {why}")
 
@@ -212,24 +229,29 @@ class Cluster:
                 "drain", commands.gcs("drain", self.address, f"{seconds:.0f}", *names), self.client_environment()
             )
 
-    def stop_jobs(self, seconds: float) -> bool:
-        """Stop the submitted jobs; True if there were any."""
+    def stop_jobs(self, seconds: float) -> bool | None:
+        """Stop the submitted jobs; True if there were any, None if that cannot be known."""
         found = self._ask("jobs", self.dashboard())
         if found:
             self.journal.say(f"stopping submitted jobs: {' '.join(found.split())}")
-            self._ask("stop-jobs", self.dashboard(), f"{seconds:.0f}", seconds=seconds)
-        return bool(found)
+            if self._ask("stop-jobs", self.dashboard(), f"{seconds:.0f}", seconds=seconds) is None:
+                self.journal.say("not all of them ended")
+        return None if found is None else bool(found)
 
-    def _ask(self, *arguments: str, seconds: float = 30) -> str:
-        """What a subcommand of cluster.gcs prints; nothing if it does not answer in time."""
+    def _ask(self, *arguments: str, seconds: float = 30) -> str | None:
+        """What a subcommand of cluster.gcs prints; None if it fails, or does not answer in time."""
         lines: list[bytes] = []
-        self._over.discard("gcs")
-        self._start("gcs", commands.gcs(*arguments), self.client_environment(), sink=lines.append)
+        code = None
+        log = (self.folder.restart / "gcs.log").open("ab")
+        with log:
+            self._start("gcs", commands.gcs(*arguments), self.client_environment(), sink=lines.append, stderr=log)
         until = time.monotonic() + seconds
-        while "gcs" not in self._over and time.monotonic() < until:
-            self.turn(0.5)
+        while code is None and time.monotonic() < until:
+            event = self.turn(0.5)
+            if isinstance(event, Exited) and event.source == "gcs":
+                code = event.code
         self._children.pop("gcs").signal(signal.SIGKILL)
-        return b"".join(lines).decode(errors="replace").strip()
+        return b"".join(lines).decode(errors="replace").strip() if code == 0 else None
 
     def stop(self, seconds: float) -> list[str]:
         """Stop workers, then head, each within a bound; returns what is left on the nodes, by their own account."""

@@ -84,9 +84,21 @@ def ray_start(node: RayNode) -> list[str]:
     ]
 
 
-def ray_settings(token: Path) -> dict[str, str]:
-    """What every process of the cluster and every client has in its environment; the token itself only in its file."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+def ray_settings(token: Path, environ: Mapping[str, str], hosts: Sequence[str], address: str = "") -> dict[str, str]:
+    """What every process of the cluster and every client has in its environment; the token itself only in its file.
+
+    No proxy stands between them: libraries ask for `address`, the head's, and the nodes' names without one.
+    """
+    own = ["127.0.0.1", "localhost", *hosts, *filter(None, [address.rpartition(":")[0]])]
+    said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    direct = ",".join([*filter(None, [said]), *(name for name in own if name not in said.split(","))])
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "no_proxy": direct,
+        "NO_PROXY": direct,
+    }
 
 
 def node_settings(temporary: Path) -> dict[str, str]:
@@ -210,6 +222,7 @@ def submit_lines(token: Path, host: str, port: int) -> str:
         [
             "to submit work to this cluster, from where the token's file can be read:",
             f"    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={shlex.quote(str(token))}",
+            "    export no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}",
             f"    ssh -N -L {port}:127.0.0.1:{port} {host} &",
             f"    ray job submit --address {address} -- python my_script.py",
         ]

@@ -2,10 +2,11 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from cluster import commands, network, node, slurm
-from cluster.allocation import StartError, read_allocation, worker_gpus
+from cluster.allocation import StartError, gpus_by_host, read_allocation, worker_gpus
 from cluster.folder import JobFolder, read_cluster
 from cluster.options import Options
 
@@ -24,6 +25,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
     environ = {**environ, **assumed}
     allocation = read_allocation(environ)
     folder = JobFolder(options.jobs_folder, allocation)
+    settings = partial(commands.ray_settings, environ=environ, hosts=allocation.hosts)
     lines = [f"# assumed, for this is no SLURM job: {name}={value}" for name, value in assumed.items()]
     lines += [f"# folder of the job: {folder.restart}"]
     if options.join:
@@ -34,22 +36,23 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         head, address = _head(options, environ, in_job)
         lines += _section(
             f"head, on {allocation.hosts[0]}",
-            commands.ray_settings(token),
+            settings(token),
             commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
         )
         started = commands.ray_start(head)
         lines += _section("which runs", commands.node_settings(head.temp.parent / "tmp"), started)
-        dropped = sorted(set(environ) - set(commands.ray_environment(environ, commands.ray_settings(token))))
+        dropped = sorted(set(environ) - set(commands.ray_environment(environ, settings(token))))
         lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
     if hosts:
         worker = commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address)
         title = f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each node's own"
-        gpus = worker_gpus(environ, without_first=not options.join)
-        lines += _section(title, commands.ray_settings(token), commands.workers(hosts, worker, gpus))
+        granted = gpus_by_host(slurm.details(allocation.job_id)) if in_job else {}
+        gpus = worker_gpus(environ, granted, hosts, without_first=not options.join)
+        lines += _section(title, settings(token, address=address), commands.workers(hosts, worker, gpus))
     if options.command:
         command = commands.rayfold(options.command) if options.is_rayfold else options.command
         dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"
-        environment = commands.driver_environment({}, commands.ray_settings(token), address, dashboard)
+        environment = commands.driver_environment({}, settings(token, address=address), address, dashboard)
         lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)
     return "\n".join(lines)
 

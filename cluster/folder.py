@@ -20,6 +20,7 @@ class JobFolder:
         self.path = jobs / allocation.job_id
         self.token = self.path / "token"
         self.cluster = self.path / "cluster.json"
+        self.too_late = self.path / "deadline-before-driver"
         self.restart = self.path / f"restart-{allocation.restart}"
         self.driver_log = self.restart / "driver.log"
         self.launch_log = self.restart / "launch.log"

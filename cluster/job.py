@@ -3,6 +3,7 @@
 Knows SLURM's and Ray's commands, not their details. A signal ends whatever phase is on, in order.
 """
 
+import os
 import signal
 import time
 from contextlib import suppress
@@ -18,6 +19,7 @@ from cluster.options import Options
 
 DEADLINE_SECONDS = 75.0  # for the driver to save its work, where SLURM does not say when the job ends
 RESERVE_SECONDS = 30.0  # for the teardown, before the time limit
+SPARE_SECONDS = 5.0  # for the last line
 # Parts of SLURM's KillWait, the time between SIGTERM and SIGKILL.
 DRIVER_PART, NODES_PART = 0.55, 0.25
 NODES_SECONDS = 8.0  # for the nodes to end when there is time
@@ -79,6 +81,7 @@ class Job:
         try:
             environment = self.cluster.client_environment()
             self.driver = Child("driver", command, environment, self.cluster.events, sink=sink)
+            self.cluster.folder.too_late.unlink(missing_ok=True)
         except OSError as error:
             raise Ending(START_FAILED, f"the driver could not start: {error}") from error
         code = self._wait_for_driver(float("inf"))
@@ -135,13 +138,29 @@ class Job:
             return Ending(0, "its nodes left the cluster before their time limit"), False
         self.cluster.drain(bound)
         if self.options.serve:
-            if self.cluster.stop_jobs(bound):
+            stopped = self.cluster.stop_jobs(bound)
+            if stopped is None:
+                return Ending(
+                    DEADLINE, "served until its deadline; whether jobs were running was not to be known"
+                ), False
+            if stopped:
                 return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), False
             return Ending(0, "served until its deadline, no job was running"), False
+        if self.driver is None:
+            return self._too_late()
         code = self._stop_driver(bound)
         if code == 0:
             return Ending(0, "the driver finished"), False
         return Ending(DEADLINE, "stopped at the deadline"), True
+
+    def _too_late(self) -> tuple[Ending, bool]:
+        """The deadline came before the driver was started: once that may be a slow day, twice it is the time limit."""
+        what = "the deadline came before all nodes were up and the driver could start"
+        again = self.cluster.folder.too_late.exists()
+        self.cluster.folder.too_late.touch()
+        if not again:
+            return Ending(DEADLINE, what), True
+        return Ending(DEADLINE, f"{what}, for the second time: raise --time, or lower --signal=B:USR1@SECONDS"), False
 
     def _stop_driver(self, seconds: float) -> int | None:
         """Ask the driver to save its work and end; its exit code, or None if it did not in time."""
@@ -155,8 +174,13 @@ class Job:
         return code
 
     def _seconds_to_save(self) -> float:
-        end = field(slurm.job(self.allocation.job_id), "EndTime")
-        return max(float(end) - time.time() - RESERVE_SECONDS, 5.0) if end and end.isdigit() else DEADLINE_SECONDS
+        end = self._end_time()
+        return max(end - time.time() - RESERVE_SECONDS, 5.0) if end else DEADLINE_SECONDS
+
+    def _end_time(self) -> float | None:
+        """When the time limit is reached, in seconds since 1970, where SLURM says it, now or in the environment."""
+        end = field(slurm.job(self.allocation.job_id), "EndTime") or os.environ.get("SLURM_JOB_END_TIME")
+        return float(end) if end and end.isdigit() else None
 
     def _tear_down(self) -> None:
         cluster = self.cluster
@@ -174,11 +198,14 @@ class Job:
         restart, limit = self.allocation.restart, self.options.max_requeues
         if restart >= limit:
             return Ending(DEADLINE, f"{ending.what}, not requeued: --max-requeues {limit} is reached; {AGAIN}")
-        if field(slurm.job(self.allocation.job_id), "Requeue") != "1":
+        until = (self._end_time() or time.time() + RESERVE_SECONDS) - SPARE_SECONDS
+        code, said = slurm.insist("scontrol", "show", "job", self.allocation.job_id, until=until)
+        if code == 0 and field(said, "Requeue") != "1":
             return Ending(DEADLINE, f"{ending.what}, not requeued: the job was submitted with --no-requeue; {AGAIN}")
-        code, said = slurm.ask("scontrol", "requeue", self.allocation.job_id)
+        if code == 0:
+            code, said = slurm.insist("scontrol", "requeue", self.allocation.job_id, until=until)
         if code != 0:
-            return Ending(DEADLINE, f"{ending.what}, not requeued: scontrol said {said!r}; {AGAIN}")
+            return Ending(DEADLINE, f"{ending.what}, not requeued: SLURM's controller said {said!r}; {AGAIN}")
         return Ending(DEADLINE, f"{ending.what}, requeued as restart {restart + 1} of at most {limit}")
 
 

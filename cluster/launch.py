@@ -7,9 +7,11 @@ Exit codes: 0 the driver finished with 0, else the driver's own code;
 
 import argparse
 import os
+import pwd
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cluster import dryrun
@@ -42,7 +44,12 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> Parser:
     """The options before the command."""
-    made = Parser(prog="ray_slurm.sh", usage=USAGE, description="A Ray cluster across the nodes of a SLURM job.")
+    made = Parser(
+        prog="ray_slurm.sh",
+        usage=USAGE,
+        description="A Ray cluster across the nodes of a SLURM job.",
+        allow_abbrev=False,
+    )
     made.add_argument("--dry-run", action="store_true", help="print exactly what would be run, run nothing")
     made.add_argument("--serve", action="store_true", help="keep the cluster up for `ray job submit`")
     made.add_argument("--join", metavar="CLUSTER.JSON", type=Path, help="add this job's nodes to a running cluster")
@@ -59,6 +66,12 @@ def parser() -> Parser:
         help="on a file system that the nodes share; default: slurm-jobs where sbatch was called",
     )
     made.add_argument("--join-timeout", metavar="SECONDS", type=float, default=180, help="default: 180")
+    made.add_argument(
+        "--min-nodes",
+        metavar="N",
+        type=int,
+        help="go on with so many nodes where the others do not join; default: all of the job's",
+    )
     made.add_argument("--max-requeues", metavar="N", type=int, default=10, help="default: 10")
     return made
 
@@ -78,11 +91,23 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], bool
         raise UsageError("give one of: a rayfold subcommand, -- COMMAND, --serve, --join CLUSTER.JSON (see --help)")
     if options.join_timeout <= 0 or options.max_requeues < 0:
         raise UsageError("--join-timeout must be above 0 and --max-requeues at least 0")
+    if options.min_nodes is not None and options.min_nodes < 1:
+        raise UsageError(f"--min-nodes must be at least 1, got {options.min_nodes}")
     return options, command, not any_driver
+
+
+def complete(environ: MutableMapping[str, str]) -> None:
+    """Give PATH and HOME where the job has none (`sbatch --export=NONE` on some sites): srun and Ray need them."""
+    if not environ.get("PATH"):
+        environ["PATH"] = "/usr/local/bin:/usr/bin:/bin"
+    if not environ.get("HOME"):
+        with suppress(KeyError):
+            environ["HOME"] = pwd.getpwuid(os.getuid()).pw_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a cluster and its driver; returns the exit code, after the last line."""
+    complete(os.environ)
     journal = Journal(float(os.environ.get("RAYFOLD_STARTED") or time.time()))
     try:
         parsed, command, is_rayfold = parse(sys.argv[1:] if arguments is None else arguments)
@@ -95,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             interface=parsed.interface,
             jobs_folder=(parsed.jobs_folder or submitted_from / "slurm-jobs").absolute(),
             join_timeout=parsed.join_timeout,
+            min_nodes=parsed.min_nodes,
             max_requeues=parsed.max_requeues,
         )
         if parsed.dry_run:

@@ -2,8 +2,9 @@
 
 Runs on every node of the job, the head's as a child of the launcher, the others as srun's tasks. Speaks to the launcher
 in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
-`opened` (host, reason) when the temp dir had let others in, `lost` (host, reason) when Ray ends by itself, `ended`
-(host, left, note). Standard input is the order to stop: a line with the seconds it may take, or its end.
+`opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself so early
+that it is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended` (host, left,
+note). Standard input is the order to stop: a line with the seconds it may take, or its end.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """
@@ -29,6 +30,9 @@ from cluster.allocation import StartError, field
 from cluster.temp import TempFolder
 
 STOP_SECONDS = 10.0
+# Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python on a cold network
+# file system; the next start finds the files in memory.
+STARTS, EARLY_SECONDS = 3, 60.0
 OPEN_FILES = 65535
 
 
@@ -49,8 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (StartError, OSError) as error:
         tell("failed", host=host, reason=str(error))
         return 70
-    with node.block.guards, node.log:
-        return node.live(stop)
+    with node.log:
+        try:
+            return node.live(stop)
+        finally:
+            node.block.close()
 
 
 def tell(event: str, **facts: Any) -> None:
@@ -111,11 +118,27 @@ class Node:
         return f"worker-{self.host}" if self.options.head else "head"
 
     def live(self, stop: Stop) -> int:
-        """Start Ray, watch it, end it; returns the exit code."""
+        """Start Ray, again where it ends early, watch it, end it; returns the exit code."""
+        raise_open_files()
+        for start in range(1, STARTS + 1):
+            began = time.monotonic()
+            process = self._start()
+            ordered = self._watch(process, stop)
+            if ordered or start == STARTS or time.monotonic() - began > EARLY_SECONDS or not self.temp.there():
+                break
+            tell("again", host=self.host, reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}")
+            self._clear(process)
+        if not ordered:
+            tell("lost", host=self.host, reason=self._why_lost(process))
+        self._end(process, stop.seconds or STOP_SECONDS)
+        if self.options.head and not ordered:
+            give_back_orphan(os.environ.get("SLURM_JOB_ID", ""))
+        return 0 if ordered else 1
+
+    def _start(self) -> subprocess.Popen[bytes]:
         name = f"{self.host}:{self.options.job}"
         ray = commands.RayNode(name, self.address, self.block.ports, self.resources, self.temp.ray, self.options.head)
         settings = commands.node_settings(self.temp.temporary)
-        raise_open_files()
         process = subprocess.Popen(
             commands.ray_start(ray),
             env=commands.ray_environment(os.environ, settings),
@@ -127,18 +150,29 @@ class Node:
         )
         facts = {"cpus": self.resources.cpus, "gpus": self.resources.gpus, "ports": self.block.ports}
         tell("started", host=self.host, name=name, address=self.address, temp=str(self.temp.path), **facts)
+        return process
+
+    def _watch(self, process: subprocess.Popen[bytes], stop: Stop) -> bool:
+        """Wait for the order to stop, or for Ray to end by itself; True for the first."""
         ordered = False
         while self._runs(process) and not ordered:
             ordered = stop.wait(0.5)
             teardown.reap(keep=[process.pid])
             if opened := self.temp.close_again():
                 tell("opened", host=self.host, reason=opened)
-        if not ordered:
-            tell("lost", host=self.host, reason=self._why_lost(process))
-        self._end(process, stop.seconds or STOP_SECONDS)
-        if self.options.head and not ordered:
-            give_back_orphan(os.environ.get("SLURM_JOB_ID", ""))
-        return 0 if ordered else 1
+        return ordered
+
+    def _clear(self, process: subprocess.Popen[bytes]) -> None:
+        """End what is left of a start that failed; the next one of a worker has new ports, the head's are known."""
+        process.kill()
+        process.wait()
+        teardown.end_descendants((), grace=0.5, bound=5.0)
+        self.core = {}
+        if self.options.head:
+            with suppress(StartError):  # then the old ones must do
+                other = take_ports(os.environ, self.resources, self.options.job)
+                self.block.close()
+                self.block = other
 
     def _runs(self, process: subprocess.Popen[bytes]) -> bool:
         """True while Ray does. `ray start --block` itself stays when its raylet ended with 0 or on SIGTERM."""
@@ -155,7 +189,8 @@ class Node:
             return f"{self.temp.path}, where Ray's sockets lie, was moved or replaced"
         gone = [name for pid, name in self.core.items() if not teardown.is_alive(pid)]
         what = f"its {' and '.join(gone)} ended" if gone else f"`ray start` ended with {process.poll()}"
-        return f"Ray ended by itself, {what}: see {self.log.name}"
+        cause = rescue.cause(self.temp.ray / "session_latest" / "logs")
+        return f"Ray ended by itself, {what}{f' ({cause})' if cause else ''}: see {self.log.name}"
 
     def _end(self, process: subprocess.Popen[bytes], seconds: float) -> None:
         started = time.monotonic()

@@ -15,4 +15,5 @@ class Options:
     interface: str | None
     jobs_folder: Path
     join_timeout: float
+    min_nodes: int | None
     max_requeues: int

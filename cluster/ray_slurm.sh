@@ -13,7 +13,7 @@
 RAYFOLD_STARTED=$EPOCHREALTIME
 export RAYFOLD_STARTED
 
-site=${RAYFOLD_SITE:-$HOME/.config/rayfold/site.sh}
+site=${RAYFOLD_SITE:-${HOME:-}/.config/rayfold/site.sh}
 if [ -e "$site" ]; then
     set -a # what it sets is for Python and the nodes
     # shellcheck source=/dev/null

@@ -1,10 +1,27 @@
 """Ray's own logs, from the node to the job's folder before the node's temporary folder goes: bounded in size."""
 
+import re
 import time
 from pathlib import Path
 
 LIMIT = 50 * 1000**2  # bytes per node
 FILES = 2000
+
+
+# How Ray's daemons begin a line that tells an error or the reason of their end.
+_GRAVE = re.compile(r"^\[[^\]]* [EFC] \d+ \d+\] (?:\(\w+\) )?[\w.]+:\d+:\s*(.+)$")
+
+
+def cause(logs: Path) -> str:
+    """Why a raylet or GCS ended, as the last grave line of its own log has it; nothing where there is none."""
+    for name in ("raylet.out", "gcs_server.out"):
+        try:
+            lines = (logs / name).read_text("utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        if found := [match[1] for line in lines if (match := _GRAVE.match(line))]:
+            return f"{name}: {found[-1][:300]}"
+    return ""
 
 
 def rescue_logs(logs: Path, target: Path, seconds: float, limit: int = LIMIT) -> str | None:

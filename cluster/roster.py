@@ -14,8 +14,9 @@ class Roster:
         self.started: dict[str, dict[str, Any]] = {}  # by host: what it was given
         self.ended: dict[str, dict[str, Any]] = {}  # by host: what it left behind
         self.alive: set[str] | None = None  # names of Ray nodes; None before the GCS answers
-        self.failed = ""  # why a node could not start
+        self.failed: dict[str, str] = {}  # by host: why it will not come
         self.head_lost = ""  # why the head is no more
+        self.head_again = ""  # why it was started once more
         self.draining = False
 
     def hear(self, source: str, text: str) -> list[str]:
@@ -34,19 +35,25 @@ class Roster:
         host = said["host"]
         if said["event"] == "started":
             self.started[host] = said
+            if source == "head":
+                self.head_again = ""
             facts = " ".join(f"{key}={said[key]}" for key in ("address", "cpus", "gpus", "temp"))
             return [f"{host}: starts Ray, {facts}"]
         if said["event"] == "ended":
             self.ended[host] = said
             return [f"{host}: {said['note']}"] if said["note"] else []
-        if said["event"] == "opened":
+        if said["event"] == "opened" or (said["event"] == "again" and source != "head"):
             return [f"{host}: {said['reason']}"]
-        if said["event"] == "failed":
-            self.failed = self.failed or f"{host}: {said['reason']}"
+        if said["event"] == "again":
+            self.head_again = said["reason"]
+        elif said["event"] == "failed":
+            self.failed[host] = said["reason"]
         elif source == "head":
             self.head_lost = said["reason"]
         elif self.draining:
             return []  # as told
+        else:
+            self.failed[host] = said["reason"]
         return [f"{host}: {said['reason']}"]
 
     def _count(self, alive: set[str]) -> list[str]:

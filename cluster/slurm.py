@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from collections.abc import Sequence
 
 from cluster.allocation import field
@@ -46,3 +47,18 @@ def job(job_id: str) -> str:
     """What SLURM knows of a job; empty where it cannot be asked."""
     code, text = ask("scontrol", "show", "job", job_id)
     return text if code == 0 else ""
+
+
+def details(job_id: str) -> str:
+    """The same with what the job has on each node."""
+    code, text = ask("scontrol", "show", "job", "--details", job_id)
+    return text if code == 0 else ""
+
+
+def insist(*command: str, until: float) -> tuple[int, str]:
+    """Ask again and again, until a time since 1970, where the controller is silent; the last answer, as of `ask`."""
+    while True:
+        code, said = ask(*command)
+        if code == 0 or time.time() > until:
+            return code, said
+        time.sleep(1)

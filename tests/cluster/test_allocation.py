@@ -134,4 +134,20 @@ def test_cgroup_v2_limit_is_the_tightest_on_the_way_up(tmp_path: Path) -> None:
 )
 def test_gpus_of_the_worker_nodes(asked: str, without_first: bool, said: str | None) -> None:
     environ = {"SLURM_GPUS": asked, "SLURM_GPUS_ON_NODE": "2"}
-    assert allocation.worker_gpus(environ, without_first) == said
+    assert allocation.worker_gpus(environ, {}, [], without_first) == said
+
+
+DETAILS = """JobId=7 JobName=x
+   Nodes=n1 CPU_IDs=0-7 Mem=10000 GRES=gpu:fake:2(IDX:0-1)
+   Nodes=n[2-3] CPU_IDs=0-7 Mem=10000 GRES=gpu:a:1(IDX:0),gpu:b:3(IDX:1-3),shard:4
+   Nodes=n4 CPU_IDs=0 Mem=0 GRES=
+   MinCPUsNode=1 MinMemoryCPU=1000M MinTmpDiskNode=0
+"""
+
+
+def test_gpus_that_nobody_asked_for_are_taken_as_slurm_granted_them() -> None:
+    granted = allocation.gpus_by_host(DETAILS)
+    assert granted == {"n1": 2, "n2": 4, "n3": 4, "n4": 0}
+    assert allocation.worker_gpus({}, granted, ["n2", "n3"], True) == "8"
+    assert allocation.worker_gpus({}, granted, ["n4"], True) is None
+    assert allocation.worker_gpus({"SLURM_GPUS": "a:6"}, granted, ["n2"], True) == "a:4"

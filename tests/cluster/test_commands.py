@@ -62,13 +62,14 @@ def test_the_step_takes_its_shape_from_the_command_line_alone() -> None:
 
 
 def test_the_driver_keeps_slurms_variables_and_gets_the_cluster() -> None:
-    settings = commands.ray_settings(Path("/jobs/7/token"))
+    settings = commands.ray_settings(Path("/jobs/7/token"), {"no_proxy": "site"}, ["n1"], "10.0.0.1:20000")
     environment = commands.driver_environment(STEP, settings, "10.0.0.1:20000", "http://127.0.0.1:20001")
     assert environment["SLURM_NTASKS"] == "4"
     assert environment["RAY_ADDRESS"] == "10.0.0.1:20000"
     assert environment["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:20001"
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/jobs/7/token"
+    assert environment["no_proxy"] == environment["NO_PROXY"] == "site,127.0.0.1,localhost,n1,10.0.0.1"
     assert "RAY_AUTH_TOKEN" not in environment  # it would win over the path
 
 
