@@ -33,6 +33,7 @@ class Cluster:
         self.address = ""
         self.token = self.folder.token
         self.hurry = False  # SLURM kills soon
+        self._checked = ""  # the last line of what is required
         self._least = options.min_nodes or len(allocation.hosts)
         self._ready = self._stopping = self._head_missed = False
         self._signals: set[str] = set()  # that have come
@@ -49,6 +50,10 @@ class Cluster:
         nodes = " ".join(job.hosts)
         self.journal.say(f"job {job.job_id}, restart {job.restart}, nodes {nodes}; logs in {self.folder.restart}")
         self._passed("allocation")
+
+    def require(self, command: list[str]) -> None:
+        """Run a command beside the bring-up, which ends with its exit code and last line where it fails."""
+        self._start("check", command, commands.driver_environment(os.environ, {}, "", ""))
 
     # --- bring-up -----------------------------------------------------------------------------------------------------
 
@@ -78,6 +83,8 @@ class Cluster:
             if self._enough(missing, until):
                 break
             self._await_joins(until)
+        while "check" in self._children and "check" not in self._over:
+            self.turn(0.5)
         self._ready = True
         self._passed("all joined")
         self._announce()
@@ -185,11 +192,15 @@ class Cluster:
     def turn(self, seconds: float) -> Event | None:
         """Handle the next event; raises Interrupted on a signal, Ending when a start fails or the head is lost."""
         event = self.events.get(seconds)
-        if isinstance(event, Line):
+        if isinstance(event, Line) and event.source == "check":
+            self._checked = event.text
+        elif isinstance(event, Line):
             for text in self.roster.hear(event.source, event.text):
                 self.journal.say(text)
         elif isinstance(event, Exited):
             self._over.add(event.source)
+            if event.source == "check" and event.code and not self._stopping:
+                raise Ending(event.code, self._checked or f"the check of the command ended with {event.code}")
         elif isinstance(event, Signalled):
             self.hurry = self.hurry or event.name == "TERM"
             if event.name not in self._signals and not self._stopping:

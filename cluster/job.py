@@ -49,6 +49,8 @@ class Job:
         requeue = False
         try:
             try:
+                if self.options.is_rayfold and self.options.command[0] == "run":
+                    self.cluster.require(commands.rayfold([*self.options.command, "--check"]))
                 self.cluster.bring_up()
                 ending = self._work()
             except Interrupted as signalled:

@@ -1,5 +1,6 @@
 """From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold × seed."""
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -65,6 +66,16 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
     manifest = replace(manifest, notes=(*manifest.notes, *_on_split(images, folds, f.test_set)))
     return Prepared(experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds))
+
+
+def check_files(experiment: Experiment) -> None:
+    """Raise where data, weights or builders that the experiment names are not there; no image is looked at."""
+    path = getattr(experiment.data, "path", None)
+    if path is not None and not os.path.exists(path):  # noqa: PTH110
+        raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
+    for candidate in experiment.candidates:
+        zoo.weights_digest(candidate.model, candidate.training.weights)
+        zoo.builder_digest(candidate.model, experiment.folder)
 
 
 def _on_split(images: pd.DataFrame, folds: pd.DataFrame, test_set: float | Literal["given"]) -> list[str]:

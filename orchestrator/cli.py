@@ -27,6 +27,10 @@ app = typer.Typer(
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", metavar="EXPERIMENT")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/<name of the experiment>.")]
+CheckOption = Annotated[
+    bool,
+    typer.Option("--check", help="Only see whether the experiment and the files that it names are right, quickly."),
+]
 Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
@@ -90,11 +94,21 @@ def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
 
 
 @app.command(name="run")
-def run_command(experiment: ExperimentFile, run: RunOption = None, address: Address = None) -> None:
+def run_command(
+    experiment: ExperimentFile, run: RunOption = None, address: Address = None, check: CheckOption = False
+) -> None:
     """Train every cell that the run folder lacks, then write tables, figures and report."""
     from orchestrator.experiment import read_text
 
     text = read_text(experiment)
+    if check:
+        from orchestrator.cells import check_files
+        from orchestrator.experiment import parse_experiment
+
+        resolved = parse_experiment(text, experiment.name, experiment.absolute().parent)
+        _folder(run, resolved.name)
+        check_files(resolved)
+        return
     raise typer.Exit(_run(text, experiment.name, experiment.absolute().parent, run, address))
 
 

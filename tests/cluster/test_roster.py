@@ -37,9 +37,15 @@ def test_from_start_to_end() -> None:
 def test_a_start_that_failed_and_a_head_that_was_lost() -> None:
     roster = Roster(JOB, joins=False)
     roster.hear("workers", said("failed", "n2", reason="no free port"))
-    assert roster.failed == "n2: no free port"
+    assert roster.failed == {"n2": "no free port"}
     roster.hear("workers", said("lost", "n2", reason="its raylet ended"))
-    assert roster.head_lost == ""
+    assert roster.failed == {"n2": "its raylet ended"}
+    assert roster.hear("workers", said("again", "n2", reason="start 2 of 3")) == ["n2: start 2 of 3"]
+    assert roster.head_lost == roster.head_again == ""
+    roster.hear("head", said("again", "n1", reason="start 2 of 3"))
+    assert roster.head_again == "start 2 of 3"
+    roster.hear("head", said("started", "n1", address="10.0.0.1", cpus=1, gpus=0, temp="/tmp/x"))
+    assert roster.head_again == ""
     assert roster.hear("head", said("opened", "n1", reason="it is closed again")) == ["n1: it is closed again"]
     assert roster.head_lost == ""
     roster.hear("head", said("lost", "n1", reason="its gcs_server ended"))
