@@ -58,6 +58,10 @@ class Resources(Frozen):
     cpus_per_cell: Whole | Literal["auto"] = Field(
         "auto", description="CPU cores and threads of one cell; auto: one, or with GPUs an equal share per GPU."
     )
+    require_gpu: bool | Literal["auto"] = Field(
+        "auto",
+        description="Whether cells that are granted GPUs must see them in TensorFlow; auto: where the node has any.",
+    )
     deterministic: bool = Field(
         True, description="The same tables every time; false lets GPUs use kernels that are faster but do not repeat."
     )

@@ -19,7 +19,8 @@ from orchestrator.progress import RunProgress, log_to, logger
 from orchestrator.provenance import write_provenance
 from trainables import connection, lifeline
 from trainables.architecture import Architecture
-from trainables.errors import ModelError, NoWorkerError, RunFolderError
+from trainables.errors import ModelError, NoWorkerError, ResourceError, RunFolderError
+from trainables.gpu_check import blind_reason
 from trainables.layout import RunLayout, cache_folder
 from trainables.ledger import CellState, Entry
 from trainables.private_folder import foreign_owner
@@ -83,6 +84,8 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
     with _imported_meanwhile("orchestrator.write_up"), connection.connect(address) as nodes:
         share = cell_share(experiment.resources, nodes)
         check_devices((entry.spec.candidate for entry in missing), share)
+        if share["GPU"] and experiment.resources.require_gpu:
+            _check_sight(always=experiment.resources.require_gpu is True)
         write_provenance(prepared, nodes)
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
@@ -95,6 +98,15 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
         work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
         with progress:
             return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
+
+
+def _check_sight(always: bool) -> None:
+    """Refuse nodes on which TensorFlow sees none of the GPUs that cells will be granted."""
+    for host, found in tuning.on_gpu_nodes(blind_reason, always).items():
+        if isinstance(found, Exception):
+            raise found
+        if found is not None:
+            raise ResourceError(f"{host}: {found}; to train on CPUs say so, resources.gpus_per_cell: 0")
 
 
 def _probe(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:

@@ -53,6 +53,9 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
             pending.append(task.remote(chunks[position + ahead]))
 
 
+_PART_OF_A_GPU = 0.01
+
+
 def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0) -> list[Any]:
     """Call a function once per tuple of arguments in fresh Ray worker processes, in which TensorFlow is configured.
 
@@ -60,6 +63,23 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
     """
     task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
     return list(results([task.remote(function, *each) for each in arguments], "building a model", _SECONDS_TO_BUILD))
+
+
+def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """Call `function(granted, *arguments)` on every node that has GPUs, with a part of one; results or errors by host."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(max_calls=1, num_gpus=_PART_OF_A_GPU, num_cpus=0, max_retries=0)(_granted)
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]
+    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+    asked = [task.options(scheduling_strategy=place).remote(function, *arguments) for place in there]
+    found = results(asked, "looking at the GPUs", _SECONDS_TO_BUILD)
+    return {node["NodeManagerHostname"]: result for node, result in zip(nodes, found, strict=True)}
+
+
+def _granted(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs in a Ray worker."""
+    return function([str(gpu) for gpu in ray.get_gpu_ids()], *arguments)
 
 
 def _configured(function: Callable[..., Any], *arguments: Any) -> Any:

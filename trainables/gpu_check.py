@@ -1,0 +1,36 @@
+"""Whether TensorFlow sees the GPUs that Ray grants: without the look, cells would train on CPUs and say nothing."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+#: Where the kernel driver puts its devices, one per GPU.
+DEVICES = Path("/dev")
+
+
+def blind_reason(granted: Sequence[str], always: bool) -> str | None:
+    """Why TensorFlow in this process cannot use the GPUs that it was granted; None where it can.
+
+    Unless `always`, nothing is asked of a node without a GPU's device: there a GPU is only a number of Ray's.
+    """
+    devices = sorted(path.name for path in DEVICES.glob("nvidia[0-9]*"))
+    if not granted or not (always or devices):
+        return None
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return None
+    return _remedy(devices, tf.test.is_built_with_cuda(), granted, tf.__version__)
+
+
+def _remedy(devices: Iterable[str], with_cuda: bool, granted: Sequence[str], version: str) -> str:
+    shown = ", ".join(devices) or "no NVIDIA device"
+    if not devices:
+        remedy = "start Ray with the GPUs that the machine has, or load its driver"
+    elif not with_cuda:
+        remedy = "this TensorFlow is built without CUDA: pip install 'rayfold[gpu]'"
+    else:
+        remedy = (
+            "CUDA's libraries or a driver that fits them are missing: pip install 'rayfold[gpu]', or load the site's CUDA "
+            "module; `python -c 'import tensorflow'` says which library"
+        )
+    return f"granted GPU {', '.join(granted)}, the machine has {shown}, TensorFlow {version} sees none ({remedy})"
