@@ -66,7 +66,7 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
 
 
 def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Call `function(granted, *arguments)` on every node that has GPUs, with a part of one; results or errors by host."""
+    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one; by host."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(max_calls=1, num_gpus=_PART_OF_A_GPU, num_cpus=0, max_retries=0)(_granted)

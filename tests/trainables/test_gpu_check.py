@@ -1,4 +1,4 @@
-"""A GPU that is granted and not seen is an error with its remedy; a number of Ray's on a machine without one is none."""
+"""A GPU that is granted and not seen is an error with its remedy; one that is only a number of Ray's is not."""
 
 from pathlib import Path
 
