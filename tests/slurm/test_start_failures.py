@@ -7,14 +7,17 @@ import pytest
 
 from tests.slurm.config import address
 from tests.slurm.conftest import Outcomes
+from tests.slurm.hosts import Process
 from tests.slurm.lab import Lab
 from tests.slurm.launcher import (
     DRIVERS,
+    EXPERIMENT,
     JOIN_TIMEOUT,
     START_FAILED,
     ended,
     job_folder,
     launch,
+    logs,
     on,
 )
 
@@ -45,7 +48,57 @@ def node_that_never_joins(lab: Lab) -> tuple[str, str]:
     return told, lab.output(job)
 
 
-SCENARIOS = (node_that_never_joins, wrong_interface)
+def node_that_starts_late(lab: Lab) -> str:
+    """n2's raylet ends while it starts, as one does whose agent is slow to answer."""
+    cwd = lab.folder_for("alice")
+    job = launch(lab, "alice", on("n1", "n2"), *DRIVER, cwd=cwd)
+
+    def raylets() -> list[Process]:
+        return [each for each in lab.processes("n2", job) if each.command.split()[0].endswith("/raylet")]
+
+    lab.until(raylets, 120, lambda: lab.describe(job) + logs(cwd, job))
+    lab.kill(raylets()[0])
+    ended(lab, job, cwd, 0)
+    assert (cwd / "driver-ran").exists()
+    return lab.output(job)
+
+
+def enough_nodes(lab: Lab) -> str:
+    """n3 does not reach the head, and the job says that it can do without."""
+    cwd = lab.folder_for("alice")
+    lab.run_on("n3", "ip", "route", "add", "blackhole", f"{address('n2', 'fast0')}/32", user="root")
+    try:
+        options = ["--interface", "fast0", "--join-timeout", "60", "--min-nodes", "1"]
+        job = launch(lab, "alice", on("n2", "n3"), *options, *DRIVER, cwd=cwd)
+        ended(lab, job, cwd, 0, seconds=180)
+    finally:
+        lab.run_on("n3", "ip", "route", "delete", "blackhole", f"{address('n2', 'fast0')}/32", user="root")
+    assert (cwd / "driver-ran").exists()
+    return lab.output(job)
+
+
+def misspelt_experiment(lab: Lab) -> tuple[str, str]:
+    cwd = lab.folder_for("alice")
+    lab.write("alice", cwd / "experiment.yaml", EXPERIMENT.replace("epochs", "epocs"))
+    job = launch(lab, "alice", on("n1"), "run", "experiment.yaml", cwd=cwd)
+    return ended(lab, job, cwd, 2), lab.output(job)
+
+
+SCENARIOS = (node_that_never_joins, wrong_interface, node_that_starts_late, enough_nodes, misspelt_experiment)
+
+
+def test_a_node_whose_start_fails_is_started_again(jobs: Outcomes) -> None:
+    assert "start 2 of 3" in jobs[node_that_starts_late].result()
+
+
+def test_a_job_goes_on_with_the_nodes_that_came_where_it_may(jobs: Outcomes) -> None:
+    assert "going on with 1 of 2 nodes" in jobs[enough_nodes].result()
+
+
+def test_a_misspelt_experiment_ends_the_job_before_its_cluster_is_up(jobs: Outcomes) -> None:
+    told, output = jobs[misspelt_experiment].result()
+    assert "did you mean 'epochs'?" in told
+    assert "ready:" not in output
 
 
 def test_a_wrong_interface_is_named_with_the_ones_there_are(lab: Lab, jobs: Outcomes) -> None:
