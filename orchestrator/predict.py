@@ -44,7 +44,11 @@ def predict(
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
-        raise RunFolderError("no candidate asked for has a finished cell in this run: finish the run first")
+        reasons = [reason for reason in run.cells["reason"] if reason]
+        raise RunFolderError(
+            "no candidate asked for has a finished cell in this run: run the experiment again to finish it"
+            + (f" (the first: {reasons[0]})" if reasons else "")
+        )
     sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
     files = _listed(sources, say)
     prepare_on_screen()
