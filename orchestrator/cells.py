@@ -18,6 +18,7 @@ from trainables.layout import RunLayout
 from trainables.ledger import Entry
 from trainables.manifest import Manifest, UnusableImages, build_manifest
 from trainables.quoting import write_csv
+from trainables.spelling import quoted
 
 _FEW = 10  # unusable images, of which one line tells enough
 
@@ -60,6 +61,8 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
             raise
         write_csv(layout.unusable, error.rows)
         raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error
+    if previous is not None and (changed := _on_changes(previous, manifest)):
+        manifest = replace(manifest, notes=(*manifest.notes, changed))
     images = manifest.usable
     images = images.assign(group=leak_groups(images))
     f = experiment.folds
@@ -76,6 +79,24 @@ def check_files(experiment: Experiment) -> None:
     for candidate in experiment.candidates:
         zoo.weights_digest(candidate.model, candidate.training.weights)
         zoo.builder_digest(candidate.model, experiment.folder)
+
+
+def _on_changes(previous: Manifest, manifest: Manifest) -> str | None:
+    """A note where the run folder was begun with other images, whose cells then do not count."""
+    if previous.data_hash == manifest.data_hash:
+        return None
+    before, now = (each.usable.set_index("image")[["content_hash", "label"]] for each in (previous, manifest))
+    both = before.index.intersection(now.index)
+    gone, new = before.index.difference(now.index), now.index.difference(before.index)
+    changed = both[(before.loc[both] != now.loc[both]).any(axis=1)]
+    parts = [
+        f"{len(names):,} {what}" + (f" (the first is {quoted(str(names[0]))})" if len(names) else "")
+        for what, names in (("gone", gone), ("new", new), ("changed", changed))
+    ]
+    return (
+        f"the data are not those with which this run folder was begun, of {len(before):,} images {', '.join(parts)}: "
+        "finished cells stay in the ledger, but count again only when the data are as they were"
+    )
 
 
 def _on_split(images: pd.DataFrame, folds: pd.DataFrame, test_set: float | Literal["given"]) -> list[str]:

@@ -143,6 +143,7 @@ def status(run: RunFolder) -> None:
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
         _say(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
+    _say(f"images   {opened.folds['image'].nunique():,}")  # and what is wrong with the folds, where something is
 
 
 @app.command()
@@ -242,7 +243,8 @@ def main() -> None:
     except typer.exceptions.TyperException as error:  # an option that there is not, a value that it cannot have
         context: typer.Context | None = getattr(error, "ctx", None)
         command = context.command_path if context else "rayfold"
-        _give_up(f"{error.format_message().rstrip('.')} (see `{command} --help`)")
+        said = error.format_message().rstrip(".").replace("Value error, ", "")  # pydantic's, which Typer asks
+        _give_up(f"{said} (see `{command} --help`)")
     except RayfoldError as error:
         _give_up(str(error))
     except OSError as error:

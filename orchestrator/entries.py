@@ -18,11 +18,11 @@ from trainables.records import DamagedRecord
 class LostEntry(Entry):
     """A cell whose folder does not tell which one it is; it counts as missing."""
 
-    def __init__(self, folder: Path, spec: CellSpec) -> None:
-        self.spec, self.folder = spec, folder
+    def __init__(self, folder: Path, spec: CellSpec, reason: str) -> None:
+        self.spec, self.folder, self._reason = spec, folder, reason
 
     def state(self) -> CellState:
-        return CellState(reason="spec.json is damaged: `rayfold run` restores it")
+        return CellState(reason=self._reason)
 
 
 def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -> list[Entry]:
@@ -42,6 +42,10 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
             lost[key] = error
     if any(entry.spec.data_hash != manifest.data_hash for entry in entries.values()):
         raise DamagedRecord(layout.manifest, "its images or labels are not those of the cells")
+    stated = {candidate.id: candidate.deciding() for candidate in experiment.candidates}
+    for entry in entries.values():
+        if entry.spec.candidate.deciding() != stated.get(entry.spec.candidate.id):
+            raise DamagedRecord(layout.experiment, "its candidates are not those of the cells")
     known = {(entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()}
     asked = product(experiment.candidates, experiment.seeds, range(experiment.folds.k))
     left = [cell for cell in asked if (cell[0].id, *cell[1:]) not in known]
@@ -50,7 +54,7 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     common = {"classes": manifest.classes, "channels": manifest.channels, "data_hash": "", "roles_hash": ""}
     for key, (candidate, seed, fold) in zip(lost, left, strict=True):
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
-        entries[key] = LostEntry(layout.ledger / key, spec)
+        entries[key] = LostEntry(layout.ledger / key, spec, str(lost[key]))
     return [entries[key] for key in keys]
 
 
@@ -60,6 +64,8 @@ def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
     digests = {fold: roles_digest(folds, fold) for fold in folds["fold"].unique()}
     if any(entry.spec.roles_hash not in ("", digests.get(entry.spec.fold)) for entry in entries):
         raise DamagedRecord(layout.folds, "its images, labels or roles are not those of the cells")
+    if (folds.groupby(["fold", "group"])["role"].nunique() > 1).any():
+        raise DamagedRecord(layout.folds, "a group stands in two parts of one fold")
     return folds
 
 
@@ -70,6 +76,14 @@ def predictions_of(entry: Entry, folds: pd.DataFrame) -> pd.DataFrame:
     asked = zip(part["image"], part["label"], part["role"], strict=True)
     if set(asked) != set(zip(table["image"], table["label"], table["split"], strict=True)):
         raise DamagedRecord(entry.folder / "predictions.parquet", "its images or labels are not those of its fold")
+    return table
+
+
+def epochs_of(entry: Entry) -> pd.DataFrame:
+    """The epochs of a done cell; raises DamagedRecord where its state says others."""
+    table, state = entry.epochs(), entry.state()
+    if len(table) != state.epochs or state.best_epoch not in table["epoch"].to_numpy():
+        raise DamagedRecord(entry.folder / "state.json", "it has other epochs than epochs.parquet")
     return table
 
 

@@ -44,7 +44,11 @@ def predict(
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
-        raise RunFolderError("no candidate asked for has a finished cell in this run: finish the run first")
+        reasons = [reason for reason in run.cells["reason"] if reason]
+        raise RunFolderError(
+            "no candidate asked for has a finished cell in this run: run the experiment again to finish it"
+            + (f" (the first: {reasons[0]})" if reasons else "")
+        )
     sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
     files = _listed(sources, say)
     prepare_on_screen()
@@ -118,33 +122,41 @@ def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:
     return np.concatenate([infer(tf.constant(batch, tf.float32)).numpy() for batch in batches])
 
 
-def _models(run: Run, candidate: str, say: Callable[[str], None]) -> list[Any]:
-    """The models of a candidate's finished cells; raises ModelError where not one of them can be opened."""
+def _members(run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]) -> NDArray[np.float64]:
+    """What each model of a candidate's finished cells says of the images, (models, n, classes).
+
+    Raises ModelError where not one of them can be opened and gives probabilities; `say` gets a line for each other.
+    """
     cells = run.cells[(run.cells["candidate"] == candidate) & (run.cells["state"] == "done")]
-    models: list[Any] = []
+    found: list[NDArray[np.float64]] = []
     lost: list[ModelError] = []
     for fold, seed in zip(cells["fold"], cells["seed"], strict=True):
         try:
-            models.append(run.model(candidate, fold, seed))
+            model = run.model(candidate, fold, seed)
+            said = _probabilities(model, pixels).astype(np.float64)
+            if not np.isfinite(said).all():
+                path = run.entry(candidate, fold, seed).model_path
+                raise ModelError(f"{str(path)!r} gives probabilities that are no numbers (candidate {candidate!r})")
+            found.append(said)
         except ModelError as error:
             lost.append(error)
-    if not models:
+    if not found:
         raise lost[0]
     for each_lost in lost:
-        say(f"left out, {each_lost}")
-    return models
+        say(f"left out, {each_lost}; remove that file and run the experiment again")
+    return np.stack(found)
 
 
 def _table(
     run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int, say: Callable[[str], None]
 ) -> pd.DataFrame:
-    models = _models(run, candidate, say)
     read = np.array([bool(image.pixels) for image in images])
     mean = np.full((len(paths), len(run.classes)), np.nan)
     spread = mean.copy()
+    nothing = np.zeros((size, size, run.manifest.channels), np.uint8)  # the models are opened all the same
+    batch = np.stack([image.pixels[size] for image in images if image.pixels] or [nothing])
+    members = _members(run, candidate, batch, say)
     if read.any():
-        batch = np.stack([image.pixels[size] for image in images if image.pixels])
-        members = np.stack([_probabilities(model, batch) for model in models]).astype(np.float64)
         mean[read] = members.mean(axis=0)
         if len(members) > 1:
             spread[read] = members.std(axis=0, ddof=1)
@@ -153,10 +165,11 @@ def _table(
         "candidate": candidate,
         "state": np.where(read, "ok", "skipped"),
         "reason": [image.reason for image in images],
-        "models": len(models),
+        "models": len(members),
     }
     columns |= {f"prob_{name}": mean[:, i] for i, name in enumerate(run.classes)}
     columns |= {f"std_{name}": spread[:, i] for i, name in enumerate(run.classes)}
-    best = np.where(read, np.nan_to_num(mean).argmax(axis=1), -1)
-    columns["prediction"] = [run.classes[i] if i >= 0 else None for i in best]
+    columns["prediction"] = [
+        run.classes[row.argmax()] if there else None for row, there in zip(mean, read, strict=True)
+    ]
     return pd.DataFrame(columns)

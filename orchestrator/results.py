@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from orchestrator.entries import predictions_of, run_entries, run_folds
+from orchestrator.entries import epochs_of, predictions_of, run_entries, run_folds
 from orchestrator.experiment import read_experiment
 from orchestrator.ranking import ensemble_ranks, ranking
 from trainables.errors import RunFolderError
@@ -35,9 +35,12 @@ def load_run(path: str | Path) -> "Run":
     layout = RunLayout(Path(path).absolute())
     for needed in (layout.experiment, layout.manifest, layout.folds, layout.cells):
         if not needed.exists():
-            raise RunFolderError(
-                f"{str(path)!r} is not a run folder: it has no {needed.name}; start with `rayfold run`"
+            what, remedy = (
+                (f"the run folder {str(path)!r} is not whole", "run the experiment again")
+                if layout.ledger.is_dir()
+                else (f"{str(path)!r} is not a run folder", "start with `rayfold run`")
             )
+            raise RunFolderError(f"{what}: it has no {needed.name}; {remedy}")
     return Run(layout)
 
 
@@ -146,7 +149,7 @@ class Run:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch of every done cell."""
-        return self._collect(Entry.epochs)
+        return self._collect(epochs_of)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

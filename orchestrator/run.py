@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from threading import Thread
 
+import pandas as pd
 from filelock import FileLock, Timeout
 from ray.exceptions import WorkerCrashedError
 from rich.console import Console
@@ -48,6 +49,8 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
             )
+            if line := _on_skipped(prepared.manifest.table):
+                progress.say(line)
             for note in prepared.manifest.notes:
                 progress.say(f"note    {printable(note)}")
             try:
@@ -72,6 +75,16 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
     return lifeline.STOPPED if not complete else 1 if failed else 0
 
 
+def _on_skipped(table: pd.DataFrame) -> str | None:
+    """How many images are left out, and why most of them are."""
+    reasons = table.loc[table["state"] == "skipped", "reason"].str.split(":").str[0].value_counts()
+    if reasons.empty:
+        return None
+    shown = ", ".join(f"{number:,} {printable(str(reason))}" for reason, number in reasons.iloc[:3].items())
+    more = f" and {reasons.iloc[3:].sum():,} for other reasons" if len(reasons) > 3 else ""
+    return f"skipped {reasons.sum():,} of {len(table):,} images: {shown}{more}; manifest.parquet has them all"
+
+
 def _write_up(layout: RunLayout) -> str | None:
     from orchestrator.write_up import write_reports  # slow to import: `_train` does it while Ray starts
 
@@ -80,6 +93,7 @@ def _write_up(layout: RunLayout) -> str | None:
 
 def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
     experiment = prepared.experiment
+    progress.say(f"ray     joining {address}" if address else "ray     starting on this machine")
     # Ray's start is mostly waiting: time to import what writes the reports.
     with _imported_meanwhile("orchestrator.write_up"), connection.connect(address) as nodes:
         share = cell_share(experiment.resources, nodes)

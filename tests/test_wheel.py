@@ -143,7 +143,7 @@ def test_the_extras_bring_what_they_are_for(project: Path, wheel: Path) -> None:
     assert "pip install shap" in missing
     install(project, f"{wheel}[xai,dicom]")
     explain = ("--methods", "lime,shap", "--split", "test", "--folds", "0", "--faithfulness", "0")
-    assert ", 0 images without" in call(project, "rayfold", "explain", "runs/my_experiment", *explain)
+    assert ", 0 images without a map" in call(project, "rayfold", "explain", "runs/my_experiment", *explain)
     shutil.copy(ROOT / "tests/dicoms.py", project)
     call(project, "python", "-c", DICOM)
     call(project, "rayfold", "predict", "runs/my_experiment", "scan.dcm", "--out", "scan.csv")

@@ -31,7 +31,17 @@ def contrasts(images: pd.DataFrame) -> list[str]:
 
 
 def depth_notes(images: pd.DataFrame) -> list[str]:
-    """A line where 16-bit files that do not say their depth share one that is far more than some of them need."""
+    """Lines where 16-bit files that do not say their depth need not be as bright as they will look."""
+    guessed = int((images["depth_from"] == "pixels").sum())
+    lines = [
+        f"{guessed:,} DICOM files say 16 bits and no window: each is shown by the brightest of its own pixels, so "
+        "their brightness cannot be compared (give them a window, or BitsStored as it is)"
+    ]
+    return [*(lines if guessed else []), *_shared_depth(images)]
+
+
+def _shared_depth(images: pd.DataFrame) -> list[str]:
+    """A line where 16-bit files share a depth that is far more than some of them need."""
     shared = images[images["depth_from"] == "shared"]
     if shared.empty:
         return []

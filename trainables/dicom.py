@@ -34,8 +34,10 @@ Floats = npt.NDArray[np.float64]
 Uint8 = npt.NDArray[np.uint8]
 
 
-def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> Uint8:
+def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> tuple[Uint8, bool]:
     """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they are stored.
+
+    Also whether its brightness was guessed: two such files cannot be compared by it.
 
     Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of several, else the full
     range, and is inverted for MONOCHROME1 or a PresentationLUTShape of INVERSE, which say the same (PS3.3 C.11.1,
@@ -52,11 +54,12 @@ def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> Uint8:
     check_size(int(dataset.Columns), int(dataset.Rows), max_megapixels)
     words = read_words(dataset)
     if dataset.PhotometricInterpretation not in _GREY:
-        return np.asarray(words, np.uint8)
+        return np.asarray(words, np.uint8), False
     signed, bits, unused = bool(dataset.PixelRepresentation), int(dataset.BitsStored), unused_low_bits(dataset)
     # Each word stands for one value: what is computed is computed once for all of them.
     words = words.astype(words.dtype.newbyteorder("="), copy=False).view(f"u{words.itemsize}")
     values = _stored(np.arange(2 ** (8 * words.itemsize)), bits, unused, signed)
+    guessed = bits == 16 and not (dataset.get("VOILUTSequence") or _first(dataset, "WindowWidth"))
     if bits == 16:
         stored = words.view(np.int16) if signed else words
         low, high = int(stored.min()), int(stored.max())
@@ -64,7 +67,7 @@ def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> Uint8:
     low, high = _limits(bits, signed)
     with np.errstate(over="ignore"):  # far outside a window, the exponential of a sigmoid is infinite
         shown = _shown(dataset, np.arange(low, high + 1))
-    return np.asarray(shown[(values - low).clip(0, high - low)][words])
+    return np.asarray(shown[(values - low).clip(0, high - low)][words]), guessed
 
 
 def _refuse(dataset: "Dataset") -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 _VARIABLE = re.compile(r"\$(?:\$|([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -91,8 +91,16 @@ def parts_digest(path: Path) -> str:
 
     A file that takes its place is told from it without reading either.
     """
-    with ZipFile(path) as archive:
-        parts = sorted((part.filename, part.file_size, part.CRC) for part in archive.infolist())
+    try:
+        with ZipFile(path) as archive:
+            parts = sorted(
+                (part.filename, part.file_size, part.CRC, part.header_offset, part.compress_type, part.flag_bits)
+                for part in archive.infolist()
+            )
+    except OSError:
+        raise
+    except Exception as error:  # zipfile raises NotImplementedError, ValueError and others for what it does not know
+        raise BadZipFile(str(error)) from error
     return hashlib.sha256(repr((path.stat().st_size, parts)).encode()).hexdigest()
 
 

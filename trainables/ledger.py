@@ -13,6 +13,7 @@ Files are moved into place whole, and `state.json` records the digests of the ta
 full disk tore is told from a finished one and computed again. Nothing is pickled.
 """
 
+import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -126,7 +127,8 @@ class Entry:
         if state.cell not in ("", self.spec.key):
             return CellState(reason="state.json is of another cell; the cell is computed again")
         if state.state == "done" and (damaged := self._damaged(state)):
-            return CellState(reason=f"{damaged} is damaged; the cell is computed again", attempts=state.attempts)
+            how = "damaged" if os.path.lexists(self.folder / damaged) else "gone"
+            return CellState(reason=f"{damaged} is {how}; the cell is computed again", attempts=state.attempts)
         return state
 
     def _damaged(self, state: CellState) -> str | None:
@@ -208,6 +210,10 @@ def _check_scores(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> No
         raise DamagedRecord(path, "its probabilities are none")
     if logits.shape[1] not in (0, len(classes)) or not (np.abs(logits) < 1e38).all():
         raise DamagedRecord(path, "its logits are none")
+    if logits.shape[1]:
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        if (np.abs(shares / shares.sum(axis=1, keepdims=True) - probabilities) > near).any():
+            raise DamagedRecord(path, "its probabilities are not those of its logits")
     if (probabilities[np.arange(len(table)), predicted] < probabilities.max(axis=1) - near).any():
         raise DamagedRecord(path, "it predicts other classes than the most probable ones")
 

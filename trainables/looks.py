@@ -41,10 +41,7 @@ def row_of_store(path: str, expected: str, megapixels: float, bits: int, size: i
 
     Raises `UnreadableImage` where it is another one now.
     """
-    picture = read_picture(Path(path), megapixels, known=True)
-    if content_hash(picture.pixels) != expected:
-        raise UnreadableImage("other pixels")
-    return picture.at(size, channels, bits)
+    return _same(path, megapixels, expected).at(size, channels, bits)
 
 
 def seen(
@@ -55,6 +52,8 @@ def seen(
     bits, notes = picture.bits(shared), []
     if picture.depth[1] == "shared" and bits != shared:
         notes.append(f"16-bit file that does not say its depth, taken for {bits} bits by its brightest pixel")
+    if picture.guessed:
+        notes.append("16-bit DICOM file without a window, shown by its brightest pixel")
     if picture.channels > channels:
         notes.append("colour, turned grey as the training images are")
     return "; ".join(notes), {size: picture.at(size, channels, bits) for size in sizes}
@@ -65,9 +64,18 @@ def patient(path: str) -> str | None:
     return read_patient(Path(path)) if is_dicom(Path(path)) else None
 
 
-def pixels(path: str, max_megapixels: float) -> Pixels:
-    """As `read_picture`."""
-    return read_picture(Path(path), max_megapixels).pixels
+def pixels(path: str, max_megapixels: float, expected: str | None = None) -> Pixels:
+    """As `read_picture`; where a content is `expected`, raises `UnreadableImage` for any other, too."""
+    if expected is None:
+        return read_picture(Path(path), max_megapixels).pixels
+    return _same(path, max_megapixels, expected).pixels
+
+
+def _same(path: str, max_megapixels: float, expected: str) -> Picture:
+    picture = read_picture(Path(path), max_megapixels, known=True)
+    if content_hash(picture.pixels) != expected:
+        raise UnreadableImage("other pixels than when the run looked at it")
+    return picture
 
 
 def like_a_mask(path: str) -> bool:

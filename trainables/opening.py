@@ -38,12 +38,26 @@ def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
     if ":" in spec.candidate.model:
         user_code.search_also(user_code.folder_that_trained(layout, spec))
     try:
-        return load(entry.model_path, spec.candidate.model)
+        model = load(entry.model_path, spec.candidate.model)
+        size, channels = spec.candidate.image_size, spec.channels
+        _check_shapes(model, (size, size, channels), len(spec.classes))
+        return model
     except Exception as error:  # damaged bytes raise almost anything
         raise ModelError(
             f"{str(entry.model_path)!r} cannot be opened as a Keras model (candidate {spec.candidate.name!r}): "
             f"{one_line(error)}"
         ) from error
+
+
+def _check_shapes(model: Any, image: tuple[int, int, int], n_classes: int) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"it holds a {type(model).__name__} and no model")
+    for what, shape, wanted in (
+        ("takes", model.input_shape, (None, *image)),
+        ("gives", model.output_shape, (None, n_classes)),
+    ):
+        if len(shape) != len(wanted) or any(a not in (None, b) for a, b in zip(shape, wanted, strict=True)):
+            raise TypeError(f"it {what} {shape}, where the cell has {wanted}")
 
 
 def load(path: Path, model: str) -> keras.Model:

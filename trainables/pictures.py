@@ -20,25 +20,28 @@ MIN_EDGE = 8
 
 #: Where the depth of an image comes from: a file of 8 bits, the file's header, pixels that are 8-bit values stretched
 #: to more, or, where a 16-bit file leaves it open, the brightest pixel of all the images that leave it open.
-DepthSource = Literal["container", "header", "values", "shared"]
+#: A DICOM file of 16 bits without a window is shown by the brightest of its own pixels.
+DepthSource = Literal["container", "header", "values", "shared", "pixels"]
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
     """`pixels`: uint8 or uint16, (H, W) where grey, else (H, W, 3) RGB; `format`: of the file;
 
-    `stated_bits`: the depth that the file's header says, if any.
+    `stated_bits`: the depth that the file's header says, if any. `guessed`: a header that left it open was read as the
+    file's own pixels suggest.
     """
 
     pixels: Pixels
     format: str
     stated_bits: int | None = None
+    guessed: bool = False
 
     @cached_property
     def depth(self) -> tuple[int, DepthSource]:
         """The bits of a pixel that mean something, as far as this file can tell, and what says so."""
         if self.pixels.dtype == np.uint8:
-            return 8, "container"
+            return 8, "pixels" if self.guessed else "container"
         if self.stated_bits is not None:
             return self.stated_bits, "header"
         own = smallest_depth(self.max_value)

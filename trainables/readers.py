@@ -89,14 +89,14 @@ def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = F
         reason = error.strerror or type(error).__name__
         raise UnreadableImage(reason if reason == NOT_REGULAR else f"cannot be read: {reason}") from None
     try:
-        pixels, bits = _decode(content, name, max_megapixels, known)
+        pixels, bits, guessed = _decode(content, name, max_megapixels, known)
     except DataError:
         raise
     except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
         raise UnreadableImage(_reason(error, content, name)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
-    return Picture(np.ascontiguousarray(pixels), name, bits)
+    return Picture(np.ascontiguousarray(pixels), name, bits, guessed)
 
 
 def _content(file: BinaryIO, path: Path, max_megapixels: float) -> tuple[bytes, str]:
@@ -131,12 +131,13 @@ def read_image(path: Path) -> Pixels:
     return read_picture(path).pixels
 
 
-def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tuple[Pixels, int | None]:
-    """The pixels, and the depth that the header says where they have 16 bits."""
+def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tuple[Pixels, int | None, bool]:
+    """The pixels, the depth that the header says where they have 16 bits, and whether it was guessed before."""
     if name == "DICOM":
         from trainables.dicom import decode_dicom
 
-        return decode_dicom(content, max_megapixels), None
+        shown, guessed = decode_dicom(content, max_megapixels)
+        return shown, None, guessed
     if name == "WebP":  # whose decoder takes memory as it is opened
         check_size(*webp_size(content), max_megapixels)
     with _OPENERS[name](io.BytesIO(content)) as image:
@@ -145,12 +146,13 @@ def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tu
         if frames > 1:
             raise UnreadableImage(f"{frames} frames" if frames < FRAMES else f"{FRAMES:,} frames or more")
         if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
-            return _decode_deep_pnm(content, int(deep[1]))
+            return *_decode_deep_pnm(content, int(deep[1])), False
         samples = _samples(image, content, name)
         pixels = _pixels(image, content, name, samples)
         if name == "PNG" and not known:
             _refuse_damaged_png(content)
-        return pixels, _stated_bits(content, name, pixels, samples) if pixels.dtype == np.uint16 else None
+        stated = _stated_bits(content, name, pixels, samples) if pixels.dtype == np.uint16 else None
+        return pixels, stated, False
 
 
 def _samples(image: ImageFile.ImageFile, content: bytes, name: str) -> Samples:

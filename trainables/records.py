@@ -132,15 +132,24 @@ def _check_size(path: Path, rows: int, columns: int, size: int) -> None:
         raise DamagedRecord(path, f"it says that it has {rows:,} rows, in {size:,} bytes")
 
 
-def _column(path: Path, column: "pa.ChunkedArray", name: str, kind: str) -> "pa.ChunkedArray":
-    """The column as it is to be used, once it is known to be of its kind and not endless."""
+def check_characters(path: Path, name: str, column: "pa.ChunkedArray") -> None:
+    """Raise DamagedRecord where a column of dictionary-encoded text would be too long spelled out."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if not pa.types.is_dictionary(column.type):
+        return
+    lengths = (pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks)
+    if sum(length or 0 for length in lengths) > _MOST_CHARACTERS:
+        raise DamagedRecord(path, f"the column {name!r} has more text than a table may have")
+
+
+def _column(path: Path, column: "pa.ChunkedArray", name: str, kind: str) -> "pa.ChunkedArray":
+    """The column as it is to be used, once it is known to be of its kind and not endless."""
+    import pyarrow as pa
+
     if pa.types.is_dictionary(column.type):
-        lengths = (pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks)
-        if sum(length or 0 for length in lengths) > _MOST_CHARACTERS:
-            raise DamagedRecord(path, f"the column {name!r} has more text than a table may have")
+        check_characters(path, name, column)
         column = column.cast(column.type.value_type)
     fits = {
         "text": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t),

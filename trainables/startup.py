@@ -87,7 +87,11 @@ def _import_keras() -> Any:
     if "keras" not in sys.modules:
         # Without the second, a builder that says `tf.keras` would get Keras 2.
         os.environ.update(KERAS_BACKEND="tensorflow", TF_USE_LEGACY_KERAS="0")
-    import keras
+    try:
+        import keras
+    except ImportError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"TensorFlow cannot be loaded: {reason} (is it whole, and is there memory for it?)") from error
 
     if keras.config.backend() != "tensorflow":
         raise ModelError(

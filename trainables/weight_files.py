@@ -1,6 +1,8 @@
 """Files of weights are believed no further than they are long: what they declare must be in them, and in them alone."""
 
 import io
+import json
+import math
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 #: Bytes that a file may declare, for each byte that it has, and whatever it has: weights hardly compress.
 RATIO, FREE = 20, 64 * 2**20
 _MOST_GROUPS = 100_000
+_MOST_CONFIG, _MOST_LAYERS, _MOST_INPUTS = 64 * 2**20, 20_000, 2**28
+#: Settings of Keras's layers that are the edge of an array of weights, and how small one is that does no harm.
+_OF_WEIGHTS, _SMALL = ("units", "filters", "kernel_size", "input_dim", "output_dim"), 4096
 
 
 class DamagedWeights(ModelError):
@@ -50,9 +55,44 @@ def opened(path: Path) -> Iterator["h5py.File"]:
 
 
 def check_weights(path: Path) -> None:
-    """Raise DamagedWeights unless a `.keras` or `.h5` file can be opened and holds what it declares."""
-    with opened(path):
-        pass
+    """Raise DamagedWeights unless a `.keras` or `.h5` file can be opened and holds what it declares.
+
+    Of a `.keras` file the layers too: Keras builds what they say before it looks at the weights.
+    """
+    with opened(path) as file:
+        if path.suffix == ".keras":
+            edges: set[int] = set()
+            file.visititems(lambda _, item: edges.update(getattr(item, "shape", None) or ()))
+            with zipfile.ZipFile(path) as archive:
+                if archive.getinfo("config.json").file_size > _MOST_CONFIG:
+                    raise ValueError(f"its description has more than {_MOST_CONFIG:,} bytes")
+                _check_layers(json.loads(archive.read("config.json")), edges)
+
+
+def _check_layers(config: Any, edges: set[int]) -> None:
+    """Raise ValueError for more layers than a model has, and for one of Keras's whose weights are not in the file.
+
+    `edges`: of all arrays. The units of a layer, its filters and the size of its kernels are among them.
+    """
+    waiting, layers = [config], 0
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            said = part.get("config")
+            if not isinstance(said, dict) or part.get("module") != "keras.layers":
+                continue
+            layers += 1
+            if layers > _MOST_LAYERS:
+                raise ValueError(f"it has more than {_MOST_LAYERS:,} layers")
+            if math.prod(n for n in said.get("batch_shape") or () if isinstance(n, int)) > _MOST_INPUTS:
+                raise ValueError(f"it takes images of more than {_MOST_INPUTS:,} numbers")
+            numbers = [said.get(name) for name in _OF_WEIGHTS]
+            for number in [*numbers, *(each for n in numbers if isinstance(n, list) for each in n)]:
+                if isinstance(number, int) and number > _SMALL and number not in edges:
+                    raise ValueError(f"a layer of {number:,} has no such weights in it")
 
 
 def _member(archive: zipfile.ZipFile, most: int) -> Any:

@@ -76,7 +76,7 @@ def _report(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> list[str
     for failure in sorted(set(failures)):
         say(f"failed  {failures.count(failure)} shards: {failure}")
     maps, errors = sum(o.maps for o in outcomes), sum(o.errors for o in outcomes)
-    say(f"maps    {maps} new, {errors} images without")
+    say(f"maps    {maps} new, {errors} images without a map")
     return failures
 
 

@@ -40,6 +40,7 @@ from xai.methods import METHODS
 from xai.placement import GUESS, Placement
 from xai.shards import (
     COLUMNS,
+    JUDGED,
     TYPES,
     believable,
     is_readable,
@@ -262,7 +263,8 @@ class Heatmaps:
                 continue
             condition = term if condition is None else condition & term
         names = self._dataset.schema.names if columns is None else columns
-        table = self._table_of(candidates, [*names, "__filename"], condition)
+        asked = [*names, *(name for name in JUDGED if name not in names)]  # one answer, whatever is asked for
+        table = self._table_of(candidates, [*asked, "__filename"], condition)
         files = table.pop("__filename")
         table["candidate"] = _renamed(table["candidate"], files.map(_key), self._candidate_of)
         right = believable(table)

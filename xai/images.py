@@ -65,11 +65,17 @@ class Images:
         return self._stores[size]
 
     def original(self, image: str) -> Uint8:
-        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage, and keeps the reason in `lost`."""
+        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage where there is none, or it has changed.
+
+        The reason is kept in `lost`, unless the image was no part of the run from the start.
+        """
+        if (reason := self._skipped.get(image)) is not None:
+            raise UnreadableImage(reason)
         try:
             if (row := self._rows.get(image)) is None:
                 raise UnreadableImage("no image of this run")
-            return to_uint8(ask(looks.pixels, row["path"], row["width"] * row["height"] / 1e6), row["bits"])
+            megapixels = max(MEGAPIXELS, row["width"] * row["height"] / 1e6)
+            return to_uint8(ask(looks.pixels, row["path"], megapixels, row["content_hash"]), row["bits"])
         except UnreadableImage as error:
             self.lost[image] = error.reason
             raise
@@ -79,8 +85,14 @@ class Images:
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Any]]:
-        rows = self.manifest.table[["image", "path", "bits", "width", "height"]].to_dict("records")
+        rows = self.manifest.table[["image", "path", "bits", "width", "height", "content_hash"]].to_dict("records")
         return {row["image"]: {str(name): value for name, value in row.items()} for row in rows}
+
+    @cached_property
+    def _skipped(self) -> dict[str, str]:
+        table = self.manifest.table
+        skipped = table[table["state"] == "skipped"]
+        return dict(zip(skipped["image"], skipped["reason"], strict=True))
 
     def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
         """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""

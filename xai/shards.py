@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trainables.config import Identity
 from trainables.files import replacing
-from trainables.records import DamagedRecord, check_regular
+from trainables.records import DamagedRecord, check_characters, check_regular
 from xai.methods import METHODS
 
 MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"
@@ -34,8 +34,12 @@ _CANDIDATE = TypeAdapter(Identity)
 #: What a row must say, and what it must say if it has a map.
 _ALWAYS = ("image",)
 _WITH_MAP = ("candidate", "method", "class", "layer", "fold", "seed", "height", "width", "probability")
-#: The columns by which `believable` judges.
-JUDGED = (*_ALWAYS, *_WITH_MAP, "split", "error")
+_FINITE = ("scale", "low", "high", "probability")
+#: Where cells may lie, in image edges.
+_PLACES = {"top": (-1e3, 1e3), "left": (-1e3, 1e3), "step_y": (1e-6, 1e3), "step_x": (1e-6, 1e3)}
+_NEEDED = (*_ALWAYS, *_WITH_MAP, "split", "error")
+#: The columns by which `believable` judges, beside the map.
+JUDGED = (*_NEEDED, *_FINITE[:-1], *_PLACES, "placed")
 
 
 def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str, scores_digest: str = "") -> None:
@@ -87,11 +91,23 @@ def shard_schema(path: Path) -> pa.Schema:
         known = (TYPES[name], pa.null()) if name in TYPES else scores
         if kind not in known or schema.names.count(name) > 1:
             raise DamagedRecord(path, f"the column {name[:80]!r} is none of a heatmap's")
-    if lacking := [name for name in JUDGED if name not in schema.names]:
+    if lacking := [name for name in _NEEDED if name not in schema.names]:
         raise DamagedRecord(path, f"it lacks the column {lacking[0]!r}")
     if values > _MOST_VALUES:
         raise DamagedRecord(path, f"it says that it has {values:,} values")
+    _check_texts(path, [name for name in schema.names if TYPES.get(name) == pa.string()])
     return schema
+
+
+def _check_texts(path: Path, names: list[str]) -> None:
+    """Raise DamagedRecord for text that repeats without end: as it is stored it is read, before it is spelled out."""
+    try:
+        with pq.ParquetFile(path, read_dictionary=names) as file:
+            texts = file.read(columns=names)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DamagedRecord(path, "it cannot be decoded") from error
+    for name in names:
+        check_characters(path, name, texts[name])
 
 
 def believable(table: pd.DataFrame) -> "pd.Series[bool]":
@@ -107,6 +123,7 @@ def believable(table: pd.DataFrame) -> "pd.Series[bool]":
             right &= table[name].isin(known) | table[name].isna()
     if "candidate" in table:
         right &= table["candidate"].map({name: _is_id(name) for name in table["candidate"].unique()}).astype(bool)
+    right &= ~drawn | _is_finite(table)
     if "map" in table:
         cells = table["map"].map(lambda heat: -1 if heat is None else len(heat)).to_numpy()
         stated = (table["height"] * table["width"]).fillna(-1).to_numpy(np.float64)
@@ -114,11 +131,24 @@ def believable(table: pd.DataFrame) -> "pd.Series[bool]":
     return right
 
 
+def _is_finite(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Which rows have numbers that can be drawn; maps of an earlier version do not say where their cells lie."""
+    right = pd.Series(data=True, index=table.index)
+    for name in _FINITE:
+        if name in table:
+            right &= np.isfinite(table[name].to_numpy(np.float64, na_value=np.nan))
+    for name, (least, most) in _PLACES.items():
+        if name in table and "placed" in table:
+            right &= table[name].between(least, most) | (table[name].isna() & table["placed"].isna())
+    return right
+
+
 def _is_whole(path: Path) -> bool:
     """Whether there is a shard whose every row says what heatmaps can say; its maps are not read."""
     try:
-        shard_schema(path)
-        return bool(believable(pq.read_table(path, columns=list(JUDGED)).to_pandas()).all())
+        there = shard_schema(path).names
+        columns = [name for name in JUDGED if name in there]
+        return bool(believable(pq.read_table(path, columns=columns).to_pandas()).all())
     except (FileNotFoundError, DamagedRecord, pa.ArrowException, OSError, ValueError):
         return False
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -18,6 +19,7 @@ from tests.orchestrator.test_results import run_by_hand
 from trainables.config import Identity
 from trainables.layout import RunLayout
 from trainables.ledger import read_keys
+from trainables.pictures import content_hash
 from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
 from xai.pages import Style, write_pages
 from xai.summary import save_table, summarise
@@ -103,15 +105,43 @@ def test_an_image_that_is_gone_costs_its_own_place(layout: RunLayout, tmp_path: 
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     table.table["path"] = [str(pictures / name) for name in table.table["image"]]
+    pixels = np.random.default_rng(1).integers(1, 255, (8, 8), np.uint8)
+    for name in ("003.png", "005.png"):
+        assert cv2.imwrite(str(pictures / name), pixels)
+    table.table.loc[table.table["image"] == "003.png", "content_hash"] = content_hash(pixels)
     table.save(layout.manifest)
-    assert cv2.imwrite(str(pictures / "003.png"), np.random.default_rng(1).integers(1, 255, (8, 8), np.uint8))
     shard(layout, *(row(number) for number in (1, 3, 5)))
     said: list[str] = []
     written = write_pages(layout, Heatmaps(layout), "title", Style(), said.append)
     names = {path.relative_to(layout.root).as_posix() for path in written}
     assert names >= {"figures/good-one/gradcam_well.png", "xai/figures/good-one/gradcam_0.png", "xai/gallery.html"}
     assert "xai/figures/grid_0.png" in names
-    assert said == ["lost    2 images cannot be drawn: '001.png': missing file; '005.png': missing file"]
+    other = "other pixels than when the run looked at it"
+    assert said == [f"lost    2 images cannot be drawn: '001.png': missing file; '005.png': {other}"]
+
+
+@pytest.mark.parametrize("more", [{"scale": np.inf}, {"step_y": np.nan}, {"step_x": 0.0}, {"probability": np.nan}])
+def test_a_map_of_no_numbers_is_left_out(layout: RunLayout, more: dict[str, Any]) -> None:
+    shard(layout, row(1), row(3))
+    shard(layout, row(1, **more), row(5), cell=1)
+    heatmaps = Heatmaps(layout)
+    write_pages(layout, heatmaps, "title", Style())
+    assert len(heatmaps.left_out) == 1
+    assert sorted(heatmaps.rows()["image"]) == sorted(heatmaps.table["image"]) == ["001.png", "003.png", "005.png"]
+    assert shard_digest(_of(layout, 1)) is None
+
+
+def test_text_without_end_in_a_shard_is_not_spelled_out(layout: RunLayout) -> None:
+    shard(layout, row(1))
+    path = shard(layout, row(3), cell=1)
+    table = pq.read_table(path)
+    many = table.take(pa.array([0] * 2000))
+    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2_000_000]))
+    many = many.set_column(many.schema.get_field_index("label"), "label", text)
+    pq.write_table(many.replace_schema_metadata(table.schema.metadata), path, store_schema=False)
+    heatmaps = Heatmaps(layout)
+    assert list(heatmaps.table["image"]) == ["001.png"]
+    assert "more text" in heatmaps.left_out[0]
 
 
 def test_a_damaged_table_of_explanations_is_a_warning_of_the_report(layout: RunLayout) -> None:

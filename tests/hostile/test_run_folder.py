@@ -167,6 +167,17 @@ def test_a_model_of_another_cell_in_its_place_is_not_believed(tmp_path: Path) ->
     assert entry.state().reason.startswith("model.keras is damaged")
 
 
+@pytest.mark.parametrize(("at", "value"), [(6, 0xFF), (8, 1), (10, 99), (16, 1), (42, 9), (46, 0xFF)])
+def test_a_byte_of_a_model_s_table_of_contents_costs_its_own_cell(tmp_path: Path, at: int, value: int) -> None:
+    entry = finished(tmp_path)
+    content = bytearray(entry.model_path.read_bytes())
+    place = content.find(b"PK\1\2")
+    content[place + at] = value
+    content[place + 9] |= 8 if at == 46 else 0  # the name is UTF-8, it says
+    entry.model_path.write_bytes(content)
+    assert entry.state().reason.startswith("model.keras is damaged")
+
+
 def test_a_list_of_cells_that_are_not_asked_for_is_not_gone_through(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     write_json(layout.cells, [f"{number:06}" for number in range(300_000)])

@@ -582,6 +582,16 @@ def test_nothing_that_was_computed_is_lost(command: Plan, computed: tuple[Path, 
     assert content_of(run) == before
 
 
+def test_images_that_went_since_are_told(command: Plan, computed: tuple[Path, Path], images: Path) -> None:
+    path, run = computed
+    (images / "Spot" / "003.png").unlink()
+    code, out, _ = command("plan", path, "--run", run)
+    assert code == 0
+    assert "0 already done" in out
+    (note,) = [line for line in out.splitlines() if "with which this run folder was begun" in line]
+    assert "of 16 images 1 gone (the first is 'Spot/003.png'), 0 new, 0 changed" in note
+
+
 def test_plan_writes_nothing(command: Plan, computed: tuple[Path, Path]) -> None:
     path, run = computed
     before = content_of(run)

@@ -1,11 +1,17 @@
 """New images are read as those of training were, and nothing that goes wrong with one costs another."""
 
+import io
+import json
 import logging
 import os
 import re
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,6 +23,7 @@ from orchestrator.predict import _probabilities, predict, write_predictions
 from orchestrator.results import Run, load_run
 from tests.conftest import rayfold
 from trainables.errors import ModelError
+from trainables.files import parts_digest
 from trainables.layout import RunLayout
 
 EXPERIMENT = """
@@ -149,6 +156,60 @@ def test_a_candidate_that_is_not_finished_costs_the_others_nothing(run: Run, tmp
     done = rayfold("predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later")
     assert done.returncode == 2
     assert done.stderr.startswith("rayfold: no candidate asked for has a finished cell")
+
+
+def changed_model(path: Path, change: Callable[[dict[str, Any], h5py.File], None]) -> None:
+    """Change what a `.keras` file says, weights or layers, and have its ledger entry know it so."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config, weights = json.loads(parts["config.json"]), io.BytesIO(parts["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        change(config, file)
+    parts |= {"config.json": json.dumps(config).encode(), "model.weights.h5": weights.getvalue()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    state = json.loads((path.parent / "state.json").read_text())
+    state["digests"][path.name] = parts_digest(path)
+    (path.parent / "state.json").write_text(json.dumps(state))
+
+
+def of_class(config: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == name)
+
+
+def no_numbers(_: dict[str, Any], weights: h5py.File) -> None:
+    def spoil(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset):
+            item[...] = np.nan
+
+    weights.visititems(spoil)
+
+
+CHANGES: dict[str, Callable[[dict[str, Any], h5py.File], None]] = {
+    "weights that are no numbers": no_numbers,
+    "images of another size": lambda config, _: of_class(config, "InputLayer").update(batch_shape=[None, 64, 64, 1]),
+    "endless filters": lambda config, _: of_class(config, "Conv2D").update(filters=2_000_000),
+    "endless layers": lambda config, _: config["config"].update(layers=config["config"]["layers"] * 2000),
+    "a layer and no model": lambda config, _: config.update(
+        class_name="Dense", module="keras.layers", config={"units": 2}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_model_that_is_not_the_cell_s_is_left_out(run: Run, tmp_path: Path, case: str) -> None:
+    layout = RunLayout(tmp_path / "run")
+    shutil.copytree(run.layout.root, layout.root)
+    image = write(tmp_path / "images", a=SCENE)
+    path = load_run(layout.root).entry("ready", 0).model_path
+    changed_model(path, CHANGES[case])
+    said: list[str] = []
+    table = predict(load_run(layout.root), [image], "ready", said.append)
+    assert (table["models"] == 1).all()
+    assert table[COLUMNS].notna().all(axis=None)
+    assert [str(path) in line for line in said] == [True]
+    assert "\n" not in said[0]
 
 
 @pytest.mark.parametrize("damage", ["turned", "zeros", "text"])

@@ -515,3 +515,35 @@ def test_a_manifest_of_other_labels_is_one_line(by_hand: Path, tmp_path: Path) -
     replace(manifest, table=manifest.table.assign(label=WELL)).save(layout.manifest)
     with pytest.raises(RunFolderError, match="not those of the cells"):
         load_run(layout.root).save_tables()
+
+
+def test_an_experiment_that_is_not_that_of_the_cells_is_one_line(by_hand: Path, tmp_path: Path) -> None:
+    shutil.copytree(by_hand, tmp_path / "run")
+    path = tmp_path / "run" / "experiment.yaml"
+    text = path.read_text("utf-8")
+    assert "epochs: 4" in text
+    path.write_text(text.replace("epochs: 4", "epochs: 500"), encoding="utf-8")
+    with pytest.raises(RunFolderError, match="its candidates are not those of the cells"):
+        load_run(tmp_path / "run").models_summary  # noqa: B018
+
+
+def test_a_patient_in_two_parts_is_one_line(by_hand: Path, tmp_path: Path) -> None:
+    shutil.copytree(by_hand, tmp_path / "run")
+    path = tmp_path / "run" / "folds.parquet"
+    folds = pd.read_parquet(path)
+    first = folds[folds["fold"] == 0].drop_duplicates("role").index
+    folds.loc[first, "group"] = "one patient"
+    folds.to_parquet(path)
+    with pytest.raises(RunFolderError, match="a group stands in two parts of one fold"):
+        load_run(tmp_path / "run").folds  # noqa: B018
+
+
+def test_a_state_of_other_epochs_makes_the_cell_missing(by_hand: Path, tmp_path: Path) -> None:
+    shutil.copytree(by_hand, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    epochs = len(run.epochs)
+    entry = run.entry("good-one", 0)
+    entry.update(epochs=300, best_epoch=2)
+    changed = load_run(tmp_path / "run")
+    assert len(changed.epochs) == epochs - 2
+    assert "other epochs than epochs.parquet" in " ".join(changed.cells["reason"])
