@@ -25,7 +25,10 @@ elif [ -n "${RAYFOLD_SITE:-}" ]; then
 fi
 set -euo pipefail
 
-if [ -n "${RAYFOLD_HOME:-}" ]; then
+RAYFOLD_PYTHON=${RAYFOLD_PYTHON:-}
+if [ -n "$RAYFOLD_PYTHON" ]; then
+    candidates=("$RAYFOLD_PYTHON")
+elif [ -n "${RAYFOLD_HOME:-}" ]; then
     candidates=("$RAYFOLD_HOME/.venv/bin/python")
 else
     # sbatch carries an activated environment along; else the one of the checkout that this file is in or came from.
@@ -42,5 +45,5 @@ for python in "${candidates[@]}"; do
         exec "$python" -P -u -m cluster.launch "$@"
     fi
 done
-echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]}; activate its environment before sbatch, or set RAYFOLD_HOME to the checkout (exit 70)"
+echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]}; activate its environment before sbatch, or set RAYFOLD_HOME to the checkout, or RAYFOLD_PYTHON to its Python (exit 70)"
 exit 70

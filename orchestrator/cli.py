@@ -198,13 +198,30 @@ def explain(**options: Any) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def doctor(context: typer.Context) -> None:
     """Check a SLURM login or compute node for what stops Ray clusters (`rayfold doctor --help`)."""
+    _cluster("doctor", *context.args)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def sbatch() -> None:
+    """Submit a Ray cluster and what it is for to SLURM: rayfold sbatch [slurm options] run EXPERIMENT."""
+    _cluster("submit", "sbatch", *sys.argv[2:])  # with the `--` that Typer would swallow
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+def slurm_script(context: typer.Context) -> None:
+    """Write the script that `rayfold sbatch` submits, to be changed or submitted by hand."""
+    _cluster("submit", "script", *context.args)
+
+
+def _cluster(module: str, *arguments: str) -> NoReturn:
+    """Run a module of `cluster`, which nobody imports, as a program."""
     import subprocess
 
     from trainables.neighbours import ROOT
 
     # A `cluster` of the user's, in the current folder or on PYTHONPATH, must not shadow ours.
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-P", "-m", "cluster.doctor", *context.args]
+    command = [sys.executable, "-P", "-m", f"cluster.{module}", *arguments]
     done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False)
     raise typer.Exit(done.returncode)
 

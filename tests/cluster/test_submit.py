@@ -1,0 +1,94 @@
+"""A cluster is submitted from an installed rayfold as from a checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import submit
+from cluster.allocation import StartError
+from cluster.launch import UsageError
+from tests.conftest import rayfold
+
+SBATCH = """#!/bin/bash
+printf '%s\\0' "$PWD" "$@" > "$SAID"
+[ -z "${REFUSE:-}" ] || { echo "sbatch: error: $REFUSE" >&2; exit 1; }
+echo "4711;cluster"
+"""
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a stand-in for sbatch writes how it was called; the real one is tried in tests/slurm."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "sbatch").write_text(SBATCH)
+    (tmp_path / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("SAID", str(tmp_path / "said"))
+    (tmp_path / "a folder").mkdir()
+    monkeypatch.chdir(tmp_path / "a folder")
+    return tmp_path / "said"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        (["-N", "2", "--time=1:00", "run", "x.yaml", "--run", "r"], 3),
+        (["--exclusive", "--min-nodes", "1", "run", "x.yaml"], 1),
+        (["--nodes=1", "--", "python", "run"], 1),
+        (["--array=1-3", "--join=cluster.json"], 1),
+        (["--serve"], 0),
+    ],
+)
+def test_slurms_options_come_before_the_script(arguments: list[str], options: int) -> None:
+    assert submit.split(arguments) == (arguments[:options], arguments[options:])
+
+
+def test_the_script_knows_the_python_that_submits() -> None:
+    text = submit.script_text("/my env/bin/python")
+    assert "RAYFOLD_PYTHON=${RAYFOLD_PYTHON:-'/my env/bin/python'}" in text
+    assert len(text.splitlines()) == len(submit.SCRIPT.read_text("utf-8").splitlines())
+
+
+def test_a_job_is_submitted_where_it_was_typed(said: Path) -> None:
+    done = rayfold("sbatch", "--nodes=2", "--", "echo", "a b")
+    assert (done.returncode, done.stdout) == (0, "Submitted batch job 4711\n"), done.stderr
+    folder, *words = said.read_text().split("\0")[:-1]
+    assert folder == str(Path.cwd())
+    script = Path.cwd() / "slurm-jobs" / "ray_slurm.sh"
+    assert words == ["--parsable", "--nodes=2", str(script), "--", "echo", "a b"]
+    assert f"{sys.executable}" in script.read_text("utf-8")
+
+
+def test_python_submits_an_experiment(said: Path) -> None:
+    job = submit.submit("x.yaml", run="out", nodes=2, gpus_per_node=4, slurm_options=["--time=60"])
+    assert (job.job_id, job.run) == ("4711", Path.cwd() / "out")
+    words = said.read_text().split("\0")[:-1][2:]
+    assert words[:3] == ["--nodes=2", "--gpus-per-node=4", "--time=60"]
+    assert words[4:] == ["run", str(Path.cwd() / "x.yaml"), "--run", str(Path.cwd() / "out")]
+
+
+def test_what_cannot_be_submitted_is_one_line(said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="give one of"):
+        submit.sbatch(["--nodes=2"])
+    monkeypatch.setenv("REFUSE", "invalid partition specified: none")
+    with pytest.raises(StartError, match="sbatch refused the job: sbatch: error: invalid partition"):
+        submit.sbatch(["run", "x.yaml"])
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster.submit", "sbatch", "--nodes=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+def test_the_script_is_written_once(said: Path) -> None:
+    done = rayfold("slurm-script", "mine.sh")
+    assert done.returncode == 0, done.stderr
+    assert os.access("mine.sh", os.X_OK)
+    again = rayfold("slurm-script", "mine.sh")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
