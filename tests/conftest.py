@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# A shell lets what it starts in the background ignore these, and commands under test would inherit it.
-for number in (signal.SIGINT, signal.SIGQUIT):
+# In the background a shell has these ignored, the last by nohup; commands under test would inherit it.
+for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
 
