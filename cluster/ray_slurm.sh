@@ -15,10 +15,22 @@ export RAYFOLD_STARTED
 
 site=${RAYFOLD_SITE:-${HOME:-}/.config/rayfold/site.sh}
 if [ -e "$site" ]; then
+    # shellcheck disable=SC2329 # the trap calls it
+    ended() {
+        trap - EXIT
+        echo "rayfold cluster: the site file '$site' ended with $1 (exit 70)"
+        exit 70
+    }
+    trap 'ended $?' EXIT
+    trap 'echo "rayfold cluster: in the site file, line $LINENO, \`$BASH_COMMAND\` failed with $?"' ERR
     set -a # what it sets is for Python and the nodes
     # shellcheck source=/dev/null
-    . "$site" || exit 70
+    . "$site"
+    site_status=$?
     set +a
+    trap - ERR
+    [ "$site_status" -eq 0 ] || exit "$site_status"
+    trap - EXIT
 elif [ -n "${RAYFOLD_SITE:-}" ]; then
     echo "rayfold cluster: RAYFOLD_SITE names no file: '$site' (exit 70)"
     exit 70

@@ -90,6 +90,26 @@ def test_the_script_is_clean() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.parametrize(
+    ("site", "code", "words"),
+    [
+        ("export HERE=1\n", 0, []),
+        ("module_load_of_nothing\nexport HERE=1\n", 0, ["`module_load_of_nothing` failed with 127"]),
+        ("export HERE=1\nfalse\n", 70, ["ended with 1 (exit 70)"]),
+        ("exit 3\n", 70, ["ended with 3 (exit 70)"]),
+    ],
+)
+def test_what_fails_in_a_site_file_is_told(
+    environ: dict[str, str], tmp_path: Path, site: str, code: int, words: list[str]
+) -> None:
+    file = tmp_path / "site.sh"
+    file.write_text(site)
+    done = run({**environ, "RAYFOLD_SITE": str(file)}, tmp_path, "--help")
+    assert done.returncode == code, done.stdout + done.stderr
+    for word in words:
+        assert word in done.stdout
+
+
 def test_exit_codes_are_documented_where_they_say() -> None:
     from cluster import endings
 
