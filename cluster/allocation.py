@@ -26,6 +26,17 @@ class Allocation:
     job_id: str
     restart: int
     hosts: tuple[str, ...]
+    array_task: tuple[str, str] | None = None  # the array's id and the task's number
+
+    @property
+    def label(self) -> str:
+        """What people call the job: `4711`, or `4711_3` for a task of an array."""
+        return "_".join(self.array_task) if self.array_task else self.job_id
+
+    def filled_in(self, word: str) -> str:
+        """A word of the command with `%a` as the number of the array's task and `%j` as the job; `%%` is a percent."""
+        names = {"j": self.job_id, "%": "%", "a": self.array_task[1] if self.array_task else "%a"}
+        return re.sub(r"%([aj%])", lambda match: names[match[1]], word)
 
     def node_name(self, host: str) -> str:
         """The name of a Ray node: two jobs may have nodes of one cluster on the same host."""
@@ -48,7 +59,9 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
         if not environ.get(name):
             raise StartError(f"{name} is not set: start through sbatch, or look at it first with --dry-run")
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
-    return Allocation(environ["SLURM_JOB_ID"], restart, tuple(hostnames(environ["SLURM_JOB_NODELIST"])))
+    array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
+    hosts = tuple(hostnames(environ["SLURM_JOB_NODELIST"]))
+    return Allocation(environ["SLURM_JOB_ID"], restart, hosts, (array, task) if array and task else None)
 
 
 def hostnames(nodelist: str) -> list[str]:

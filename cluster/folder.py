@@ -17,7 +17,7 @@ class JobFolder:
     """Knows all paths of a job below the jobs folder."""
 
     def __init__(self, jobs: Path, allocation: Allocation) -> None:
-        self.path = jobs / allocation.job_id
+        self.path = jobs / allocation.label
         self.token = self.path / "token"
         self.cluster = self.path / "cluster.json"
         self.too_late = self.path / "deadline-before-driver"

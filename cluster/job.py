@@ -50,7 +50,9 @@ class Job:
         try:
             try:
                 if self.options.is_rayfold and self.options.command[0] == "run":
-                    self.cluster.require(commands.rayfold([*self.options.command, "--check"]))
+                    self.cluster.require(
+                        commands.rayfold([*map(self.allocation.filled_in, self.options.command), "--check"])
+                    )
                 self.cluster.bring_up()
                 ending = self._work()
             except Interrupted as signalled:
@@ -71,7 +73,7 @@ class Job:
         if self.options.serve:
             while True:
                 self.cluster.turn(60)
-        command = list(self.options.command)
+        command = [self.allocation.filled_in(word) for word in self.options.command]
         if self.options.is_rayfold:
             command = commands.rayfold(command)
         log = self.cluster.folder.driver_log.open("ab", buffering=0)

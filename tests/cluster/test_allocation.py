@@ -151,3 +151,12 @@ def test_gpus_that_nobody_asked_for_are_taken_as_slurm_granted_them() -> None:
     assert allocation.worker_gpus({}, granted, ["n2", "n3"], True) == "8"
     assert allocation.worker_gpus({}, granted, ["n4"], True) is None
     assert allocation.worker_gpus({"SLURM_GPUS": "a:6"}, granted, ["n2"], True) == "a:4"
+
+
+def test_a_task_of_an_array_fills_in_its_command_and_names_its_folder() -> None:
+    environ = {"SLURM_JOB_ID": "13", "SLURM_JOB_NODELIST": "n1", "SLURM_ARRAY_JOB_ID": "11"}
+    task = allocation.read_allocation({**environ, "SLURM_ARRAY_TASK_ID": "2"})
+    assert task.label == "11_2"
+    assert [task.filled_in(word) for word in ("arr%a.yaml", "%j", "100%%a", "%x")] == ["arr2.yaml", "13", "100%a", "%x"]
+    assert allocation.read_allocation(environ).label == "13"
+    assert allocation.read_allocation(environ).filled_in("arr%a.yaml") == "arr%a.yaml"
