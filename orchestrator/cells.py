@@ -16,11 +16,9 @@ from trainables.errors import DataError, ExperimentError
 from trainables.files import replacing, write_json, write_text
 from trainables.layout import RunLayout
 from trainables.ledger import Entry
-from trainables.manifest import Manifest, UnusableImages, build_manifest
+from trainables.manifest import SHOWN_IN_ERROR, Manifest, UnusableImages, build_manifest
 from trainables.quoting import write_csv
 from trainables.spelling import quoted
-
-_FEW = 10  # unusable images, of which one line tells enough
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     try:
         manifest = build_manifest(experiment.data, experiment.folder, previous, sizes)
     except UnusableImages as error:
-        if len(error.rows) <= _FEW:
+        if len(error.rows) <= SHOWN_IN_ERROR:
             raise
         write_csv(layout.unusable, error.rows)
         raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error

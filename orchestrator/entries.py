@@ -79,9 +79,9 @@ def predictions_of(entry: Entry, folds: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def epochs_of(entry: Entry) -> pd.DataFrame:
+def epochs_of(entry: Entry, state: CellState) -> pd.DataFrame:
     """The epochs of a done cell; raises DamagedRecord where its state says others."""
-    table, state = entry.epochs(), entry.state()
+    table = entry.epochs()
     if len(table) != state.epochs or state.best_epoch not in table["epoch"].to_numpy():
         raise DamagedRecord(entry.folder / "state.json", "it has other epochs than epochs.parquet")
     return table

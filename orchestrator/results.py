@@ -149,7 +149,7 @@ class Run:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch of every done cell."""
-        return self._collect(epochs_of)
+        return self._collect(lambda entry: epochs_of(entry, self._states[self.entries.index(entry)]))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

@@ -137,9 +137,10 @@ class Entry:
             path = self.folder / name
             try:
                 size = check_regular(path, _MOST_BYTES if name in _TABLES else None)
-                known = state.digests.get(name)
+                known = state.digests.get(name, "")
                 # An older ledger knows the size of a model only.
-                right = known == (str(size) if known and known.isdigit() else self._digest(path))
+                by_size = known.isdigit() and name not in _TABLES
+                right = known == (str(size) if by_size else self._digest(path))
             except (FileNotFoundError, DamagedRecord, PermissionError, BadZipFile):
                 right = False
             if not right:

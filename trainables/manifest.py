@@ -28,7 +28,8 @@ from trainables.spelling import alike, count, listed, quoted, tidy
 _TEXT = ("image", "path", "label", "group", "view", "split")
 _FORMAT_VERSION = 2
 _NOT_DRAWN = "not drawn: images_per_class"
-_SHOWN_IN_ERROR = 10
+#: Unusable images that an error names; a longer list goes into a file.
+SHOWN_IN_ERROR = 10
 
 
 class _About(Frozen):
@@ -209,7 +210,7 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
     shown: list[str] = []
     told = 0
     for reason in bad["reason"].unique().tolist():
-        if len(shown) == _SHOWN_IN_ERROR:
+        if len(shown) == SHOWN_IN_ERROR:
             break
         paths = bad.loc[bad["reason"] == reason, "path"].tolist()
         if len(paths) > 1 and reason.startswith(NO_GROUP):  # one pattern, and nothing of any image beside its name
@@ -217,7 +218,7 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
             shown.append(f"{len(paths):,} with {reason}, for example {some}")
             told += len(paths)
         else:
-            single = paths[: _SHOWN_IN_ERROR - len(shown)]
+            single = paths[: SHOWN_IN_ERROR - len(shown)]
             shown += [f"{path!r}: {reason}" for path in single]
             told += len(single)
     if told < len(bad):

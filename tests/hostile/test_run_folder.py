@@ -167,6 +167,15 @@ def test_a_model_of_another_cell_in_its_place_is_not_believed(tmp_path: Path) ->
     assert entry.state().reason.startswith("model.keras is damaged")
 
 
+def test_a_table_is_not_known_by_its_size(tmp_path: Path) -> None:
+    entry = finished(tmp_path)
+    state = entry.state()
+    for name, believed in (("predictions.parquet", False), ("model.keras", True)):
+        size = str((entry.folder / name).stat().st_size)
+        entry.write_state(state.model_copy(update={"digests": state.digests | {name: size}}))
+        assert (entry.state().state == "done") is believed, name
+
+
 @pytest.mark.parametrize(("at", "value"), [(6, 0xFF), (8, 1), (10, 99), (16, 1), (42, 9), (46, 0xFF)])
 def test_a_byte_of_a_model_s_table_of_contents_costs_its_own_cell(tmp_path: Path, at: int, value: int) -> None:
     entry = finished(tmp_path)

@@ -22,7 +22,7 @@ data:
   path: {DATA / "manifest.csv"}
   columns: {{path: file, group: patient}}
   classes: [Normal, Pneumonia]
-folds: {{k: 5, validation_fraction: 0.15}}
+folds: {{k: 3, validation_fraction: 0.15}}
 training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
