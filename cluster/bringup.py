@@ -35,7 +35,7 @@ class Cluster:
         self.hurry = False  # SLURM kills soon
         self._checked = ""  # the last line of what is required
         self._least = options.min_nodes or len(allocation.hosts)
-        self._ready = self._stopping = self._head_missed = False
+        self.ready = self._stopping = self._head_missed = False
         self._signals: set[str] = set()  # that have come
         self._children: dict[str, Child] = {}
         self._over: set[str] = set()  # children whose last line has been read
@@ -85,7 +85,7 @@ class Cluster:
             self._await_joins(until)
         while "check" in self._children and "check" not in self._over:
             self.turn(0.5)
-        self._ready = True
+        self.ready = True
         self._passed("all joined")
         self._announce()
 
@@ -211,13 +211,13 @@ class Cluster:
         return event
 
     def _check_nodes(self) -> None:
-        if not self._ready and len(self.allocation.hosts) - len(self.roster.failed) < self._least:
+        if not self.ready and len(self.allocation.hosts) - len(self.roster.failed) < self._least:
             raise Ending(START_FAILED, "; ".join(f"{host}: {why}" for host, why in self.roster.failed.items()))
-        lost = self.roster.head_lost or (self.roster.head_again if self._ready else "")
+        lost = self.roster.head_lost or (self.roster.head_again if self.ready else "")
         if ("head" in self._over or lost) and not self._head_missed:
             self._head_missed = True
             why = lost or f"its process ended: see {self.folder.restart / 'head.log'}"
-            code, what = (HEAD_LOST, "was lost") if self._ready else (START_FAILED, "did not come up")
+            code, what = (HEAD_LOST, "was lost") if self.ready else (START_FAILED, "did not come up")
             raise Ending(code, f"the head {what}: {why}")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
@@ -240,9 +240,16 @@ class Cluster:
                 "drain", commands.gcs("drain", self.address, f"{seconds:.0f}", *names), self.client_environment()
             )
 
+    def keep_jobs(self) -> None:
+        """Submit again what had not ended with the last start, and note from now on what has not."""
+        command = commands.gcs("keep-jobs", self.dashboard(), str(self.folder.jobs))
+        self._start("submitted", command, self.client_environment(), stderr=subprocess.DEVNULL)
+
     def stop_jobs(self, seconds: float) -> bool | None:
         """Stop the submitted jobs; True if there were any, None if that cannot be known."""
-        found = self._ask("jobs", self.dashboard())
+        if keeper := self._children.get("submitted"):
+            keeper.signal(signal.SIGKILL)  # their end is not to be noted
+        found = self._ask("jobs", self.dashboard(), str(self.folder.jobs))
         if found:
             self.journal.say(f"stopping submitted jobs: {' '.join(found.split())}")
             if self._ask("stop-jobs", self.dashboard(), f"{seconds:.0f}", seconds=seconds) is None:
@@ -269,8 +276,9 @@ class Cluster:
         self._stopping = True
         if not self.options.join:
             self.folder.cluster.unlink(missing_ok=True)
-        if watcher := self._children.get("watcher"):
-            watcher.signal(signal.SIGKILL)
+        for name in ("watcher", "submitted"):
+            if name in self._children:
+                self._children[name].signal(signal.SIGKILL)
         nodes = [self._children[name] for name in ("workers", "head") if name in self._children]
         if self.hurry:
             for child in nodes:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from cluster.allocation import NodeResources
 
+# What stands before every command of nodes, driver and clients, such as `apptainer exec --nv image.sif`. The launcher
+# itself runs outside, where SLURM's commands are.
+WRAPPER = tuple(shlex.split(os.environ.get("RAYFOLD_WRAPPER", "")))
 # -P: a folder of the user's that happens to be called `cluster` must not shadow this package.
-PYTHON = (sys.executable, "-P", "-u")
+PYTHON = (*WRAPPER, "python3" if WRAPPER else sys.executable, "-P", "-u")
 RAY_START = (sys.executable, "-P", "-m", "ray.scripts.scripts", "start")
 
 # What still names the job inside Ray's processes. The rest describes SLURM's tasks, which Ray's workers are not: MPI,
@@ -157,7 +160,7 @@ def driver_environment(
     return {
         **kept,
         **settings,
-        "PATH": path(environ),
+        "PATH": environ.get("PATH", "") if WRAPPER else path(environ),
         "RAY_ADDRESS": address,
         "RAY_API_SERVER_ADDRESS": dashboard,
         "PYTHONUNBUFFERED": "1",
@@ -205,9 +208,9 @@ def workers(hosts: Sequence[str], command: Sequence[str], gpus: str | None = Non
     ]
 
 
-def rayfold(arguments: Sequence[str]) -> list[str]:
-    """The command of a rayfold subcommand."""
-    return [*PYTHON, "-m", "orchestrator", *arguments]
+def driver(words: Sequence[str], is_rayfold: bool) -> list[str]:
+    """The command of the driver: a rayfold subcommand, or any other."""
+    return [*PYTHON, "-m", "orchestrator", *words] if is_rayfold else [*WRAPPER, *words]
 
 
 def gcs(*arguments: str) -> list[str]:

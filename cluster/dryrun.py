@@ -50,8 +50,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         gpus = worker_gpus(environ, granted, hosts, without_first=not options.join)
         lines += _section(title, settings(token, address=address), commands.workers(hosts, worker, gpus))
     if options.command:
-        words = [allocation.filled_in(word) for word in options.command]
-        command = commands.rayfold(words) if options.is_rayfold else options.command
+        command = commands.driver(options.words(allocation), options.is_rayfold)
         dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"
         environment = commands.driver_environment({}, settings(token, address=address), address, dashboard)
         lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)

@@ -20,6 +20,7 @@ class JobFolder:
         self.path = jobs / allocation.label
         self.token = self.path / "token"
         self.cluster = self.path / "cluster.json"
+        self.jobs = self.path / "jobs.json"
         self.too_late = self.path / "deadline-before-driver"
         self.restart = self.path / f"restart-{allocation.restart}"
         self.driver_log = self.restart / "driver.log"
@@ -63,6 +64,14 @@ def read_cluster(path: Path) -> dict[str, Any]:
         reason = f"{type(error).__name__}: {error}"
         raise StartError(f"{str(path)!r} names no running cluster ({reason}): it is there while one runs") from error
     return facts
+
+
+def read_jobs(path: Path) -> list[dict[str, Any]]:
+    """The submitted jobs that had not ended, as arguments of Ray's `submit_job`; none where nothing was noted."""
+    try:
+        return list(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        return []
 
 
 def last_line(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 nodes ADDRESS             a line of JSON whenever the living nodes change: [{"name", "address"}, …]
 drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many seconds
-jobs DASHBOARD            the ids of submitted jobs that have not ended, one a line
+keep-jobs DASHBOARD FILE  submit again what the file says, then keep in it which submitted jobs have not ended
+jobs DASHBOARD FILE       the same once: write the file, and say the ids, one a line
 stop-jobs DASHBOARD SECONDS     stop them the orderly way; exit code 1 if one is still there
 """
 
@@ -12,7 +13,13 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from cluster.folder import read_jobs, write_private
+
+_START_SECONDS = 120.0  # for the dashboard to answer
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,8 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:  # the head may end before its workers are told to, and that is no harm
             say(f"not announced: {type(error).__name__}")
             return 1
+    if verb == "keep-jobs":
+        return keep_jobs(where, Path(rest[0]))
     if verb == "jobs":
-        say("\n".join(job.submission_id for job in _running(_jobs(where))))
+        say("\n".join(_note(_running(_jobs(where)), Path(rest[0]))))
         return 0
     if verb == "stop-jobs":
         return stop_jobs(where, float(rest[0]))
@@ -103,6 +112,48 @@ def _jobs(dashboard: str) -> Any:
 def _running(client: Any) -> list[Any]:
     jobs = [job for job in client.list_jobs() if job.submission_id]
     return [job for job in jobs if not job.status.is_terminal()]
+
+
+def _note(jobs: Sequence[Any], file: Path) -> list[str]:
+    """Write down what it takes to submit these jobs again; returns their ids."""
+    kept = ("submission_id", "entrypoint", "metadata", "runtime_env")
+    write_private(file, json.dumps([{name: getattr(job, name) for name in kept} for job in jobs], indent=1) + "\n")
+    return [job.submission_id for job in jobs]
+
+
+def keep_jobs(dashboard: str, file: Path) -> int:
+    """Submit again what had not ended when the cluster did; then note every second what has not, until orphaned."""
+    parent, client, until = os.getppid(), None, time.monotonic() + _START_SECONDS
+    while client is None:
+        try:
+            client = _jobs(dashboard)
+        except Exception as error:  # Ray's own kinds, as long as the dashboard is not there
+            if time.monotonic() > until or os.getppid() != parent:
+                say(f"submitted jobs are not noted, the dashboard does not answer: {type(error).__name__}: {error}")
+                return 1
+            time.sleep(1)
+    for job in read_jobs(file):
+        _submit_again(client, job)
+    noted: list[str] | None = None
+    while os.getppid() == parent:
+        with suppress(Exception):  # busy for a while, or already ending
+            running = _running(client)
+            if [job.submission_id for job in running] != noted:
+                noted = _note(running, file)
+        time.sleep(1)
+    return 0
+
+
+def _submit_again(client: Any, job: dict[str, Any]) -> None:
+    name = job["submission_id"]
+    if "gcs://" in json.dumps(job["runtime_env"]):
+        say(f"job {name} is not submitted again: its --working-dir went with the old cluster")
+        return
+    try:
+        client.submit_job(**job)
+        say(f"job {name} had not ended with the last start and is submitted again: {job['entrypoint']}")
+    except Exception as error:  # one that cannot is no reason against the others
+        say(f"job {name} could not be submitted again: {type(error).__name__}: {error}")
 
 
 def stop_jobs(dashboard: str, seconds: float) -> int:

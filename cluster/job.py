@@ -14,7 +14,7 @@ from cluster.allocation import Allocation, StartError, field
 from cluster.bringup import Cluster
 from cluster.endings import DEADLINE, DRIVER_LOST_CLUSTER, HEAD_LOST, START_FAILED, TERMINATED, Ending, Interrupted
 from cluster.events import Child, Exited
-from cluster.folder import Journal, read_cluster
+from cluster.folder import Journal, read_cluster, read_jobs
 from cluster.options import Options
 
 DEADLINE_SECONDS = 75.0  # for the driver to save its work, where SLURM does not say when the job ends
@@ -49,10 +49,9 @@ class Job:
         requeue = False
         try:
             try:
-                if self.options.is_rayfold and self.options.command[0] == "run":
-                    self.cluster.require(
-                        commands.rayfold([*map(self.allocation.filled_in, self.options.command), "--check"])
-                    )
+                if self.options.is_rayfold and self.options.command[:1] == ("run",):
+                    words = [*self.options.words(self.allocation), "--check"]
+                    self.cluster.require(commands.driver(words, is_rayfold=True))
                 self.cluster.bring_up()
                 ending = self._work()
             except Interrupted as signalled:
@@ -71,11 +70,10 @@ class Job:
         if self.options.join:
             return self._stay(self.options.join)
         if self.options.serve:
+            self.cluster.keep_jobs()
             while True:
                 self.cluster.turn(60)
-        command = list(self.options.command)
-        if self.options.is_rayfold:
-            command = commands.rayfold([*map(self.allocation.filled_in, command)])
+        command = commands.driver(self.options.words(self.allocation), self.options.is_rayfold)
         log = self.cluster.folder.driver_log.open("ab", buffering=0)
 
         def sink(part: bytes) -> None:
@@ -140,18 +138,16 @@ class Job:
             while not self.cluster.workers_ended() and time.monotonic() < until:
                 self.cluster.turn(1)
             return Ending(0, "its nodes left the cluster before their time limit"), False
+        if not self.cluster.ready:
+            return self._too_late()
         self.cluster.drain(bound)
         if self.options.serve:
             stopped = self.cluster.stop_jobs(bound)
-            if stopped is None:
-                return Ending(
-                    DEADLINE, "served until its deadline; whether jobs were running was not to be known"
-                ), False
+            if stopped is None:  # then what was last heard must do
+                stopped = bool(read_jobs(self.cluster.folder.jobs))
             if stopped:
-                return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), False
+                return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), True
             return Ending(0, "served until its deadline, no job was running"), False
-        if self.driver is None:
-            return self._too_late()
         code = self._stop_driver(bound)
         if code == 0:
             return Ending(0, "the driver finished"), False

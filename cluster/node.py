@@ -112,6 +112,8 @@ class Node:
         except OSError as error:
             self.temp.remove()
             raise StartError(f"cannot write the log: {error}: is the jobs folder on a shared file system?") from error
+        self.logs = self.temp.ray / "session_latest" / "logs"
+        self.mirror = rescue.Mirror(self.logs, options.folder / "ray" / host)
         self.core: dict[int, str] = {}  # what a Ray node cannot be without, by process id
 
     def _role(self) -> str:
@@ -189,7 +191,7 @@ class Node:
             return f"{self.temp.path}, where Ray's sockets lie, was moved or replaced"
         gone = [name for pid, name in self.core.items() if not teardown.is_alive(pid)]
         what = f"its {' and '.join(gone)} ended" if gone else f"`ray start` ended with {process.poll()}"
-        cause = rescue.cause(self.temp.ray / "session_latest" / "logs")
+        cause = rescue.cause(self.logs)
         return f"Ray ended by itself, {what}{f' ({cause})' if cause else ''}: see {self.log.name}"
 
     def _end(self, process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -203,8 +205,7 @@ class Node:
         left = teardown.end_descendants((), grace=min(1.0, seconds / 4), bound=seconds / 2 + 5)
         spent = time.monotonic() - started
         try:
-            target = self.options.folder / "ray" / self.host
-            note = rescue.rescue_logs(self.temp.ray / "session_latest" / "logs", target, max(1.0, seconds - spent))
+            note = self.mirror.finish(max(1.0, seconds - spent))
         except OSError as error:
             note = f"Ray's logs could not be rescued: {error}"
         if not self.temp.remove():

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.allocation import Allocation
+
 
 @dataclass(frozen=True)
 class Options:
@@ -17,3 +19,7 @@ class Options:
     join_timeout: float
     min_nodes: int | None
     max_requeues: int
+
+    def words(self, allocation: Allocation) -> list[str]:
+        """The command; of rayfold's own, `%a` is the number of the array's task."""
+        return [allocation.filled_in(word) if self.is_rayfold else word for word in self.command]

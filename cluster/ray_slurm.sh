@@ -52,8 +52,8 @@ else
     candidates=(python python3 "${script%/cluster/*}/.venv/bin/python")
 fi
 for python in "${candidates[@]}"; do
-    # -P: a folder of the user's that happens to be called `cluster` must not shadow ours.
-    if "$python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(not importlib.util.find_spec("ray"))' 2>/dev/null; then
+    # -P: a folder of the user's that happens to be called `cluster` must not shadow ours. Ray may lie in a container.
+    if "$python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(not (sys.argv[1] or importlib.util.find_spec("ray")))' "${RAYFOLD_WRAPPER:-}" 2>/dev/null; then
         exec "$python" -P -u -m cluster.launch "$@"
     fi
 done

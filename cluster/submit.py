@@ -5,8 +5,10 @@ or not SLURM carries an environment along.
 """
 
 import argparse
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -80,6 +82,28 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
+def clean(jobs: Path) -> list[Path]:
+    """Remove the folders of jobs that SLURM no longer has in its queue; returns them.
+
+    jobs: the folder of jobs. Raises StartError where SLURM does not answer, for then nobody knows which those are.
+    """
+    code, said = slurm.ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A %F_%a %T")
+    if code != 0:
+        raise StartError(f"SLURM does not say which jobs run ({said}): nothing was removed, try again later")
+    alive: set[str] = set()
+    for line in said.splitlines():
+        *names, state = line.split()
+        if state not in _OVER:
+            alive.update(names)
+    removed = []
+    for folder in sorted(jobs.iterdir() if jobs.is_dir() else []):
+        is_job = re.fullmatch(r"\d+(_\d+)?", folder.name) and not folder.is_symlink() and (folder / "token").is_file()
+        if is_job and folder.stat().st_uid == os.getuid() and folder.name not in alive:
+            shutil.rmtree(folder)
+            removed.append(folder)
+    return removed
+
+
 @dataclass(frozen=True)
 class SlurmJob:
     """A submitted job. `run`: the folder of its results, as far as that is known."""
@@ -144,8 +168,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path = parser.parse_args(rest).file
             write_script(path)
             sys.stdout.write(f"wrote {path}; sbatch [SLURM options] {path} run experiment.yaml\n")
+        elif rest[:1] == ["--clean"]:
+            parser = argparse.ArgumentParser(prog="rayfold sbatch --clean", description="Remove folders of ended jobs.")
+            parser.add_argument("folder", type=Path, nargs="?", default=Path("slurm-jobs"))
+            removed = clean(parser.parse_args(rest[1:]).folder)
+            sys.stdout.write("".join(f"removed {folder}\n" for folder in removed) or "no folder of an ended job\n")
         elif not rest or rest[0] in ("-h", "--help"):
-            sys.stdout.write(f"rayfold sbatch [slurm options] …, as {launch.USAGE}")
+            sys.stdout.write(
+                f"rayfold sbatch --clean [FOLDER]: remove the folders of ended jobs; else as\n{launch.USAGE}"
+            )
         else:
             sys.stdout.write(f"Submitted batch job {sbatch(rest)}\n")
     except (StartError, launch.UsageError) as error:

@@ -62,6 +62,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         row = self._cell.advance()
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
             row = self._cell.advance()
+        if not self._cell.done and _node_is_drained():
+            self._cell.suspend()  # after every report until the node goes, then it goes on elsewhere
         return {**row, "done": self._cell.done}
 
     def cleanup(self) -> None:
@@ -79,6 +81,14 @@ def _note_obstacle(run: Path, key: str, error: Exception) -> None:
     entry = read_entry(RunLayout(run).ledger / key)
     attempts, host = entry.state().attempts + 1, socket.gethostname()
     entry.fail(error, "the worker could not start: ", worker_failed=True, attempts=attempts, host=host)
+
+
+def _node_is_drained() -> bool:
+    """Whether this node has been told to end soon, as `cluster` tells the nodes of a SLURM job near its time limit."""
+    import ray
+    from ray._private.state import state  # Ray has no public way to ask from within a task
+
+    return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
 
 
 def _process_start() -> float:

@@ -1,6 +1,11 @@
+import os
+import time
 from pathlib import Path
 
-from cluster.rescue import rescue_logs
+import pytest
+
+from cluster import rescue
+from cluster.rescue import Mirror, rescue_logs
 
 
 def test_all_is_copied_where_it_fits(tmp_path: Path) -> None:
@@ -32,3 +37,33 @@ def test_no_time_left(tmp_path: Path) -> None:
     (logs / "raylet.out").write_text("raylet\n")
     assert rescue_logs(logs, tmp_path / "rescued", -1) == "Ray's logs: 1 of 1 files cut or left behind: raylet.out"
     assert rescue_logs(tmp_path / "none", tmp_path / "rescued", 10) is None
+
+
+def test_what_has_changed_is_copied_again_and_nothing_else(tmp_path: Path) -> None:
+    logs, kept = tmp_path / "logs", tmp_path / "rescued"
+    logs.mkdir()
+    for name in ("same", "longer", "other"):
+        (logs / name).write_text("old")
+    assert rescue_logs(logs, kept, 10) is None
+    (logs / "longer").write_text("old and new")
+    (logs / "other").write_text("new")
+    os.utime(logs / "other", (0, time.time() + 1))
+    (kept / "same").write_text("own")  # would be gone after a copy
+    os.utime(kept / "same", (0, (logs / "same").stat().st_mtime))
+    assert rescue_logs(logs, kept, 10) is None
+    assert [(kept / name).read_text() for name in ("same", "longer", "other")] == ["own", "old and new", "new"]
+
+
+def test_logs_are_there_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rescue, "PERIOD", 0.05)
+    logs, kept = tmp_path / "logs", tmp_path / "rescued"
+    mirror = Mirror(logs, kept)  # before there are any
+    logs.mkdir()
+    (logs / "raylet.out").write_text("raylet\n")
+    until = time.monotonic() + 20
+    while not (kept / "raylet.out").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    (logs / "raylet.out").write_text("raylet\nthe end\n")
+    assert mirror.finish(10) is None
+    assert (kept / "raylet.out").read_text() == "raylet\nthe end\n"

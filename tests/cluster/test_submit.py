@@ -92,3 +92,24 @@ def test_the_script_is_written_once(said: Path) -> None:
     assert os.access("mine.sh", os.X_OK)
     again = rayfold("slurm-script", "mine.sh")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+
+
+def test_folders_of_ended_jobs_are_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = tmp_path / "slurm-jobs"
+    for name in ("7", "8", "12_1", "12_2", "13", "notes", "14"):
+        (jobs / name).mkdir(parents=True)
+        (jobs / name / "token").write_text("secret")
+    (jobs / "14" / "token").unlink()  # somebody else's, by the looks of it
+    (jobs / "15").symlink_to(jobs / "7")
+    (tmp_path / "squeue").write_text(
+        '#!/bin/bash\n[ -z "$AWAY" ] || { echo Unable to contact slurm controller; exit 1; }\n'
+        "printf '%s\\n' '7 7_N/A RUNNING' '8 8_N/A COMPLETED' '31 12_1 PENDING' '32 12_2 FAILED'\n"
+    )
+    (tmp_path / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("AWAY", "1")
+    with pytest.raises(StartError, match="nothing was removed"):
+        submit.clean(jobs)
+    monkeypatch.setenv("AWAY", "")
+    assert [path.name for path in submit.clean(jobs)] == ["12_2", "13", "8"]
+    assert sorted(path.name for path in jobs.iterdir()) == ["12_1", "14", "15", "7", "notes"]
