@@ -197,6 +197,9 @@ class Cluster:
         elif isinstance(event, Line):
             for text in self.roster.hear(event.source, event.text):
                 self.journal.say(text)
+            if self.roster.head_is_new and "workers" in self._children:
+                self.roster.head_is_new = False
+                self._children["workers"].order("anew", last=False)  # what has met the old GCS will not join this one
         elif isinstance(event, Exited):
             self._over.add(event.source)
             if event.source == "check" and event.code and not self._stopping:

@@ -99,12 +99,14 @@ class Child:
         """True once the process has ended."""
         return self.process.returncode is not None
 
-    def order(self, text: str) -> None:
-        """Write a last line to the child's standard input and close it."""
+    def order(self, text: str, last: bool = True) -> None:
+        """Write a line to the child's standard input, and close it after the last one."""
         with suppress(OSError, ValueError):
             assert self.process.stdin
             self.process.stdin.write(text.encode() + b"\n")
-            self.process.stdin.close()
+            self.process.stdin.flush()
+            if last:
+                self.process.stdin.close()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if the process is still there."""

@@ -4,7 +4,8 @@ Runs on every node of the job, the head's as a child of the launcher, the others
 in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
 `opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself so early
 that it is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended` (host, left,
-note). Standard input is the order to stop: a line with the seconds it may take, or its end.
+note). Standard input is the order to stop: a line with the seconds it may take, or its end; a line `anew` is the order to
+start Ray once more, for the head's GCS is another one.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """
@@ -32,7 +33,7 @@ from cluster.temp import TempFolder
 STOP_SECONDS = 10.0
 # Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python on a cold network
 # file system; the next start finds the files in memory.
-STARTS, EARLY_SECONDS = 3, 60.0
+STARTS, EARLY_SECONDS = 3, 150.0
 OPEN_FILES = 65535
 
 
@@ -76,6 +77,7 @@ class Stop:
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self.seconds: float | None = None
+        self.anew = False  # Ray is to be started once more
         self.silence: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -89,10 +91,12 @@ class Stop:
         if self.silence:
             seconds = max(0.0, min(seconds, self.silence - time.monotonic()))
         if select.select([sys.stdin], [], [], seconds)[0]:
-            order = os.read(sys.stdin.fileno(), 100).decode(errors="replace").split()
-            with suppress(IndexError, ValueError):
-                self.seconds = float(order[0])
-            self.seconds = self.seconds or STOP_SECONDS
+            orders = os.read(sys.stdin.fileno(), 100).decode(errors="replace").split()
+            self.anew = "anew" in orders
+            if orders != ["anew"]:
+                with suppress(IndexError, ValueError):
+                    self.seconds = float(orders[-1])
+                self.seconds = self.seconds or STOP_SECONDS
         elif self.silence and time.monotonic() >= self.silence:
             self.seconds = min(STOP_SECONDS, max(1.0, self.patience))
         return self.seconds is not None
@@ -104,7 +108,8 @@ class Node:
     def __init__(self, host: str, options: argparse.Namespace) -> None:
         self.host, self.options = host, options
         self.resources = measure(os.environ)
-        self.address = network.node_address(options.interface, slurm.node_addr(host))
+        # Where SLURM cannot be asked, as from a container, its usual answer: the node's own name.
+        self.address = network.node_address(options.interface, slurm.node_addr(host) or host)
         self.block = take_ports(os.environ, self.resources, options.job)
         self.temp = TempFolder(options.job, (os.environ.get("TMPDIR"), "/tmp"))
         try:
@@ -122,13 +127,17 @@ class Node:
     def live(self, stop: Stop) -> int:
         """Start Ray, again where it ends early, watch it, end it; returns the exit code."""
         raise_open_files()
-        for start in range(1, STARTS + 1):
-            began = time.monotonic()
+        start = 0
+        while True:
+            start, began = start + 1, time.monotonic()
             process = self._start()
             ordered = self._watch(process, stop)
-            if ordered or start == STARTS or time.monotonic() - began > EARLY_SECONDS or not self.temp.there():
+            if stop.anew and not ordered:
+                start = 0
+            elif ordered or start == STARTS or time.monotonic() - began > EARLY_SECONDS or not self.temp.there():
                 break
-            tell("again", host=self.host, reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}")
+            else:
+                tell("again", host=self.host, reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}")
             self._clear(process)
         if not ordered:
             tell("lost", host=self.host, reason=self._why_lost(process))
@@ -155,9 +164,9 @@ class Node:
         return process
 
     def _watch(self, process: subprocess.Popen[bytes], stop: Stop) -> bool:
-        """Wait for the order to stop, or for Ray to end by itself; True for the first."""
-        ordered = False
-        while self._runs(process) and not ordered:
+        """Wait for the order to stop or start anew, or for Ray to end by itself; True for the order to stop."""
+        ordered = stop.anew = False
+        while self._runs(process) and not (ordered or stop.anew):
             ordered = stop.wait(0.5)
             teardown.reap(keep=[process.pid])
             if opened := self.temp.close_again():

@@ -16,7 +16,8 @@ class Roster:
         self.alive: set[str] | None = None  # names of Ray nodes; None before the GCS answers
         self.failed: dict[str, str] = {}  # by host: why it will not come
         self.head_lost = ""  # why the head is no more
-        self.head_again = ""  # why it was started once more
+        self.head_again = ""  # why it is started once more
+        self.head_is_new = False  # it has been, and the workers do not know
         self.draining = False
 
     def hear(self, source: str, text: str) -> list[str]:
@@ -36,7 +37,7 @@ class Roster:
         if said["event"] == "started":
             self.started[host] = said
             if source == "head":
-                self.head_again = ""
+                self.head_is_new, self.head_again = bool(self.head_again), ""
             facts = " ".join(f"{key}={said[key]}" for key in ("address", "cpus", "gpus", "temp"))
             return [f"{host}: starts Ray, {facts}"]
         if said["event"] == "ended":

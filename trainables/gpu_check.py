@@ -1,5 +1,6 @@
 """Whether TensorFlow sees the GPUs that Ray grants: without the look, cells would train on CPUs and say nothing."""
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,10 +11,11 @@ DEVICES = Path("/dev")
 def blind_reason(granted: Sequence[str], always: bool) -> str | None:
     """Why TensorFlow in this process cannot use the GPUs that it was granted; None where it can.
 
-    Unless `always`, nothing is asked of a node without a GPU's device: there a GPU is only a number of Ray's.
+    Unless `always`, nothing is asked of a node without a GPU's device outside of SLURM: there a GPU is only a number of
+    Ray's, while in a job a container may hide what was granted.
     """
     devices = sorted(path.name for path in DEVICES.glob("nvidia[0-9]*"))
-    if not granted or not (always or devices):
+    if not granted or not (always or devices or os.environ.get("SLURM_JOB_ID")):
         return None
     import tensorflow as tf
 
@@ -25,7 +27,7 @@ def blind_reason(granted: Sequence[str], always: bool) -> str | None:
 def _remedy(devices: Iterable[str], with_cuda: bool, granted: Sequence[str], version: str) -> str:
     shown = ", ".join(devices) or "no NVIDIA device"
     if not devices:
-        remedy = "start Ray with the GPUs that the machine has, or load its driver"
+        remedy = "load the driver, start a container with its GPUs (--nv), or start Ray with those that the machine has"
     elif not with_cuda:
         remedy = "this TensorFlow is built without CUDA: pip install 'rayfold[gpu]'"
     else:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from orchestrator.results import Run, load_run
 from tests.conftest import ROOT
-from tests.slurm.config import NODES
+from tests.slurm.config import LOGIN, NODES
 from tests.slurm.lab import Lab
 
 SCRIPT = ROOT / "cluster" / "ray_slurm.sh"
@@ -82,6 +82,11 @@ def ended(lab: Lab, job: str, cwd: Path, code: int, seconds: float = 240) -> str
     lab.until(lambda: not left(lab, job), 10, lambda: f"the end of {left(lab, job)} of {story}")
     assert not (job_folder(cwd, job) / "cluster.json").exists()
     return told
+
+
+def usr1(lab: Lab, job: str) -> None:
+    """What SLURM sends to the batch process when the time limit is near."""
+    lab.run_on(LOGIN, "scancel", "--batch", "--signal=USR1", job)
 
 
 def left(lab: Lab, job: str) -> list[str]:

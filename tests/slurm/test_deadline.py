@@ -21,14 +21,10 @@ from tests.slurm.launcher import (
     ready,
     under_way,
     uninterrupted,
+    usr1,
 )
 
 pytestmark = pytest.mark.slurm
-
-
-def usr1(lab: Lab, job: str) -> None:
-    """What SLURM sends to the batch process when the time limit is near."""
-    lab.run_on(LOGIN, "scancel", "--batch", "--signal=USR1", job)
 
 
 def interrupted_experiment(lab: Lab) -> tuple[str, Path]:

@@ -27,11 +27,11 @@ from tests.slurm.launcher import (
     logs,
     on,
     ready,
+    usr1,
 )
-from tests.slurm.test_deadline import usr1
 
 pytestmark = pytest.mark.slurm
-PROXY = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
 
 def proxied(lab: Lab) -> tuple[str, Path]:
@@ -42,8 +42,9 @@ def proxied(lab: Lab) -> tuple[str, Path]:
     client = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": facts["token_path"]}
     # As the output says it, on the node itself instead of through a tunnel.
     direct = {**PROXY, **client, "no_proxy": "127.0.0.1,localhost"}
-    work = f"cd '{cwd}'; echo start >> starts; test $(wc -l < starts) -gt 1 || sleep 300"
-    line = ["ray", "job", "submit", "--no-wait", "--address", facts["dashboard"], "--", "bash", "-c", f'"{work}"']
+    work = 'cd "$(dirname $0)"; echo start >> starts; test $(wc -l < starts) -gt 1 || sleep 300\n'
+    script = lab.write("alice", cwd / "work.sh", work)
+    line = ["ray", "job", "submit", "--no-wait", "--address", facts["dashboard"], "--", "bash", script]
     lab.run_on("n1", *line, environment=direct)
     story = lambda: lab.describe(job) + logs(cwd, job)  # noqa: E731
     lab.until((cwd / "starts").exists, 60, story)
@@ -95,20 +96,20 @@ def too_short(lab: Lab) -> str:
     return told
 
 
-def with_gpus(lab: Lab, per_cell: int) -> tuple[str, str]:
-    """An experiment on a GPU that only SLURM sees; returns the last line and all of the output."""
+def with_gpus(lab: Lab, *slurm: str) -> tuple[str, str]:
+    """An experiment that wants a GPU for each cell; returns the last line and all of the output."""
     cwd = lab.folder_for("alice")
-    lab.write("alice", cwd / "experiment.yaml", EXPERIMENT.replace("gpus_per_cell: 0", f"gpus_per_cell: {per_cell}"))
-    job = launch(lab, "alice", [*on("n2"), MEMORY, "--gres=gpu:1"], "run", "experiment.yaml", cwd=cwd)
+    lab.write("alice", cwd / "experiment.yaml", EXPERIMENT.replace("gpus_per_cell: 0", "gpus_per_cell: 1"))
+    job = launch(lab, "alice", [*on("n2"), MEMORY, *slurm], "run", "experiment.yaml", cwd=cwd)
     return ended(lab, job, cwd, 2), lab.output(job)
 
 
 def blind_gpu(lab: Lab) -> tuple[str, str]:
-    return with_gpus(lab, per_cell=1)
+    return with_gpus(lab, "--gres=gpu:1")
 
 
-def too_many_gpus(lab: Lab) -> tuple[str, str]:
-    return with_gpus(lab, per_cell=3)
+def no_gpu(lab: Lab) -> tuple[str, str]:
+    return with_gpus(lab)
 
 
 def wrapped(lab: Lab) -> str:
@@ -117,9 +118,11 @@ def wrapped(lab: Lab) -> str:
     inside = lab.write(
         "alice",
         cwd / "inside the container",
-        f'#!/bin/sh\nexport INSIDE=yes PATH={sys.prefix}/bin\nexec "$@"\n',
+        f'#!/bin/sh\nexport INSIDE=yes PATH={sys.prefix}/bin:"{cwd}"/bin\nexec "$@"\n',
     )
     inside.chmod(0o755)
+    (cwd / "bin").mkdir()
+    (cwd / "bin" / "bash").symlink_to("/bin/bash")  # Ray's workers begin with it
     look = "import os, ray; ray.init(log_to_driver=False); print(os.environ['INSIDE'], ray.cluster_resources()['CPU'])"
     job = lab.submit(
         "alice", *on("n1", "n3"), SCRIPT, "--", "python3", "-c", look,
@@ -129,7 +132,7 @@ def wrapped(lab: Lab) -> str:
     return lab.output(job)
 
 
-SCENARIOS = (proxied, bare, too_short, blind_gpu, too_many_gpus, wrapped, exclusive)
+SCENARIOS = (proxied, bare, too_short, blind_gpu, no_gpu, wrapped, exclusive)
 
 
 def test_a_proxy_stands_in_nobodys_way_and_unfinished_jobs_are_taken_up(lab: Lab, jobs: Outcomes) -> None:
@@ -160,7 +163,7 @@ def test_a_gpu_that_tensorflow_does_not_see_is_an_error_before_anything_trains(j
 
 
 def test_a_request_that_no_node_can_meet_is_one_line(jobs: Outcomes) -> None:
-    _, output = jobs[too_many_gpus].result()
+    _, output = jobs[no_gpu].result()
     after = output.partition("ray     joining")[2].splitlines()[1:]
     assert "a cell asks for" in after[0]
     assert after[1].startswith("[")  # the launcher's own

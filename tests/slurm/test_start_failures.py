@@ -66,6 +66,21 @@ def node_that_starts_late(lab: Lab) -> str:
     return lab.output(job)
 
 
+def head_that_starts_late(lab: Lab) -> str:
+    """The head's first raylet ends when a worker may have met it already."""
+    cwd = lab.folder_for("alice")
+    job = launch(lab, "alice", on("n1", "n3"), *DRIVER, cwd=cwd)
+
+    def raylets() -> list[Process]:
+        return [each for each in lab.processes("n1", job) if each.command.split()[0].endswith("/raylet")]
+
+    lab.until(raylets, 120, lambda: lab.describe(job) + logs(cwd, job))
+    lab.kill(raylets()[0])
+    ended(lab, job, cwd, 0)
+    assert (cwd / "driver-ran").exists()
+    return lab.output(job)
+
+
 def enough_nodes(lab: Lab) -> str:
     """n3 does not reach the head, and the job says that it can do without."""
     cwd = lab.folder_for("alice")
@@ -87,11 +102,22 @@ def misspelt_experiment(lab: Lab) -> tuple[str, str]:
     return ended(lab, job, cwd, 2), lab.output(job)
 
 
-SCENARIOS = (node_that_never_joins, wrong_interface, node_that_starts_late, enough_nodes, misspelt_experiment)
+SCENARIOS = (
+    node_that_never_joins,
+    wrong_interface,
+    node_that_starts_late,
+    head_that_starts_late,
+    enough_nodes,
+    misspelt_experiment,
+)
 
 
 def test_a_node_whose_start_fails_is_started_again(jobs: Outcomes) -> None:
     assert "start 2 of 3" in jobs[node_that_starts_late].result()
+
+
+def test_a_head_whose_start_fails_is_started_again_and_the_workers_with_it(jobs: Outcomes) -> None:
+    assert "start 2 of 3" in jobs[head_that_starts_late].result()
 
 
 def test_a_job_goes_on_with_the_nodes_that_came_where_it_may(jobs: Outcomes) -> None:
