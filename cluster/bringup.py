@@ -193,7 +193,7 @@ class Cluster:
         """Handle the next event; raises Interrupted on a signal, Ending when a start fails or the head is lost."""
         event = self.events.get(seconds)
         if isinstance(event, Line) and event.source == "check":
-            self._checked = event.text
+            self._checked = event.text.removeprefix("rayfold: ")
         elif isinstance(event, Line):
             for text in self.roster.hear(event.source, event.text):
                 self.journal.say(text)

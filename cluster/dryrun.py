@@ -1,6 +1,7 @@
 """What `--dry-run` prints: the very commands and environments, and what is assumed where there is no job."""
 
 import shlex
+import subprocess
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,20 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         environment = commands.driver_environment({}, settings(token, address=address), address, dashboard)
         lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)
     return "\n".join(lines)
+
+
+def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
+    """Whether the driver's command could run, as far as that can be seen here: its exit code and its last line."""
+    words = options.check(read_allocation({**ASSUMED, **environ}))
+    if not words:
+        return 0, ""
+    environment = commands.driver_environment(environ, {}, "", "")
+    done = subprocess.run(
+        commands.driver(words, is_rayfold=True),
+        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", check=False,
+    )  # fmt: skip
+    return done.returncode, (done.stdout.strip().splitlines() or [""])[-1].removeprefix("rayfold: ")
 
 
 def _head(options: Options, environ: Mapping[str, str], in_job: bool) -> tuple[commands.RayNode, str]:

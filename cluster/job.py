@@ -49,8 +49,7 @@ class Job:
         requeue = False
         try:
             try:
-                if self.options.is_rayfold and self.options.command[:1] == ("run",):
-                    words = [*self.options.words(self.allocation), "--check"]
+                if words := self.options.check(self.allocation):
                     self.cluster.require(commands.driver(words, is_rayfold=True))
                 self.cluster.bring_up()
                 ending = self._work()

@@ -125,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if parsed.dry_run:
             journal.plain(dryrun.text(options, os.environ))
-            return 0
+            code, what = dryrun.check(options, os.environ)
+            if code == 0:
+                return 0
+            journal.plain(f"rayfold cluster: {what} (exit {code})")
+            return code
         job = Job(options, read_allocation(os.environ), journal)
         ending = job.run()
         code, what = ending.code, ending.what

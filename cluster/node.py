@@ -4,8 +4,8 @@ Runs on every node of the job, the head's as a child of the launcher, the others
 in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
 `opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself so early
 that it is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended` (host, left,
-note). Standard input is the order to stop: a line with the seconds it may take, or its end; a line `anew` is the order to
-start Ray once more, for the head's GCS is another one.
+note). Standard input is the order to stop: a line with the seconds it may take, or its end; a line `anew` is the order
+to start Ray once more, for the head's GCS is another one.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """

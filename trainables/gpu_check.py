@@ -29,10 +29,10 @@ def _remedy(devices: Iterable[str], with_cuda: bool, granted: Sequence[str], ver
     if not devices:
         remedy = "load the driver, start a container with its GPUs (--nv), or start Ray with those that the machine has"
     elif not with_cuda:
-        remedy = "this TensorFlow is built without CUDA: pip install 'rayfold[gpu]'"
+        remedy = "this TensorFlow is built without CUDA: pip install 'tensorflow[and-cuda]'"
     else:
         remedy = (
-            "CUDA's libraries or a driver that fits them are missing: pip install 'rayfold[gpu]', or load the site's "
+            "CUDA's libraries or a driver that fits them are missing: pip install 'tensorflow[and-cuda]', or load the site's "
             "CUDA module; `python -c 'import tensorflow'` says which library"
         )
     return f"granted GPU {', '.join(granted)}, the machine has {shown}, TensorFlow {version} sees none ({remedy})"

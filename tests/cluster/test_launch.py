@@ -15,6 +15,7 @@ import pytest
 
 from cluster import launch, network
 from cluster.job import driver_ending
+from orchestrator.templates import text
 from tests.conftest import ROOT
 from trainables import lifeline
 
@@ -185,6 +186,7 @@ def test_dry_run_outside_a_job_says_what_it_assumes(tmp_path: Path, environ: dic
     bare = {name: value for name, value in environ.items() if not name.startswith("SLURM")}
     folder = tmp_path / "my study"
     folder.mkdir()
+    (folder / "an experiment.yaml").write_text(text("demo.yaml"))
     done = run(bare, folder, "--dry-run", "run", "an experiment.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     for line in (
@@ -196,10 +198,17 @@ def test_dry_run_outside_a_job_says_what_it_assumes(tmp_path: Path, environ: dic
         assert line in done.stdout
     assert "-m orchestrator run 'an experiment.yaml'" in done.stdout
     assert f"RAY_AUTH_TOKEN_PATH='{folder}/slurm-jobs/0/token'" in done.stdout
-    assert not list(folder.iterdir())
+    assert [path.name for path in folder.iterdir()] == ["an experiment.yaml"]
 
 
 @needs_network
+def test_dry_run_sees_whether_the_experiment_could_run(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "experiment.yaml").write_text(text("demo.yaml").replace("epochs", "epocs", 1))
+    done = run(environ, tmp_path, "--dry-run", "run", "experiment.yaml")
+    assert done.returncode == 2
+    assert "did you mean" in last_line(done.stdout)
+
+
 def test_dry_run_in_a_job_has_its_resources_and_address(tmp_path: Path, environ: dict[str, str]) -> None:
     environ["SLURM_JOB_NODELIST"] = "node[1,4-5]"
     done = run(environ, tmp_path, "--dry-run", "--", "python", "x.py")

@@ -11,7 +11,7 @@ from orchestrator.results import load_run
 from tests.slurm.config import LOGIN, NETWORKS, NODES
 from tests.slurm.conftest import Outcomes
 from tests.slurm.lab import Lab
-from tests.slurm.launcher import DRIVERS, SCRIPT, ended, job_folder, launch, on, uninterrupted
+from tests.slurm.launcher import DRIVERS, SCRIPT, ended, experiment, job_folder, launch, on, uninterrupted
 
 pytestmark = pytest.mark.slurm
 ODD = 'it\'s a "folder" with spaces, é'
@@ -107,9 +107,10 @@ def test_a_dry_run_prints_every_command_and_runs_none(lab: Lab) -> None:
 def test_a_dry_run_in_a_job_shows_its_own_numbers(lab: Lab) -> None:
     cwd = lab.folder_for("alice")
     slurm = [*on("n2", "n3"), "--cpus-per-task=2"]
-    job = launch(lab, "alice", slurm, "--dry-run", "run", "x.yaml", cwd=cwd)
+    experiment(lab, "alice", cwd)
+    job = launch(lab, "alice", slurm, "--dry-run", "run", "experiment.yaml", cwd=cwd)
     assert lab.wait(job) == "COMPLETED", lab.describe(job)
-    for part in ("srun", "--num-cpus=2", "x.yaml"):
+    for part in ("srun", "--num-cpus=2", "experiment.yaml"):
         assert part in lab.output(job)
     assert not (job_folder(cwd, job) / "cluster.json").exists()
 

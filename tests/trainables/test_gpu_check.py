@@ -23,7 +23,7 @@ def test_a_device_that_tensorflow_does_not_see_is_told(tmp_path: Path, monkeypat
     (tmp_path / "nvidia0").touch()
     reason = blind_reason(["0"], always=False)
     assert reason is not None
-    for word in ("granted GPU 0", "the machine has nvidia0", "sees none", "rayfold[gpu]"):
+    for word in ("granted GPU 0", "the machine has nvidia0", "sees none", "tensorflow[and-cuda]"):
         assert word in reason
     assert "\n" not in reason
     (tmp_path / "nvidia0").unlink()
