@@ -111,8 +111,8 @@ def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: P
     for verb in ("init", "plan", "run", "status", "explain", "predict", "report", "doctor"):
         assert ["rayfold", verb] in verbs
     for command in README_COMMANDS:
-        if command.startswith("rayfold demo"):
-            continue  # the same at length: a run, with ImageNet weights and no extra, and its explanations
+        if command.startswith(("rayfold demo", "rayfold sbatch")):
+            continue  # the same at length: a run, with ImageNet weights and no extra, and its explanations; needs a SLURM
         if command.startswith("rayfold predict"):
             (project / "new_images").mkdir()
             for image in sorted((project.parent / "cache/phantoms").rglob("*.png"))[:4]:
@@ -123,6 +123,19 @@ def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: P
             assert "SLURM" in printed
         if command.startswith("rayfold init"):
             plant(project, "experiment.yaml", text=EXPERIMENT)
+
+
+def test_the_launcher_comes_along_and_needs_nothing_but_itself(project: Path, wheel: Path) -> None:
+    call(project, "rayfold", "slurm-script", "cluster.sh")
+    printed = call(project, "bash", "cluster.sh", "--dry-run", "--", "touch", "x")
+    assert f"{project.parent / 'venv/bin/python'} -P -u -m cluster.node" in printed
+    bare = project.parent / "bare"  # as beside a container that holds the rest
+    call(project, sys.executable, "-m", "venv", bare)
+    call(project, bare / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", wheel)
+    words = ["RAYFOLD_WRAPPER=apptainer exec my.sif", f"RAYFOLD_PYTHON={bare / 'bin/python'}"]
+    printed = call(project, "env", *words, "bash", "cluster.sh", "--dry-run", "--", "touch", "x")
+    assert "apptainer exec my.sif python3 -P -u -m cluster.node" in printed
+    assert "apptainer exec my.sif touch x" in printed
 
 
 def test_load_run_works_in_a_script_beside_files_called_as_ours(project: Path) -> None:

@@ -32,7 +32,7 @@ def _remedy(devices: Iterable[str], with_cuda: bool, granted: Sequence[str], ver
         remedy = "this TensorFlow is built without CUDA: pip install 'tensorflow[and-cuda]'"
     else:
         remedy = (
-            "CUDA's libraries or a driver that fits them are missing: pip install 'tensorflow[and-cuda]', or load the site's "
-            "CUDA module; `python -c 'import tensorflow'` says which library"
+            "CUDA's libraries or a driver that fits them are missing: pip install 'tensorflow[and-cuda]', or load the "
+            "site's CUDA module; `python -c 'import tensorflow'` says which library"
         )
     return f"granted GPU {', '.join(granted)}, the machine has {shown}, TensorFlow {version} sees none ({remedy})"
