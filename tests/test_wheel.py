@@ -112,7 +112,7 @@ def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: P
         assert ["rayfold", verb] in verbs
     for command in README_COMMANDS:
         if command.startswith(("rayfold demo", "rayfold sbatch")):
-            continue  # the same at length: a run, with ImageNet weights and no extra, and its explanations; needs a SLURM
+            continue  # the same at length: a run, with ImageNet weights and no extra, and its explanations; a SLURM
         if command.startswith("rayfold predict"):
             (project / "new_images").mkdir()
             for image in sorted((project.parent / "cache/phantoms").rglob("*.png"))[:4]:
