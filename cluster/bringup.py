@@ -87,6 +87,9 @@ class Cluster:
             self.turn(0.5)
         self.ready = True
         self._passed("all joined")
+        for name in ("workers", "head"):
+            if name in self._children:
+                self._children[name].order("ready", last=False)
         self._announce()
 
     def _start_head(self, until: float) -> None:

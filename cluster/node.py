@@ -2,10 +2,10 @@
 
 Runs on every node of the job, the head's as a child of the launcher, the others as srun's tasks. Speaks to the launcher
 in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
-`opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself so early
-that it is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended` (host, left,
-note). Standard input is the order to stop: a line with the seconds it may take, or its end; a line `anew` is the order
-to start Ray once more, for the head's GCS is another one.
+`opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself before the
+cluster was ready, and is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended`
+(host, left, note). Standard input has orders: a line `anew` to start Ray once more, for the head's GCS is another one;
+`ready` when all are there; and to stop a line with the seconds it may take, or its end.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """
@@ -33,7 +33,7 @@ from cluster.temp import TempFolder
 STOP_SECONDS = 10.0
 # Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python on a cold network
 # file system; the next start finds the files in memory.
-STARTS, EARLY_SECONDS = 3, 150.0
+STARTS = 3
 OPEN_FILES = 65535
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of the job and restart, for the logs")
     options = parser.parse_args(arguments)
     host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-    stop = Stop(options.patience)
+    orders = Orders(options.patience)
     teardown.become_subreaper()
     try:
         node = Node(host, options)
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 70
     with node.log:
         try:
-            return node.live(stop)
+            return node.live(orders)
         finally:
             node.block.close()
 
@@ -68,8 +68,8 @@ def tell(event: str, **facts: Any) -> None:
         sys.stdout.flush()
 
 
-class Stop:
-    """The order to stop: a line or the end of standard input, or, when the launcher stays silent, SIGTERM.
+class Orders:
+    """The orders of standard input, of which the one to stop may also be its end or, when nobody speaks, SIGTERM.
 
     SLURM sends SIGTERM to every task at once, but the launcher first lets the driver save its cells.
     """
@@ -78,6 +78,7 @@ class Stop:
         self.patience = patience
         self.seconds: float | None = None
         self.anew = False  # Ray is to be started once more
+        self.ready = False  # the cluster is, and Ray is not started once more
         self.silence: float | None = None
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -92,8 +93,9 @@ class Stop:
             seconds = max(0.0, min(seconds, self.silence - time.monotonic()))
         if select.select([sys.stdin], [], [], seconds)[0]:
             orders = os.read(sys.stdin.fileno(), 100).decode(errors="replace").split()
-            self.anew = "anew" in orders
-            if orders != ["anew"]:
+            self.anew |= "anew" in orders
+            self.ready |= "ready" in orders
+            if not {*orders} <= {"anew", "ready"} or not orders:
                 with suppress(IndexError, ValueError):
                     self.seconds = float(orders[-1])
                 self.seconds = self.seconds or STOP_SECONDS
@@ -124,24 +126,24 @@ class Node:
     def _role(self) -> str:
         return f"worker-{self.host}" if self.options.head else "head"
 
-    def live(self, stop: Stop) -> int:
+    def live(self, orders: Orders) -> int:
         """Start Ray, again where it ends early, watch it, end it; returns the exit code."""
         raise_open_files()
         start = 0
         while True:
-            start, began = start + 1, time.monotonic()
+            start += 1
             process = self._start()
-            ordered = self._watch(process, stop)
-            if stop.anew and not ordered:
+            ordered = self._watch(process, orders)
+            if orders.anew and not ordered:
                 start = 0
-            elif ordered or start == STARTS or time.monotonic() - began > EARLY_SECONDS or not self.temp.there():
+            elif ordered or start == STARTS or orders.ready or not self.temp.there():
                 break
             else:
                 tell("again", host=self.host, reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}")
             self._clear(process)
         if not ordered:
             tell("lost", host=self.host, reason=self._why_lost(process))
-        self._end(process, stop.seconds or STOP_SECONDS)
+        self._end(process, orders.seconds or STOP_SECONDS)
         if self.options.head and not ordered:
             give_back_orphan(os.environ.get("SLURM_JOB_ID", ""))
         return 0 if ordered else 1
@@ -163,11 +165,11 @@ class Node:
         tell("started", host=self.host, name=name, address=self.address, temp=str(self.temp.path), **facts)
         return process
 
-    def _watch(self, process: subprocess.Popen[bytes], stop: Stop) -> bool:
+    def _watch(self, process: subprocess.Popen[bytes], orders: Orders) -> bool:
         """Wait for the order to stop or start anew, or for Ray to end by itself; True for the order to stop."""
-        ordered = stop.anew = False
-        while self._runs(process) and not (ordered or stop.anew):
-            ordered = stop.wait(0.5)
+        ordered = orders.anew = False
+        while self._runs(process) and not (ordered or orders.anew):
+            ordered = orders.wait(0.5)
             teardown.reap(keep=[process.pid])
             if opened := self.temp.close_again():
                 tell("opened", host=self.host, reason=opened)

@@ -51,8 +51,8 @@ def test_a_start_that_cannot_work_says_why_and_leaves_nothing(tmp_path: Path) ->
 def test_stop_by_an_order_by_its_end_and_by_silence() -> None:
     code = """
 import os, signal, sys
-from cluster.node import Stop
-stop = Stop(patience=0.2)
+from cluster.node import Orders
+stop = Orders(patience=0.2)
 if sys.argv[1] == "term":
     os.kill(os.getpid(), signal.SIGUSR1)
     assert not stop.wait(0.01)
@@ -60,10 +60,10 @@ if sys.argv[1] == "term":
     assert not stop.wait(0.01)  # the launcher may still speak
 while not stop.wait(0.05):
     pass
-print(stop.seconds)
+print(stop.seconds, stop.anew, stop.ready)
 """
 
-    def seconds(how: str, order: str | None) -> float:
+    def heard(how: str, order: str | None) -> list[str]:
         with subprocess.Popen(
             [sys.executable, "-c", code, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as child:
@@ -72,11 +72,13 @@ print(stop.seconds)
             if order is not None:
                 child.stdin.write(order)
                 child.stdin.close()
-            return float(child.stdout.read())
+            return child.stdout.read().split()
 
-    assert seconds("order", "2.5\n") == 2.5
-    assert seconds("order", "") == node.STOP_SECONDS
-    assert seconds("term", None) == 1.0
+    assert heard("order", "2.5\n") == ["2.5", "False", "False"]
+    assert heard("order", "anew\nready\n2.5\n") == ["2.5", "True", "True"]
+    assert heard("order", "anew\n") == [str(node.STOP_SECONDS), "True", "False"]
+    assert heard("order", "") == [str(node.STOP_SECONDS), "False", "False"]
+    assert heard("term", None) == ["1.0", "False", "False"]
 
 
 def test_open_files_rise_to_what_the_hard_limit_allows() -> None:
