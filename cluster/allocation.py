@@ -57,6 +57,8 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
         if not environ.get(name):
             raise StartError(f"{name} is not set: start through sbatch, or look at it first with --dry-run")
+    if not environ.get("SLURM_CPUS_ON_NODE"):
+        raise StartError("this is no batch job, as inside of salloc: submit it with sbatch (docs/slurm.md)")
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
     hosts = tuple(hostnames(environ["SLURM_JOB_NODELIST"]))
@@ -86,10 +88,20 @@ def _numbers(choices: str) -> Iterator[str]:
             yield first
 
 
+# What people name things may look like a field.
+_WORDS_OF_USERS = re.compile(r"\b(?:JobName|Comment|AdminComment|SystemComment|Command|WorkDir)=.*$", re.MULTILINE)
+
+
 def field(text: str, key: str) -> str | None:
     """The value of `Key=Value` in what `scontrol show` prints; None where it is missing or `(null)`."""
-    found = re.search(rf"(?:^|\s){re.escape(key)}\s*=\s*(\S+)", text)
+    found = re.search(rf"(?:^|\s){re.escape(key)}\s*=\s*(\S+)", _WORDS_OF_USERS.sub("", text))
     return found[1] if found and found[1] not in ("(null)", "N/A", "Unknown") else None
+
+
+def line_field(text: str, key: str) -> str | None:
+    """The value of a `Key=Value` that has a line to itself, such as a path, which may hold blanks."""
+    found = re.search(rf"^\s*{re.escape(key)}=(.+)$", text, re.MULTILINE)
+    return found[1] if found and found[1] != "(null)" else None
 
 
 def cpus(environ: Mapping[str, str]) -> int:

@@ -5,13 +5,14 @@ Knows not what the cluster is for.
 
 import os
 import signal
-import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cluster import commands, slurm
 from cluster.allocation import Allocation, StartError, gpus_by_host, worker_gpus
+from cluster.asking import Asking
 from cluster.endings import HEAD_LOST, JOIN_TIMEOUT, START_FAILED, Ending, Interrupted
 from cluster.events import Child, Event, Events, Exited, Line, Signalled
 from cluster.folder import JobFolder, Journal, last_line, read_cluster
@@ -33,12 +34,14 @@ class Cluster:
         self.address = ""
         self.token = self.folder.token
         self.hurry = False  # SLURM kills soon
+        self._until = 0.0  # when the patience with nodes ends, which begins with the latest start of one
         self._checked = ""  # the last line of what is required
         self._least = options.min_nodes or len(allocation.hosts)
-        self.ready = self._stopping = self._head_missed = False
+        self.ready = self.stopping = self._head_missed = False
+        self.asking = Asking(self)
         self._signals: set[str] = set()  # that have come
-        self._children: dict[str, Child] = {}
-        self._over: set[str] = set()  # children whose last line has been read
+        self.children: dict[str, Child] = {}
+        self.over: set[str] = set()  # children whose last line has been read
         self._seconds: dict[str, float] = {}
 
     def prepare(self) -> None:
@@ -53,13 +56,13 @@ class Cluster:
 
     def require(self, command: list[str]) -> None:
         """Run a command beside the bring-up, which ends with its exit code and last line where it fails."""
-        self._start("check", command, commands.driver_environment(os.environ, {}, "", ""))
+        self.start("check", command, commands.driver_environment(os.environ, {}, "", ""))
 
     # --- bring-up -----------------------------------------------------------------------------------------------------
 
     def bring_up(self) -> None:
         """Start all nodes and wait until each has joined; raises Ending where that cannot be."""
-        until = time.monotonic() + self.options.join_timeout
+        self._until = time.monotonic() + self.options.join_timeout
         workers = self.allocation.hosts
         if self.options.join:
             try:
@@ -68,64 +71,70 @@ class Cluster:
                 raise Ending(START_FAILED, str(error)) from error
             self.address, self.token = facts["address"], Path(facts["token_path"])
         else:
-            self._start_head(until)
+            self._start_head()
             workers = workers[1:]
         self._passed("ports")
         if workers:
             granted = gpus_by_host(slurm.details(self.allocation.job_id))
-            gpus = worker_gpus(os.environ, granted, workers, without_first=not self.options.join)
             # At once, for `ray start --address` waits for the head by itself.
-            command = commands.workers(workers, self._node_command(self.address), gpus)
-            self._start("workers", command, commands.step_environment(os.environ, self._settings()), control=True)
-        watch = commands.gcs("nodes", self.address)
-        self._start("watcher", watch, self.client_environment(), stderr=subprocess.DEVNULL)
+            for number, hosts in enumerate(commands.by_gpus(workers, granted)):
+                gpus = worker_gpus(os.environ, granted, hosts, without_first=not self.options.join)
+                command = commands.workers(hosts, self._node_command(self.address), gpus)
+                environment = commands.step_environment(os.environ, self._settings())
+                self.start(f"workers {number + 1}" if number else "workers", command, environment, control=True)
+        self.asking.watch()
         while missing := self.roster.missing():
-            if self._enough(missing, until):
+            if self._enough(missing):
                 break
-            self._await_joins(until)
-        while "check" in self._children and "check" not in self._over:
-            self.turn(0.5)
+            self._await_joins()
+        while "check" in self.children and "check" not in self.over and time.monotonic() < self._until:
+            self.turn(0.5)  # what it would say after that, the driver says
         self.ready = True
+        self.folder.too_late.unlink(missing_ok=True)
         self._passed("all joined")
-        for name in ("workers", "head"):
-            if name in self._children:
-                self._children[name].order("ready", last=False)
+        for child in self._nodes():
+            child.order("ready", last=False)
         self._announce()
 
-    def _start_head(self, until: float) -> None:
+    def _start_head(self) -> None:
         host = self.allocation.hosts[0]
         environment = {"SLURMD_NODENAME": host, **os.environ, **self._settings()}
-        self._start("head", self._node_command(None), environment, control=True)
+        self.start("head", self._node_command(None), environment, control=True)
         while host not in self.roster.started:
-            if time.monotonic() > until:
+            if time.monotonic() > self._until:
                 raise Ending(START_FAILED, f"the head's process on {host} did not start: see {self.folder.restart}")
             self.turn(0.5)
         head = self.roster.started[host]
         self.address = f"{head['address']}:{head['ports']['gcs']}"
 
-    def _enough(self, missing: list[str], until: float) -> bool:
+    def _enough(self, missing: list[str]) -> bool:
         """True where the work goes on without some nodes, as --min-nodes allows, since they do not come."""
         there = len(self.allocation.hosts) - len(missing)
         if there < self._least or (not self.options.join and self.allocation.hosts[0] in missing):
             return False
-        if time.monotonic() < until and not self.roster.failed.keys() >= set(missing):
+        if time.monotonic() < self._until and not self.roster.failed.keys() >= set(missing):
             return False
         why = "; ".join(map(self._why_missing, missing))
         self.journal.say(f"going on with {there} of {len(self.allocation.hosts)} nodes, as --min-nodes allows: {why}")
         return True
 
-    def _await_joins(self, until: float) -> None:
+    def _await_joins(self) -> None:
         missing = self.roster.missing()
-        if time.monotonic() > until:
+        if time.monotonic() > self._until:
             seconds = self.options.join_timeout
+            if self.options.join and self.roster.alive is None:
+                why = f"no answer from the cluster at {self.address} within {seconds:g} s: does it still run?"
+                raise Ending(START_FAILED, f"{str(self.options.join)!r}: {why}")
             head_missing = not self.options.join and self.allocation.hosts[0] in missing
             if self.roster.alive is None or head_missing:
                 log = self.folder.restart / "head.log"
-                why = f"did not come up within {seconds:g} s: {log} ends with {last_line(log)!r}"
+                host = self.allocation.hosts[0]
+                reason = self.roster.again.get(host) or f"{log} ends with {last_line(log)!r}"
+                why = f"did not come up within {seconds:g} s of its last start: {reason}"
                 raise Ending(START_FAILED, f"the head at {self.address} {why}")
             text = f"{len(missing)} of {len(self.allocation.hosts)} nodes did not join within {seconds:g} s"
             raise Ending(JOIN_TIMEOUT, f"{text}: {'; '.join(map(self._why_missing, missing))}")
-        if "workers" in self._over:
+        if self._workers() and self.workers_ended():
             why = "; ".join(map(self._why_missing, missing))
             raise Ending(START_FAILED, f"srun ended before all nodes had joined: {why}")
         self.turn(0.5)
@@ -134,8 +143,8 @@ class Cluster:
 
     def _why_missing(self, host: str) -> str:
         log = self.folder.restart / f"worker-{host}.log"
-        if host in self.roster.failed:
-            return f"{host}: {self.roster.failed[host]}"
+        if reason := self.roster.failed.get(host) or self.roster.again.get(host):
+            return f"{host}: {reason}"
         if host in self.roster.started:
             return f"{host} started Ray, which did not join: {log} ends with {last_line(log)!r}"
         return f"{host} started nothing: see srun's lines in {self.folder.launch_log}"
@@ -156,9 +165,9 @@ class Cluster:
         head = self.roster.started.get(self.allocation.hosts[0])
         return f"http://127.0.0.1:{head['ports']['dashboard']}" if head and not self.options.join else ""
 
-    def _start(self, name: str, command: list[str], environment: dict[str, str], **more: Any) -> None:
+    def start(self, name: str, command: list[str], environment: dict[str, str], **more: Any) -> None:
         try:
-            self._children[name] = Child(name, command, environment, self.events, **more)
+            self.children[name] = Child(name, command, environment, self.events, **more)
         except OSError as error:
             raise Ending(START_FAILED, f"{name} could not start: {error}") from error
 
@@ -188,7 +197,8 @@ class Cluster:
             "token_path": str(self.token),
         }
         self.folder.write_cluster(facts)
-        self.journal.plain(commands.submit_lines(self.token, head["host"], head["ports"]["dashboard"]))
+        if self.options.serve:
+            self.journal.plain(commands.submit_lines(self.token, head["host"], head["ports"]["dashboard"]))
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -198,29 +208,36 @@ class Cluster:
         if isinstance(event, Line) and event.source == "check":
             self._checked = event.text.removeprefix("rayfold: ")
         elif isinstance(event, Line):
-            for text in self.roster.hear(event.source, event.text):
-                self.journal.say(text)
-            if self.roster.head_is_new and "workers" in self._children:
-                self.roster.head_is_new = False
-                self._children["workers"].order("anew", last=False)  # what has met the old GCS will not join this one
+            self._heard(event)
         elif isinstance(event, Exited):
-            self._over.add(event.source)
-            if event.source == "check" and event.code and not self._stopping:
+            self.over.add(event.source)
+            self.asking.missed(event.source)
+            if event.source == "check" and event.code and not self.stopping:
                 raise Ending(event.code, self._checked or f"the check of the command ended with {event.code}")
         elif isinstance(event, Signalled):
             self.hurry = self.hurry or event.name == "TERM"
-            if event.name not in self._signals and not self._stopping:
+            if event.name not in self._signals and not self.stopping:
                 self._signals.add(event.name)  # SLURM may repeat itself
                 raise Interrupted(event.name)
-        if not self._stopping:
+        if not self.stopping:
             self._check_nodes()
         return event
+
+    def _heard(self, line: Line) -> None:
+        for text in self.roster.hear(line.source, line.text):
+            self.journal.say(text)
+        if self.roster.starts_anew():
+            self._until = time.monotonic() + self.options.join_timeout
+        if self.roster.head_is_new and self._workers():
+            self.roster.head_is_new = False
+            for child in self._workers():  # what has met the old GCS will not join this one
+                child.order("anew", last=False)
 
     def _check_nodes(self) -> None:
         if not self.ready and len(self.allocation.hosts) - len(self.roster.failed) < self._least:
             raise Ending(START_FAILED, "; ".join(f"{host}: {why}" for host, why in self.roster.failed.items()))
         lost = self.roster.head_lost or (self.roster.head_again if self.ready else "")
-        if ("head" in self._over or lost) and not self._head_missed:
+        if ("head" in self.over or lost) and not self._head_missed:
             self._head_missed = True
             why = lost or f"its process ended: see {self.folder.restart / 'head.log'}"
             code, what = (HEAD_LOST, "was lost") if self.ready else (START_FAILED, "did not come up")
@@ -228,71 +245,45 @@ class Cluster:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
+    def told_to_stop(self) -> bool:
+        """Whether SIGTERM has come that nobody has heard yet."""
+        while event := self.events.get(0):
+            if isinstance(event, Signalled) and event.name == "TERM":
+                return True
+        return False
+
     def pids(self) -> set[int]:
         """The processes that are the cluster's, not the driver's."""
-        return {child.pid for child in self._children.values()}
+        return {child.pid for child in self.children.values()}
 
     def workers_ended(self) -> bool:
         """True once all of srun's tasks have."""
-        return "workers" in self._over
+        return all(child.name in self.over for child in self._workers())
 
-    def drain(self, seconds: float) -> None:
-        """Tell Ray in the background that nodes end in so many seconds: of a joined job its own, else all workers."""
-        self.roster.draining = True
-        if self.roster.alive:
-            job = self.allocation
-            names = [job.node_name(host) for host in job.hosts] if self.options.join else []
-            self._start(
-                "drain", commands.gcs("drain", self.address, f"{seconds:.0f}", *names), self.client_environment()
-            )
+    def _workers(self) -> list[Child]:
+        return [child for name, child in self.children.items() if name.startswith("workers")]
 
-    def keep_jobs(self) -> None:
-        """Submit again what had not ended with the last start, and note from now on what has not."""
-        command = commands.gcs("keep-jobs", self.dashboard(), str(self.folder.jobs))
-        self._start("submitted", command, self.client_environment(), stderr=subprocess.DEVNULL)
-
-    def stop_jobs(self, seconds: float) -> bool | None:
-        """Stop the submitted jobs; True if there were any, None if that cannot be known."""
-        if keeper := self._children.get("submitted"):
-            keeper.signal(signal.SIGKILL)  # their end is not to be noted
-        found = self._ask("jobs", self.dashboard(), str(self.folder.jobs))
-        if found:
-            self.journal.say(f"stopping submitted jobs: {' '.join(found.split())}")
-            if self._ask("stop-jobs", self.dashboard(), f"{seconds:.0f}", seconds=seconds) is None:
-                self.journal.say("not all of them ended")
-        return None if found is None else bool(found)
-
-    def _ask(self, *arguments: str, seconds: float = 30) -> str | None:
-        """What a subcommand of cluster.gcs prints; None if it fails, or does not answer in time."""
-        lines: list[bytes] = []
-        code = None
-        log = (self.folder.restart / "gcs.log").open("ab")
-        with log:
-            self._start("gcs", commands.gcs(*arguments), self.client_environment(), sink=lines.append, stderr=log)
-        until = time.monotonic() + seconds
-        while code is None and time.monotonic() < until:
-            event = self.turn(0.5)
-            if isinstance(event, Exited) and event.source == "gcs":
-                code = event.code
-        self._children.pop("gcs").signal(signal.SIGKILL)
-        return b"".join(lines).decode(errors="replace").strip() if code == 0 else None
+    def _nodes(self) -> list[Child]:
+        """Workers first: a head that ends before them leaves them with errors to tell."""
+        return [*self._workers(), *(child for name, child in self.children.items() if name == "head")]
 
     def stop(self, seconds: float) -> list[str]:
         """Stop workers, then head, each within a bound; returns what is left on the nodes, by their own account."""
-        self._stopping = True
+        self.stopping = True
         if not self.options.join:
-            self.folder.cluster.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.cluster.unlink(missing_ok=True)
         for name in ("watcher", "submitted"):
-            if name in self._children:
-                self._children[name].signal(signal.SIGKILL)
-        nodes = [self._children[name] for name in ("workers", "head") if name in self._children]
+            if name in self.children:
+                self.children[name].signal(signal.SIGKILL)
+        nodes = self._nodes()
         if self.hurry:
             for child in nodes:
                 child.order(f"{seconds:.1f}")
         for child in nodes:
             child.order(f"{seconds:.1f}")
             self._await_end(child, seconds + SPARE_SECONDS)
-        for child in self._children.values():
+        for child in self.children.values():
             child.signal(signal.SIGKILL)
         return self.roster.left()
 
@@ -303,5 +294,5 @@ class Cluster:
                 child.signal(number)
                 seconds = 2.0
             until = time.monotonic() + seconds
-            while child.name not in self._over and time.monotonic() < until:
+            while child.name not in self.over and time.monotonic() < until:
                 self.turn(0.2)

@@ -14,7 +14,7 @@ from cluster.allocation import NodeResources
 WRAPPER = tuple(shlex.split(os.environ.get("RAYFOLD_WRAPPER", "")))
 # -P: a folder of the user's that happens to be called `cluster` must not shadow this package.
 PYTHON = (*WRAPPER, "python3" if WRAPPER else sys.executable, "-P", "-u")
-RAY_START = (sys.executable, "-P", "-m", "ray.scripts.scripts", "start")
+RAY_START = ("-P", "-m", "ray.scripts.scripts", "start")
 
 # What still names the job inside Ray's processes. The rest describes SLURM's tasks, which Ray's workers are not: MPI,
 # Lightning and others would take every worker for rank 0 of a job that does not exist.
@@ -53,7 +53,7 @@ class RayNode:
     head: str | None
 
 
-def ray_start(node: RayNode) -> list[str]:
+def ray_start(node: RayNode, python: Sequence[str] = (sys.executable,)) -> list[str]:
     """The command of one Ray node, with every port and resource said."""
     ports, resources = node.ports, node.resources
     head = [
@@ -65,6 +65,7 @@ def ray_start(node: RayNode) -> list[str]:
         "--include-dashboard=true",
     ]
     return [
+        *python,
         *RAY_START,
         "--block",
         *([f"--address={node.head}"] if node.head else head),
@@ -99,6 +100,7 @@ def ray_settings(token: Path, environ: Mapping[str, str], hosts: Sequence[str], 
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_JOB_STOP_WAIT_TIME_S": "3600",  # a submitted job that is stopped saves first; the launcher sets the bound
         "no_proxy": direct,
         "NO_PROXY": direct,
     }
@@ -138,7 +140,7 @@ def ray_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> 
 def path(environ: Mapping[str, str]) -> str:
     """PATH with our own Python first, so that `python` and `ray` are the cluster's in drivers and submitted jobs."""
     own = str(Path(sys.executable).parent)
-    return os.pathsep.join([own, *filter(None, [environ.get("PATH")])])
+    return os.pathsep.join(dict.fromkeys([own, *filter(None, environ.get("PATH", "").split(os.pathsep))]))
 
 
 def step_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
@@ -164,6 +166,7 @@ def driver_environment(
         "RAY_ADDRESS": address,
         "RAY_API_SERVER_ADDRESS": dashboard,
         "PYTHONUNBUFFERED": "1",
+        "RAYFOLD_STOP_SECONDS": "3600",  # for cells to end their epoch; again, the launcher sets the bound
     }
 
 
@@ -179,6 +182,12 @@ def node(folder: Path, name_suffix: str, interface: str | None, patience: float,
         f"--patience={patience:g}",
         f"--folder={folder}",
     ]
+
+
+def by_gpus(hosts: Sequence[str], granted: Mapping[str, int]) -> list[list[str]]:
+    """Hosts of equal numbers of GPUs together: srun divides a number among unlike nodes wrongly."""
+    numbers = sorted({granted.get(host, 0) for host in hosts}, reverse=True)
+    return [[host for host in hosts if granted.get(host, 0) == number] for number in numbers]
 
 
 def workers(hosts: Sequence[str], command: Sequence[str], gpus: str | None = None) -> list[str]:
@@ -226,7 +235,8 @@ def submit_lines(token: Path, host: str, port: int) -> str:
             "to submit work to this cluster, from where the token's file can be read:",
             f"    export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={shlex.quote(str(token))}",
             "    export no_proxy=127.0.0.1,localhost${no_proxy:+,$no_proxy}",
-            f"    ssh -N -L {port}:127.0.0.1:{port} {host} &",
+            # Not where the port is somebody else's: the token would be his.
+            f"    ssh -fN -o ExitOnForwardFailure=yes -L {port}:127.0.0.1:{port} {host} &&",
             f"    ray job submit --address {address} -- python my_script.py",
         ]
     )

@@ -126,7 +126,7 @@ def check_ports(cpus: int, environment: Mapping[str, str], ephemeral: str) -> Fi
 
 def check_temporary_folder(environment: Mapping[str, str]) -> Finding:
     """Some folder of this node's own can hold Ray's temp dir and its sockets; made by the launcher's rule, removed."""
-    made = temp.TempFolder("123456789", (environment.get("TMPDIR"), "/tmp"))
+    made = temp.TempFolder("123456789", (environment.get("TMPDIR"), "/tmp"), sweeps=False)
     parent = str(made.path.parent)
     made.remove()
     what = f"temp dir: in {parent!r} on {temp.file_system(parent)}, short enough for Ray's sockets"

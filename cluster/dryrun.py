@@ -40,7 +40,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
             settings(token),
             commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
         )
-        started = commands.ray_start(head)
+        started = commands.ray_start(head, commands.PYTHON[:-2])
         lines += _section("which runs", commands.node_settings(head.temp.parent / "tmp"), started)
         dropped = sorted(set(environ) - set(commands.ray_environment(environ, settings(token))))
         lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
@@ -53,7 +53,11 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
     if options.command:
         command = commands.driver(options.words(allocation), options.is_rayfold)
         dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"
-        environment = commands.driver_environment({}, settings(token, address=address), address, dashboard)
+        given = settings(token, address=address)
+        environment = commands.driver_environment(environ, given, address, dashboard)
+        environment = {
+            name: value for name, value in environment.items() if environ.get(name) != value or name in given
+        }
         lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)
     return "\n".join(lines)
 
@@ -69,6 +73,8 @@ def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
         env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True, errors="replace", check=False,
     )  # fmt: skip
+    if done.returncode == 0:
+        return 0, "the experiment can run, as far as its file, data path, weights and builders tell"
     return done.returncode, (done.stdout.strip().splitlines() or [""])[-1].removeprefix("rayfold: ")
 
 

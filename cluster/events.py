@@ -43,11 +43,13 @@ class Events:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
     def listen(self) -> None:
-        """Take the launcher's signals from now on."""
-        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        """Take the launcher's signals from now on, and those that were held back."""
+        numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
             signal.signal(
                 number, lambda number, _: self.put(Signalled(signal.Signals(number).name.removeprefix("SIG")))
             )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
     def put(self, event: Event) -> None:
         """Add an event."""

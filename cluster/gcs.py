@@ -3,8 +3,7 @@
 nodes ADDRESS             a line of JSON whenever the living nodes change: [{"name", "address"}, …]
 drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many seconds
 keep-jobs DASHBOARD FILE  submit again what the file says, then keep in it which submitted jobs have not ended
-jobs DASHBOARD FILE       the same once: write the file, and say the ids, one a line
-stop-jobs DASHBOARD SECONDS     stop them the orderly way; exit code 1 if one is still there
+stop-jobs DASHBOARD SECONDS FILE    write the file, say the ids, stop them the orderly way; 1 if one is still there
 """
 
 import json
@@ -17,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.folder import read_jobs, write_private
+from cluster.allocation import StartError
+from cluster.folder import JOB_FIELDS, read_jobs, write_private
 
 _START_SECONDS = 120.0  # for the dashboard to answer
 
@@ -35,11 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
     if verb == "keep-jobs":
         return keep_jobs(where, Path(rest[0]))
-    if verb == "jobs":
-        say("\n".join(_note(_running(_jobs(where)), Path(rest[0]))))
-        return 0
     if verb == "stop-jobs":
-        return stop_jobs(where, float(rest[0]))
+        return stop_jobs(where, float(rest[0]), Path(rest[1]))
     raise SystemExit(f"unknown: {verb}")
 
 
@@ -116,8 +113,8 @@ def _running(client: Any) -> list[Any]:
 
 def _note(jobs: Sequence[Any], file: Path) -> list[str]:
     """Write down what it takes to submit these jobs again; returns their ids."""
-    kept = ("submission_id", "entrypoint", "metadata", "runtime_env")
-    write_private(file, json.dumps([{name: getattr(job, name) for name in kept} for job in jobs], indent=1) + "\n")
+    told = [{name: getattr(job, name) for name in JOB_FIELDS} for job in jobs]
+    write_private(file, json.dumps(told, indent=1) + "\n")
     return [job.submission_id for job in jobs]
 
 
@@ -132,8 +129,11 @@ def keep_jobs(dashboard: str, file: Path) -> int:
                 say(f"submitted jobs are not noted, the dashboard does not answer: {type(error).__name__}: {error}")
                 return 1
             time.sleep(1)
-    for job in read_jobs(file):
-        _submit_again(client, job)
+    try:
+        for job in read_jobs(file):
+            _submit_again(client, job)
+    except StartError as error:
+        say(f"nothing is submitted again: {error}")
     noted: list[str] | None = None
     while os.getppid() == parent:
         with suppress(Exception):  # busy for a while, or already ending
@@ -156,11 +156,13 @@ def _submit_again(client: Any, job: dict[str, Any]) -> None:
         say(f"job {name} could not be submitted again: {type(error).__name__}: {error}")
 
 
-def stop_jobs(dashboard: str, seconds: float) -> int:
+def stop_jobs(dashboard: str, seconds: float, file: Path) -> int:
     """Send SIGTERM to the submitted jobs, and wait for them."""
-    client = _jobs(dashboard)
     until = time.monotonic() + seconds
-    for job in _running(client):
+    client = _jobs(dashboard)
+    jobs = _running(client)
+    say("\n".join(_note(jobs, file)))
+    for job in jobs:
         client.stop_job(job.submission_id)
     while (left := _running(client)) and time.monotonic() < until:
         time.sleep(0.3)

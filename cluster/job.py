@@ -26,6 +26,9 @@ NODES_SECONDS = 8.0  # for the nodes to end when there is time
 AGAIN = "to go on, submit the same command again, rayfold continues from its ledger"
 
 
+FINISHED = (1, 2)  # of rayfold: it came to its end, whatever signal was on its way
+
+
 def driver_ending(code: int, is_rayfold: bool) -> Ending:
     """How it ends after a driver's exit code, in which only rayfold itself says that the cluster was lost."""
     if code == DRIVER_LOST_CLUSTER and is_rayfold:
@@ -58,10 +61,13 @@ class Job:
             except Ending as early:
                 ending = early
                 if early.code == HEAD_LOST:
-                    self._stop_driver(DEADLINE_SECONDS / 5)
+                    with suppress(Interrupted, Ending):
+                        self._stop_driver(DEADLINE_SECONDS / 5)
         finally:
             self._tear_down()
-        return self._requeued(ending) if requeue and not self.cluster.hurry else ending
+        if requeue and (self.cluster.hurry or self.cluster.told_to_stop()):
+            return Ending(TERMINATED, f"{ending.what}, then stopped by SIGTERM before it could be requeued")
+        return self._requeued(ending) if requeue else ending
 
     # --- the work -----------------------------------------------------------------------------------------------------
 
@@ -69,20 +75,20 @@ class Job:
         if self.options.join:
             return self._stay(self.options.join)
         if self.options.serve:
-            self.cluster.keep_jobs()
+            self.cluster.asking.keep_jobs()
             while True:
                 self.cluster.turn(60)
         command = commands.driver(self.options.words(self.allocation), self.options.is_rayfold)
         log = self.cluster.folder.driver_log.open("ab", buffering=0)
 
         def sink(part: bytes) -> None:
-            log.write(part)
+            with suppress(OSError):  # a full disk: who writes must not be left standing
+                log.write(part)
             self.journal.raw(part)
 
         try:
             environment = self.cluster.client_environment()
             self.driver = Child("driver", command, environment, self.cluster.events, sink=sink)
-            self.cluster.folder.too_late.unlink(missing_ok=True)
         except OSError as error:
             raise Ending(START_FAILED, f"the driver could not start: {error}") from error
         code = self._wait_for_driver(float("inf"))
@@ -100,15 +106,16 @@ class Job:
 
     def _stay(self, address_file: Path) -> Ending:
         """A joined job: its nodes stay until their cluster ends."""
-        address = self.cluster.address
-        while not self.cluster.workers_ended():
+        address, gone = self.cluster.address, 0
+        while gone < 3:  # a file system may fail to answer once
+            if self.cluster.workers_ended() and not gone:
+                why = "; ".join(self.cluster.roster.failed.values()) or f"see {self.cluster.folder.restart}"
+                return Ending(HEAD_LOST, f"all nodes of this job left the cluster, which still runs: {why}")
             self.cluster.turn(2)
             try:
-                there = read_cluster(address_file)["address"] == address
+                gone = 0 if read_cluster(address_file)["address"] == address else gone + 1
             except StartError:
-                there = False
-            if not there:
-                break
+                gone += 1
         return Ending(0, "the joined cluster ended")
 
     # --- ends ---------------------------------------------------------------------------------------------------------
@@ -125,31 +132,37 @@ class Job:
                 return Ending(DEADLINE, f"stopped at the deadline; {lost.what}"), True
         self.journal.say(f"SIG{name}: stopping")
         self.cluster.hurry = True  # for SIGINT too
+        seconds = slurm_part(self.cluster.kill_wait, DRIVER_PART)
         with suppress(Interrupted, Ending):
-            self._stop_driver(slurm_part(self.cluster.kill_wait, DRIVER_PART))
+            if self.options.serve and self.cluster.ready:
+                self.cluster.asking.stop_jobs(seconds)
+            self._stop_driver(seconds)
         return Ending(TERMINATED, f"stopped by SIG{name}"), False
 
     def _deadline(self) -> tuple[Ending, bool]:
         bound = self._seconds_to_save()
         if self.options.join:
-            self.cluster.drain(bound)
+            self.cluster.asking.drain(bound)
             until = time.monotonic() + bound
             while not self.cluster.workers_ended() and time.monotonic() < until:
                 self.cluster.turn(1)
             return Ending(0, "its nodes left the cluster before their time limit"), False
         if not self.cluster.ready:
             return self._too_late()
-        self.cluster.drain(bound)
+        self.cluster.asking.drain(bound)
         if self.options.serve:
-            stopped = self.cluster.stop_jobs(bound)
+            stopped = self.cluster.asking.stop_jobs(bound)
             if stopped is None:  # then what was last heard must do
-                stopped = bool(read_jobs(self.cluster.folder.jobs))
+                try:
+                    stopped = bool(read_jobs(self.cluster.folder.jobs))
+                except StartError:
+                    stopped = True
             if stopped:
                 return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), True
             return Ending(0, "served until its deadline, no job was running"), False
         code = self._stop_driver(bound)
-        if code == 0:
-            return Ending(0, "the driver finished"), False
+        if code == 0 or (self.options.is_rayfold and code in FINISHED):
+            return driver_ending(code, self.options.is_rayfold), False
         return Ending(DEADLINE, "stopped at the deadline"), True
 
     def _too_late(self) -> tuple[Ending, bool]:
@@ -158,15 +171,19 @@ class Job:
         again = self.cluster.folder.too_late.exists()
         self.cluster.folder.too_late.touch()
         if not again:
-            return Ending(DEADLINE, what), True
+            return Ending(DEADLINE, f"{what}; it is tried once more"), True
         return Ending(DEADLINE, f"{what}, for the second time: raise --time, or lower --signal=B:USR1@SECONDS"), False
 
     def _stop_driver(self, seconds: float) -> int | None:
         """Ask the driver to save its work and end; its exit code, or None if it did not in time."""
         if not self.driver or self.driver.ended():
             return self.driver.process.returncode if self.driver else None
-        self.driver.signal(signal.SIGTERM)
+        until = time.monotonic() + seconds
+        # All of it: a shell, or a wrapper, would end by itself and tell nobody.
+        teardown.send(teardown.session(self.driver.pid), signal.SIGTERM)
         code = self._wait_for_driver(seconds)
+        while code is not None and teardown.session(self.driver.pid) and time.monotonic() < until:
+            self.cluster.turn(0.2)
         self.journal.say(
             f"the driver ended with {code}" if code is not None else f"the driver did not end in {seconds:.0f} s"
         )
@@ -199,6 +216,8 @@ class Job:
             return Ending(DEADLINE, f"{ending.what}, not requeued: --max-requeues {limit} is reached; {AGAIN}")
         until = (self._end_time() or time.time() + RESERVE_SECONDS) - SPARE_SECONDS
         code, said = slurm.insist("scontrol", "show", "job", self.allocation.job_id, until=until)
+        if code == 0 and field(said, "JobState") not in ("RUNNING", "SUSPENDED"):
+            return Ending(TERMINATED, f"{ending.what}, not requeued: SLURM has the job as {field(said, 'JobState')}")
         if code == 0 and field(said, "Requeue") != "1":
             return Ending(DEADLINE, f"{ending.what}, not requeued: the job was submitted with --no-requeue; {AGAIN}")
         if code == 0:

@@ -6,8 +6,10 @@ Exit codes: 0 the driver finished with 0, else the driver's own code;
 """
 
 import argparse
+import math
 import os
 import pwd
+import signal
 import sys
 import time
 from collections.abc import MutableMapping, Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 from cluster import dryrun
 from cluster.allocation import StartError, read_allocation
 from cluster.endings import START_FAILED
+from cluster.events import Signalled
 from cluster.folder import Journal
 from cluster.job import Job
 from cluster.options import Options
@@ -89,8 +92,8 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], bool
     command = rest[1:] if any_driver else rest
     if bool(command) + options.serve + bool(options.join) != 1:
         raise UsageError("give one of: a rayfold subcommand, -- COMMAND, --serve, --join CLUSTER.JSON (see --help)")
-    if options.join_timeout <= 0 or options.max_requeues < 0:
-        raise UsageError("--join-timeout must be above 0 and --max-requeues at least 0")
+    if not 0 < options.join_timeout < math.inf or options.max_requeues < 0:
+        raise UsageError("--join-timeout must be above 0, in seconds, and --max-requeues at least 0")
     if options.min_nodes is not None and options.min_nodes < 1:
         raise UsageError(f"--min-nodes must be at least 1, got {options.min_nodes}")
     return options, command, not any_driver
@@ -108,7 +111,10 @@ def complete(environ: MutableMapping[str, str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a cluster and its driver; returns the exit code, after the last line."""
     complete(os.environ)
-    journal = Journal(float(os.environ.get("RAYFOLD_STARTED") or time.time()))
+    started = time.time()
+    with suppress(KeyError, ValueError):
+        started = float(os.environ["RAYFOLD_STARTED"])
+    journal = Journal(started)
     try:
         parsed, command, is_rayfold = parse(sys.argv[1:] if arguments is None else arguments)
         submitted_from = Path(os.environ.get("SLURM_SUBMIT_DIR") or Path.cwd())
@@ -127,16 +133,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             journal.plain(dryrun.text(options, os.environ))
             code, what = dryrun.check(options, os.environ)
             if code == 0:
+                journal.plain(f"\n# {what}" if what else "")
                 return 0
             journal.plain(f"rayfold cluster: {what} (exit {code})")
             return code
-        job = Job(options, read_allocation(os.environ), journal)
+        allocation = read_allocation(os.environ)
+        if (options.min_nodes or 1) > len(allocation.hosts):
+            raise UsageError(f"--min-nodes {options.min_nodes} is more than the job's {len(allocation.hosts)} nodes")
+        job = Job(options, allocation, journal)
+        if early := os.environ.pop("RAYFOLD_SIGNALLED", ""):
+            job.cluster.events.put(Signalled(early))
         ending = job.run()
         code, what = ending.code, ending.what
     except UsageError as error:
         code, what = USAGE_ERROR, str(error)
     except (StartError, OSError) as error:
         code, what = START_FAILED, str(error)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # SLURM may repeat itself, and the end is told
     journal.plain(f"rayfold cluster: {what} (exit {code})")
     return code
 

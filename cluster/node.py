@@ -33,7 +33,7 @@ from cluster.temp import TempFolder
 STOP_SECONDS = 10.0
 # Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python on a cold network
 # file system; the next start finds the files in memory.
-STARTS = 3
+STARTS, EARLIER = 3, 10  # tries of Ray's node itself, and of `ray start` alone, which gives up where the head is slow
 OPEN_FILES = 65535
 
 
@@ -129,13 +129,16 @@ class Node:
     def live(self, orders: Orders) -> int:
         """Start Ray, again where it ends early, watch it, end it; returns the exit code."""
         raise_open_files()
-        start = 0
+        start = earlier = 0
         while True:
             start += 1
             process = self._start()
             ordered = self._watch(process, orders)
             if orders.anew and not ordered:
                 start = 0
+            elif not (ordered or self.core or orders.ready) and self.options.head and earlier < EARLIER:
+                start, earlier = start - 1, earlier + 1
+                tell("again", host=self.host, reason=f"{self._why_lost(process)}; the head may not be up yet")
             elif ordered or start == STARTS or orders.ready or not self.temp.there():
                 break
             else:
@@ -228,7 +231,7 @@ def give_back_orphan(job_id: str) -> None:
     """Requeue, or else end, a job without the node of its batch script: with --no-kill SLURM lets the rest run on."""
     text = slurm.job(job_id)
     batch, hosts = field(text, "BatchHost"), allocation.hostnames(field(text, "NodeList") or "")
-    if batch and hosts and batch not in hosts:
+    if batch and hosts and batch not in hosts and field(text, "JobState") == "RUNNING":
         tell("orphaned", reason=f"{batch}, which ran the batch script, is no longer part of the job")
         if slurm.ask("scontrol", "requeue", job_id)[0] != 0:
             slurm.ask("scancel", job_id)

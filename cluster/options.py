@@ -26,4 +26,9 @@ class Options:
 
     def check(self, allocation: Allocation) -> list[str] | None:
         """The words that only see whether the command could run; None for one that cannot be asked."""
-        return [*self.words(allocation), "--check"] if self.is_rayfold and self.command[:1] == ("run",) else None
+        if not (self.is_rayfold and self.command[:1] == ("run",)):
+            return None
+        verb, *rest = self.words(allocation)
+        if any("%a" in word for word in rest):  # known in a task of an array only
+            return None
+        return [verb, "--check", *rest]

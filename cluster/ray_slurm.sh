@@ -10,32 +10,39 @@
 #
 # This only finds rayfold's Python and becomes it, so that Python is the batch process which gets the signals. In a job
 # the script is a copy in SLURM's spool, so its own place does not tell where rayfold is.
-RAYFOLD_STARTED=$EPOCHREALTIME
-export RAYFOLD_STARTED
+RAYFOLD_STARTED=${EPOCHREALTIME/,/.} # a locale may have a comma
+RAYFOLD_SIGNALLED=
+export RAYFOLD_STARTED RAYFOLD_SIGNALLED
+# What comes before Python can listen is told to it.
+trap 'RAYFOLD_SIGNALLED=USR1' USR1
+trap 'RAYFOLD_SIGNALLED=TERM' TERM
 
-site=${RAYFOLD_SITE:-${HOME:-}/.config/rayfold/site.sh}
+export HOME="${HOME:-$(echo ~)}" # bash knows it where the job does not
+rayfold_folder=$PWD
+site=${RAYFOLD_SITE:-$HOME/.config/rayfold/site.sh}
 if [ -e "$site" ]; then
     # shellcheck disable=SC2329 # the trap calls it
-    ended() {
+    rayfold_site_ended() {
         trap - EXIT
         echo "rayfold cluster: the site file '$site' ended with $1 (exit 70)"
         exit 70
     }
-    trap 'ended $?' EXIT
-    trap 'echo "rayfold cluster: in the site file, line $LINENO, \`$BASH_COMMAND\` failed with $?"' ERR
+    trap 'rayfold_site_ended $?' EXIT
+    trap 'rayfold_failed=$?; [ "${BASH_SOURCE[0]}" = "$0" ] || echo "rayfold cluster: in the site file, line $LINENO, \`$BASH_COMMAND\` failed with $rayfold_failed"' ERR
     set -a # what it sets is for Python and the nodes
     # shellcheck source=/dev/null
     . "$site"
-    site_status=$?
+    rayfold_status=$?
     set +a
     trap - ERR
-    [ "$site_status" -eq 0 ] || exit "$site_status"
+    [ "$rayfold_status" -eq 0 ] || exit "$rayfold_status"
     trap - EXIT
 elif [ -n "${RAYFOLD_SITE:-}" ]; then
     echo "rayfold cluster: RAYFOLD_SITE names no file: '$site' (exit 70)"
     exit 70
 fi
 set -euo pipefail
+cd "$rayfold_folder"
 
 RAYFOLD_PYTHON=${RAYFOLD_PYTHON:-}
 if [ -n "$RAYFOLD_PYTHON" ]; then
@@ -51,11 +58,17 @@ else
     fi
     candidates=(python python3 "${script%/cluster/*}/.venv/bin/python")
 fi
-for python in "${candidates[@]}"; do
+# Signals wait until Python listens, where `env` can hold them back.
+rayfold_hold=()
+if env --block-signal=USR1,TERM true 2>/dev/null; then
+    rayfold_hold=(env --block-signal=USR1,TERM)
+fi
+rayfold_said=
+for rayfold_python in "${candidates[@]}"; do
     # -P: a folder of the user's that happens to be called `cluster` must not shadow ours. Ray may lie in a container.
-    if "$python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(not (sys.argv[1] or importlib.util.find_spec("ray")))' "${RAYFOLD_WRAPPER:-}" 2>/dev/null; then
-        exec "$python" -P -u -m cluster.launch "$@"
+    if rayfold_said=$("$rayfold_python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(None if sys.argv[1] or importlib.util.find_spec("ray") else "it has no Ray")' "${RAYFOLD_WRAPPER:-}" 2>&1); then
+        exec "${rayfold_hold[@]}" "$rayfold_python" -P -u -m cluster.launch "$@"
     fi
 done
-echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]}; activate its environment before sbatch, or set RAYFOLD_HOME to the checkout, or RAYFOLD_PYTHON to its Python (exit 70)"
+echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]} (of the last: ${rayfold_said##*$'\n'}); activate its environment before sbatch, or set RAYFOLD_HOME to the checkout, or RAYFOLD_PYTHON to its Python (exit 70)"
 exit 70

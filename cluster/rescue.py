@@ -13,6 +13,8 @@ PERIOD = 60.0  # seconds between two copies while Ray runs
 
 # How Ray's daemons begin a line that tells an error or the reason of their end.
 _GRAVE = re.compile(r"^\[[^\]]* [EFC] \d+ \d+\] (?:\(\w+\) )?[\w.]+:\d+:\s*(.+)$")
+_HARMLESS = "metrics exporter"  # metrics are off
+_BOILERPLATE = re.compile(r"^An unexpected system state has occurred.*?/issues\S*\s*")
 
 
 def cause(logs: Path) -> str:
@@ -22,8 +24,8 @@ def cause(logs: Path) -> str:
             lines = (logs / name).read_text("utf-8", errors="replace").splitlines()
         except OSError:
             continue
-        if found := [match[1] for line in lines if (match := _GRAVE.match(line))]:
-            return f"{name}: {found[-1][:300]}"
+        if found := [match[1] for line in lines if _HARMLESS not in line and (match := _GRAVE.match(line))]:
+            return f"{name}: {_BOILERPLATE.sub('', found[-1])[:300]}"
     return ""
 
 

@@ -16,6 +16,8 @@ class Roster:
         self.alive: set[str] | None = None  # names of Ray nodes; None before the GCS answers
         self.failed: dict[str, str] = {}  # by host: why it will not come
         self.head_lost = ""  # why the head is no more
+        self.again: dict[str, str] = {}  # by host: why it was started once more
+        self._anew = False
         self.head_again = ""  # why it is started once more
         self.head_is_new = False  # it has been, and the workers do not know
         self.draining = False
@@ -30,7 +32,8 @@ class Roster:
             return self._count({node["name"] for node in said})
         if isinstance(said, dict) and "event" in said and "host" in said:
             return self._event(source, said)
-        return [f"{source}: {text}"] if text.strip() else []
+        noise = not text.strip() or text.endswith("lacks support for cpu binding")
+        return [] if noise else [f"{source}: {text}"]
 
     def _event(self, source: str, said: dict[str, Any]) -> list[str]:
         host = said["host"]
@@ -43,10 +46,12 @@ class Roster:
         if said["event"] == "ended":
             self.ended[host] = said
             return [f"{host}: {said['note']}"] if said["note"] else []
-        if said["event"] == "opened" or (said["event"] == "again" and source != "head"):
+        if said["event"] == "opened":
             return [f"{host}: {said['reason']}"]
         if said["event"] == "again":
-            self.head_again = said["reason"]
+            self.again[host], self._anew = said["reason"], True
+            if source == "head":
+                self.head_again = said["reason"]
         elif said["event"] == "failed":
             self.failed[host] = said["reason"]
         elif source == "head":
@@ -56,6 +61,11 @@ class Roster:
         else:
             self.failed[host] = said["reason"]
         return [f"{host}: {said['reason']}"]
+
+    def starts_anew(self) -> bool:
+        """Whether a node has been started once more since the last time that this was asked."""
+        anew, self._anew = self._anew, False
+        return anew
 
     def _count(self, alive: set[str]) -> list[str]:
         before, self.alive = self.alive or set(), alive

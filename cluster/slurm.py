@@ -5,7 +5,9 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from cluster.allocation import field
+from cluster.allocation import StartError, field
+
+GONE = "GONE"  # not one of SLURM's words
 
 
 def ask(*command: str, seconds: float = 15) -> tuple[int, str]:
@@ -47,6 +49,28 @@ def job(job_id: str) -> str:
     """What SLURM knows of a job; empty where it cannot be asked."""
     code, text = ask("scontrol", "show", "job", job_id)
     return text if code == 0 else ""
+
+
+def answer(*command: str) -> str:
+    """What a command prints; raises StartError where it fails."""
+    code, text = ask(*command)
+    if code != 0:
+        raise StartError(f"SLURM does not answer ({text[:200]}): nothing was done, try again later")
+    return text
+
+
+def state(job_id: str) -> str | None:
+    """The state of a job, GONE for one that SLURM has forgotten, None where it cannot be asked."""
+    code, text = ask("scontrol", "show", "job", job_id)
+    if code == 0:
+        return field(text, "JobState")
+    return GONE if "Invalid job id" in text else None
+
+
+def accounted(job_id: str) -> str:
+    """The last state of a job as the accounting has it; empty where there is none."""
+    code, text = ask("sacct", "--jobs", job_id, "--allocations", "--noheader", "--parsable2", "--format=State")
+    return text.split()[-1] if code == 0 and text else ""
 
 
 def details(job_id: str) -> str:

@@ -16,12 +16,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import launch, slurm
-from cluster.allocation import StartError, field
-from cluster.folder import last_line, write_private
+from cluster import commands, launch, slurm
+from cluster.allocation import StartError, field, line_field
+from cluster.folder import JOBS, SITE, last_line, make_jobs, write_private
 
 SCRIPT = Path(__file__).with_name("ray_slurm.sh")
 SUBCOMMANDS = ("run", "explain", "demo", "report", "predict", "plan")
+_USAGE = "rayfold sbatch [slurm options]"
+# sbatch's options that take no value of their own.
+_SHORT_FLAGS = frozenset("hHIkKOQsuvVWZ")
+_FLAGS = frozenset(
+    {
+        *("--contiguous", "--exclusive", "--get-user-env", "--help", "--hold", "--ignore-pbs", "--no-kill", "--nice"),
+        *("--no-requeue", "--overcommit", "--oversubscribe", "--parsable", "--propagate", "--quiet", "--reboot"),
+        *("--requeue", "--spread-job", "--test-only", "--usage", "--use-min-nodes", "--verbose", "--version", "--wait"),
+    }
+)
 _PYTHON = re.compile(r"^RAYFOLD_PYTHON=.*$", re.MULTILINE)
 _OVER = (
     "COMPLETED",
@@ -56,49 +66,77 @@ def write_script(path: Path) -> None:
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """SLURM's options, and what the launcher gets, which begins with an option of its own or a rayfold command."""
-    own = {name for action in launch.parser()._actions for name in action.option_strings} | {"--"} | set(SUBCOMMANDS)
-    own -= {"--help", "-h"}
-    place = next((i for i, word in enumerate(arguments) if word.partition("=")[0] in own), len(arguments))
+    own = {name for action in launch.parser()._actions for name in action.option_strings} - {"--help", "-h"}
+    place = 0
+    while place < len(arguments):
+        word = arguments[place]
+        if word == "--" or word.partition("=")[0] in own or not word.startswith("-"):
+            break
+        alone = word in _FLAGS if word.startswith("--") else word[1:2] in _SHORT_FLAGS or len(word) > 2
+        place += 1 if alone or "=" in word else 2
     return list(arguments[:place]), list(arguments[place:])
 
 
 def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
-    """Submit; returns the id of the job. Raises StartError with what SLURM says against it.
+    """Submit; returns the id of the job, or what sbatch says where it submits nothing, as with --test-only.
 
-    folder: where `sbatch` is called, from which relative paths count; default: the current one.
+    folder: where `sbatch` is called, from which relative paths count; default: the current one. Raises StartError with
+    what SLURM says against it, or why the experiment cannot run.
     """
     options, command = split(arguments)
-    launch.parse(command)
-    jobs = (folder or Path.cwd()) / "slurm-jobs"
-    jobs.mkdir(mode=0o700, exist_ok=True)
+    _, words, is_rayfold = launch.parse(command)
+    if is_rayfold and words and words[0] not in SUBCOMMANDS:
+        raise launch.UsageError(f"{words[0]!r} is no rayfold command to submit: {', '.join(SUBCOMMANDS)}")
+    _check(words, is_rayfold, folder)
+    jobs = (folder or Path.cwd()) / JOBS
+    make_jobs(jobs)
     script = jobs / "ray_slurm.sh"
     write_private(script, script_text())
+    try:
+        done = subprocess.run(
+            ["sbatch", "--parsable", *options, str(script), *command],
+            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+        )  # fmt: skip
+    except OSError as error:
+        raise StartError(f"{error.strerror}: 'sbatch': it is on SLURM's login nodes") from error
+    said = done.stdout.strip()
+    if found := re.search(r"^(\d+)(;\S+)?$", said, re.MULTILINE):  # with --wait, whatever became of it
+        return found[1]
+    if done.returncode != 0:
+        raise StartError(f"sbatch refused the job: {' '.join((done.stderr or said).split())[:500]}")
+    return said or done.stderr.strip()
+
+
+def _check(words: Sequence[str], is_rayfold: bool, folder: Path | None) -> None:
+    """Raise StartError for an experiment that cannot run, before it waits in a queue to be told so."""
+    if not (is_rayfold and words[:1] == ["run"]) or any("%a" in word for word in words):
+        return
     done = subprocess.run(
-        ["sbatch", "--parsable", *options, str(script), *command],
-        cwd=folder, capture_output=True, text=True, errors="replace", check=False,
+        commands.driver(["run", "--check", *words[1:]], is_rayfold=True),
+        cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace", check=False,
     )  # fmt: skip
     if done.returncode != 0:
-        raise StartError(f"sbatch refused the job: {' '.join((done.stderr or done.stdout).split())[:500]}")
-    return done.stdout.strip().partition(";")[0]
+        last = (done.stdout.strip().splitlines() or ["the experiment cannot run"])[-1]
+        raise StartError(last.removeprefix("rayfold: "))
 
 
 def clean(jobs: Path) -> list[Path]:
-    """Remove the folders of jobs that SLURM no longer has in its queue; returns them.
+    """Remove the folders of jobs that have ended; returns them.
 
-    jobs: the folder of jobs. Raises StartError where SLURM does not answer, for then nobody knows which those are.
+    jobs: the folder of jobs. Only those of this SLURM cluster, as each folder says itself. Raises StartError where
+    there is no such folder, or SLURM does not say how a job stands.
     """
-    code, said = slurm.ask("squeue", "--me", "--array", "--noheader", "--states=all", "--format=%A %F_%a %T")
-    if code != 0:
-        raise StartError(f"SLURM does not say which jobs run ({said}): nothing was removed, try again later")
-    alive: set[str] = set()
-    for line in said.splitlines():
-        *names, state = line.split()
-        if state not in _OVER:
-            alive.update(names)
+    if not jobs.is_dir():
+        raise StartError(f"{str(jobs)!r} is no folder: name the one in which the folders of jobs lie")
+    cluster = field(slurm.answer("scontrol", "show", "config"), "ClusterName") or ""
     removed = []
-    for folder in sorted(jobs.iterdir() if jobs.is_dir() else []):
-        is_job = re.fullmatch(r"\d+(_\d+)?", folder.name) and not folder.is_symlink() and (folder / "token").is_file()
-        if is_job and folder.stat().st_uid == os.getuid() and folder.name not in alive:
+    for folder in sorted(jobs.iterdir()):
+        named = re.fullmatch(r"\d+(_\d+)?", folder.name) and not folder.is_symlink()
+        if not named or not (folder / SITE).is_file() or folder.stat().st_uid != os.getuid():
+            continue
+        ours = (folder / SITE).read_text("utf-8", errors="replace") == cluster
+        if ours and slurm.state(folder.name) in (slurm.GONE, *_OVER):
             shutil.rmtree(folder)
             removed.append(folder)
     return removed
@@ -113,25 +151,31 @@ class SlurmJob:
 
     @property
     def state(self) -> str:
-        """SLURM's word: PENDING, RUNNING, COMPLETED, …; empty where it does not know the job any more."""
-        return field(slurm.job(self.job_id), "JobState") or ""
+        """SLURM's word: PENDING, RUNNING, COMPLETED, …; empty where it cannot be asked or does not know the job."""
+        state = slurm.state(self.job_id)
+        return slurm.accounted(self.job_id) if state == slurm.GONE else state or ""
 
     @property
     def log(self) -> str:
         """What the job has written so far."""
-        path = field(slurm.job(self.job_id), "StdOut")
         try:
-            return Path(path or "").read_text("utf-8", errors="replace")
+            return Path(self._output()).read_text("utf-8", errors="replace")
         except OSError:
             return ""
 
+    def _output(self) -> str:
+        return line_field(slurm.job(self.job_id), "StdOut") or ""
+
     def result(self, poll_seconds: float = 5) -> Path | None:
         """Wait for the end; the run folder, for `orchestrator.load_run`. Raises JobFailed for any end but success."""
-        while (state := self.state) not in ("", *_OVER):
+        said, state = "", slurm.state(self.job_id)
+        while state not in (slurm.GONE, *_OVER):  # None: SLURM is silent for the moment
             time.sleep(poll_seconds)
-        if state != "COMPLETED":
-            said = last_line(Path(field(slurm.job(self.job_id), "StdOut") or ""))
-            raise JobFailed(f"job {self.job_id} ended as {state or 'unknown to SLURM'}: {said}")
+            said, state = last_line(Path(self._output())) or said, slurm.state(self.job_id)
+        said = last_line(Path(self._output())) or said
+        state = slurm.accounted(self.job_id) if state == slurm.GONE else state
+        if state != "COMPLETED" and not said.endswith("(exit 0)"):
+            raise JobFailed(f"job {self.job_id} ended as {state or 'unknown to SLURM'}{f': {said}' if said else ''}")
         return self.run
 
     def cancel(self) -> None:
@@ -152,6 +196,8 @@ def submit(
     slurm_options: further options of sbatch, such as `--time=8:00:00`. Without `run` the results go where `rayfold run`
     puts them, below the current folder.
     """
+    if isinstance(slurm_options, str):
+        raise StartError(f"slurm_options must be a list of options, got {slurm_options!r}")
     options = [f"--nodes={nodes}", *([f"--gpus-per-node={gpus_per_node}"] if gpus_per_node else []), *slurm_options]
     target = ["--run", str(Path(run).absolute())] if run is not None else []
     job = sbatch([*options, "run", str(Path(experiment).absolute()), *target])
@@ -160,31 +206,39 @@ def submit(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`sbatch …` or `script [FILE]`; returns the exit code."""
-    verb, *rest = sys.argv[1:] if arguments is None else arguments
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["sbatch"]
     try:
-        if verb == "script":
-            parser = argparse.ArgumentParser(prog="rayfold slurm-script", description="Write the script for sbatch.")
-            parser.add_argument("file", type=Path, nargs="?", default=Path("ray_slurm.sh"))
-            path = parser.parse_args(rest).file
-            write_script(path)
-            sys.stdout.write(f"wrote {path}; sbatch [SLURM options] {path} run experiment.yaml\n")
-        elif rest[:1] == ["--clean"]:
-            parser = argparse.ArgumentParser(prog="rayfold sbatch --clean", description="Remove folders of ended jobs.")
-            parser.add_argument("folder", type=Path, nargs="?", default=Path("slurm-jobs"))
-            removed = clean(parser.parse_args(rest[1:]).folder)
-            sys.stdout.write("".join(f"removed {folder}\n" for folder in removed) or "no folder of an ended job\n")
-        elif not rest or rest[0] in ("-h", "--help"):
-            sys.stdout.write(
-                f"rayfold sbatch --clean [FOLDER]: remove the folders of ended jobs; else as\n{launch.USAGE}"
-            )
-        else:
-            sys.stdout.write(f"Submitted batch job {sbatch(rest)}\n")
+        return _script(rest) if verb == "script" else _sbatch(rest)
     except (StartError, launch.UsageError) as error:
         sys.stderr.write(f"rayfold: {error}\n")
-        return 2
     except OSError as error:
-        sys.stderr.write(f"rayfold: {error.strerror}: {error.filename!r}; sbatch is on SLURM's login nodes\n")
-        return 2
+        sys.stderr.write(f"rayfold: {error.strerror}: {error.filename!r}\n")
+    return 2
+
+
+def _script(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="rayfold slurm-script", description="Write the script for sbatch.")
+    parser.add_argument("file", type=Path, nargs="?", default=Path("ray_slurm.sh"))
+    path = parser.parse_args(arguments).file
+    write_script(path)
+    sys.stdout.write(f"wrote {path}; sbatch [SLURM options] {path} run experiment.yaml\n")
+    return 0
+
+
+def _sbatch(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["--clean"]:
+        parser = argparse.ArgumentParser(prog="rayfold sbatch --clean", description="Remove folders of ended jobs.")
+        parser.add_argument("folder", type=Path, nargs="?", default=Path(JOBS))
+        removed = clean(parser.parse_args(arguments[1:]).folder)
+        sys.stdout.write("".join(f"removed {folder}\n" for folder in removed) or "no folder of an ended job\n")
+    elif not arguments or arguments[0] in ("-h", "--help"):
+        text = launch.parser().format_help().replace("sbatch [slurm options] cluster/ray_slurm.sh", _USAGE)
+        sys.stdout.write(f"{text}\n{_USAGE.partition(' [')[0]} --clean [FOLDER] removes the folders of ended jobs.\n")
+    elif launch.parse(split(arguments)[1])[0].dry_run:
+        return launch.main(split(arguments)[1])
+    else:
+        said = sbatch(arguments)
+        sys.stdout.write(f"Submitted batch job {said}\n" if said.isdigit() else f"{said}\n")
     return 0
 
 

@@ -51,6 +51,18 @@ def descendants(root: int, without: Collection[int] = ()) -> list[int]:
     return found
 
 
+def session(leader: int) -> list[int]:
+    """The living processes of the session that a process began, itself included, however far below it they are."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, ValueError):
+                state, *_, owner = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+                if state not in "ZX" and int(owner) == leader:
+                    found.append(int(entry.name))
+    return found
+
+
 def name(pid: int) -> str:
     """The short name of a process, `raylet` for instance; empty when it is gone."""
     with suppress(OSError):

@@ -5,6 +5,7 @@ Ray opens its own folder to everybody (0777, no sticky bit), whatever the umask,
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -19,6 +20,7 @@ SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
 LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
 SHARED_FILE_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "pvfs", "fuse", "9p")
 PREFIX = "rf"  # short, for the sockets' sake
+_OURS = re.compile(rf"{PREFIX}\d+-[a-z0-9_]{{8}}")  # as `mkdtemp` names them
 
 
 class TempFolder:
@@ -27,8 +29,11 @@ class TempFolder:
     Its lock lives as long as its process: one that a killed process left is known by that.
     """
 
-    def __init__(self, job: str, parents: Sequence[str | None]) -> None:
-        """Make it under the first parent that serves: local, writable, short, safe from others; else StartError."""
+    def __init__(self, job: str, parents: Sequence[str | None], sweeps: bool = True) -> None:
+        """Make it under the first parent that serves: local, writable, short, safe from others; else StartError.
+
+        sweeps: remove what killed nodes left there.
+        """
         reasons = []
         for parent in filter(None, parents):
             try:
@@ -43,7 +48,8 @@ class TempFolder:
         self.ray, self.temporary = self.path / "r", self.path / "tmp"
         self.temporary.mkdir()
         self.temporary.chmod(0o700)
-        sweep(Path(parent))
+        if sweeps:
+            sweep(Path(parent))
 
     def close_again(self) -> str | None:
         """Let in nobody else, whatever has happened to the folder's mode; one line if something had."""
@@ -129,6 +135,8 @@ def _lock(folder: Path) -> int | None:
 def sweep(parent: Path) -> None:
     """Remove what this user's killed nodes left: when SLURM sets a node down, there is no time to clean up there."""
     for folder in parent.glob(f"{PREFIX}*-*"):
+        if not _OURS.fullmatch(folder.name) or not {path.name for path in folder.glob("*")} <= {"r", "tmp"}:
+            continue
         with suppress(OSError):
             if folder.lstat().st_uid == os.getuid() and (handle := _lock(folder)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
