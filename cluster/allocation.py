@@ -57,8 +57,6 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
         if not environ.get(name):
             raise StartError(f"{name} is not set: start through sbatch, or look at it first with --dry-run")
-    if not environ.get("SLURM_CPUS_ON_NODE"):
-        raise StartError("this is no batch job, as inside of salloc: submit it with sbatch (docs/slurm.md)")
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
     hosts = tuple(hostnames(environ["SLURM_JOB_NODELIST"]))

@@ -138,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             journal.plain(f"rayfold cluster: {what} (exit {code})")
             return code
         allocation = read_allocation(os.environ)
+        if not os.environ.get("SLURM_CPUS_ON_NODE"):
+            raise StartError("this is no batch job, as inside of salloc: submit it with sbatch (docs/slurm.md)")
         if (options.min_nodes or 1) > len(allocation.hosts):
             raise UsageError(f"--min-nodes {options.min_nodes} is more than the job's {len(allocation.hosts)} nodes")
         job = Job(options, allocation, journal)

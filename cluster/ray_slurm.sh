@@ -17,7 +17,10 @@ export RAYFOLD_STARTED RAYFOLD_SIGNALLED
 trap 'RAYFOLD_SIGNALLED=USR1' USR1
 trap 'RAYFOLD_SIGNALLED=TERM' TERM
 
-export HOME="${HOME:-$(echo ~)}" # bash knows it where the job does not
+if [ -z "${HOME:-}" ]; then
+    HOME=~ # bash knows it where the job does not
+    export HOME
+fi
 rayfold_folder=$PWD
 site=${RAYFOLD_SITE:-$HOME/.config/rayfold/site.sh}
 if [ -e "$site" ]; then
@@ -28,6 +31,7 @@ if [ -e "$site" ]; then
         exit 70
     }
     trap 'rayfold_site_ended $?' EXIT
+    rayfold_failed=0
     trap 'rayfold_failed=$?; [ "${BASH_SOURCE[0]}" = "$0" ] || echo "rayfold cluster: in the site file, line $LINENO, \`$BASH_COMMAND\` failed with $rayfold_failed"' ERR
     set -a # what it sets is for Python and the nodes
     # shellcheck source=/dev/null
@@ -61,7 +65,7 @@ fi
 # Signals wait until Python listens, where `env` can hold them back.
 rayfold_hold=()
 if env --block-signal=USR1,TERM true 2>/dev/null; then
-    rayfold_hold=(env --block-signal=USR1,TERM)
+    rayfold_hold=(env "--block-signal=USR1,TERM")
 fi
 rayfold_said=
 for rayfold_python in "${candidates[@]}"; do

@@ -95,7 +95,7 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     try:
         done = subprocess.run(
             ["sbatch", "--parsable", *options, str(script), *command],
-            cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", check=False,
+            cwd=folder, capture_output=True, text=True, errors="replace", check=False,
         )  # fmt: skip
     except OSError as error:
         raise StartError(f"{error.strerror}: 'sbatch': it is on SLURM's login nodes") from error

@@ -203,7 +203,7 @@ def doctor(context: typer.Context) -> None:
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
 def sbatch() -> None:
-    """Submit a Ray cluster and what it is for to SLURM: rayfold sbatch [slurm options] run EXPERIMENT."""
+    """Submit a Ray cluster and what it is for to SLURM: options of sbatch, then run EXPERIMENT (`--help` says all)."""
     _cluster("submit", "sbatch", *sys.argv[2:])  # with the `--` that Typer would swallow
 
 

@@ -60,7 +60,8 @@ class Resources(Frozen):
     )
     require_gpu: bool | Literal["auto"] = Field(
         "auto",
-        description="Whether cells that are granted GPUs must see them in TensorFlow; auto: where the node has any.",
+        description="Whether cells that are granted GPUs must see them in TensorFlow; auto: where the node has any, "
+        "and in jobs of SLURM.",
     )
     deterministic: bool = Field(
         True, description="The same tables every time; false lets GPUs use kernels that are faster but do not repeat."

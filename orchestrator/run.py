@@ -116,10 +116,8 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
 
 def _check_sight(always: bool) -> None:
     """Refuse nodes on which TensorFlow sees none of the GPUs that cells will be granted."""
-    for host, found in tuning.on_gpu_nodes(blind_reason, always).items():
-        if isinstance(found, Exception):
-            raise found
-        if found is not None:
+    for host, found in tuning.on_gpu_nodes(blind_reason, always):
+        if isinstance(found, str):  # an error is of the node's, which may be leaving: its cells look for themselves
             raise ResourceError(f"{host}: {found}; to train on CPUs say so, resources.gpus_per_cell: 0")
 
 

@@ -24,8 +24,8 @@ from orchestrator.experiment import Experiment
 from orchestrator.packing import Packing, Share
 from orchestrator.progress import RunProgress
 from orchestrator.schedule import Job, Schedule
-from trainables import heartbeat, lifeline
-from trainables.connection import host_lives
+from trainables import heartbeat, leaving, lifeline
+from trainables.connection import losses_by_host
 from trainables.errors import NoWorkerError
 from trainables.layout import RunLayout
 from trainables.ledger import CellState, Entry
@@ -35,6 +35,7 @@ from trainables.trainable import CellTrainable
 from trainables.waiting import results
 
 _SECONDS_TO_BUILD = 1800.0
+_SECONDS_OF_TUNE = 10.0  # to stop its trials, and to end
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -65,8 +66,11 @@ def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]
     return list(results([task.remote(function, *each) for each in arguments], "building a model", _SECONDS_TO_BUILD))
 
 
-def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
-    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one; by host."""
+def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
+    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one; hosts and results.
+
+    A node that leaves meanwhile has an error of Ray's as its result.
+    """
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(max_calls=1, num_gpus=_PART_OF_A_GPU, num_cpus=0, max_retries=0)(_granted)
@@ -74,7 +78,7 @@ def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> dict[str, Any
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
     asked = [task.options(scheduling_strategy=place).remote(function, *arguments) for place in there]
     found = results(asked, "looking at the GPUs", _SECONDS_TO_BUILD)
-    return {node["NodeManagerHostname"]: result for node, result in zip(nodes, found, strict=True)}
+    return [(node["NodeManagerHostname"], result) for node, result in zip(nodes, found, strict=True)]
 
 
 def _granted(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -107,6 +111,7 @@ def train_cells(
         "run": str(layout.root),
         "import_path": experiment.import_path,
         "deterministic": resources.deterministic,
+        "require_gpu": resources.require_gpu,
     }
     tuner = tune.Tuner(
         CellTrainable,
@@ -139,11 +144,18 @@ class Trials(tune.Callback):  # type: ignore[misc]
     """Keeps the list of Tune's trials, which alone know how a process died, and tells Tune when it is to stop."""
 
     _all: Sequence[Any] = ()
-    _told = False
+    _asked_at: float | None = None  # when cells were asked to stop
+    _told = False  # whether Tune was
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._all = trials
-        if lifeline.stopping() and not self._told:
+        if not lifeline.stopping() or self._told:
+            return
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+            leaving.ask_cells_to_stop()
+        running = any(trial.status == "RUNNING" for trial in trials)
+        if not running or time.monotonic() - self._asked_at > lifeline.seconds_to_save() - _SECONDS_OF_TUNE:
             self._told = True
             signal.raise_signal(signal.SIGUSR1)  # which Tune takes for itself: it stops its trials, and comes back
 
@@ -181,7 +193,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._tries = dict.fromkeys(self._entries, 1 + retries)
         self.trials = Trials()
         self._started, self._stopped_by = False, ""  # whether any worker could start, what the first failure was
-        self._running: dict[str, tuple[Job, Share, int]] = {}
+        self._running: dict[str, tuple[Job, Share, int, dict[str, int]]] = {}
         # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
         self._free: list[Hashable] = []
         by_key = {job.key: job for job in jobs}
@@ -198,6 +210,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         return "" if self._started else self._stopped_by
 
     def suggest(self, trial_id: str) -> Any:
+        if lifeline.stopping():
+            return None  # Tune is told to end as soon as nothing runs
         if not self._schedule or self.obstacle:
             # A running cell may still fail and come back, so the end is near only when none is running.
             return None if self._running else Searcher.FINISHED
@@ -211,7 +225,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if self._free:
             self._free.pop()
         share = self._packing.share(job.architecture)
-        self._running[trial_id] = job, share, self._entries[job.key].state().attempts
+        self._running[trial_id] = job, share, self._entries[job.key].state().attempts, losses_by_host()
         self._tries[job.key] -= 1
         spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
@@ -229,9 +243,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial_id not in self._running:
             return
-        job, share, attempts = self._running.pop(trial_id)
+        job, share, attempts, losses = self._running.pop(trial_id)
         entry = self._entries[job.key]
         state = entry.state()
+        lost = losses.get(state.host or "", 0)
         self._started |= state.attempts > attempts and not state.worker_failed
         if state.state == "done":
             self._schedule.release(job, state.seconds.train + state.seconds.score)
@@ -239,10 +254,13 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._progress.finished(job.key, state.epochs, state.best_epoch)
             return
         self._schedule.release(job, None)
+        if lifeline.stopping() and not error:  # it has saved what it had
+            self._schedule.put_back(job)
+            return
         if state.state != "failed" or state.attempts == attempts:  # the process died without a word
             heartbeat.look()  # with the whole cluster, perhaps
             state = _note_death(entry, state, self.trials.error(trial_id))
-            if state.host and not host_lives(state.host):  # without one the cell had not begun
+            if state.host and losses_by_host().get(state.host, 0) > lost:  # without a host the cell had not begun
                 self._tries[job.key] += 1
         if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1

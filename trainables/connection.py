@@ -8,6 +8,7 @@ import os
 import secrets
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -190,8 +191,8 @@ def _nodes_at(_moment: int) -> list[dict[str, Any]]:
     ]
 
 
-def host_lives(host: str) -> bool:
-    """Whether a node of this host name is part of the cluster at this moment."""
+def losses_by_host() -> Counter[str]:
+    """How many nodes of each host the cluster has lost so far; two jobs may have nodes on the same host."""
     import ray
 
-    return any(node["Alive"] and node["NodeManagerHostname"] == host for node in ray.nodes())
+    return Counter(node["NodeManagerHostname"] for node in ray.nodes() if not node["Alive"])

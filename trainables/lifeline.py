@@ -68,10 +68,17 @@ def guarded() -> bool:
     return _child.link is not None
 
 
+def seconds_to_save() -> float:
+    """How long a gentle stop may take; whoever started the command may know better, as `cluster` does."""
+    with suppress(KeyError, ValueError):
+        return max(_SECONDS_TO_SAVE, float(os.environ["RAYFOLD_STOP_SECONDS"]))
+    return _SECONDS_TO_SAVE
+
+
 @contextmanager
 def stopped_gently() -> Iterator[None]:
     """While the block runs, a signal only makes `stopping` true: the block ends by itself, and saves what it has."""
-    _child.tell(f"gentle {_SECONDS_TO_SAVE}")
+    _child.tell(f"gentle {seconds_to_save()}")
     _child.gentle = True
     try:
         yield

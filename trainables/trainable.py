@@ -5,8 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
 
+from trainables import leaving
+from trainables.errors import ResourceError
+from trainables.gpu_check import blind_reason
 from trainables.layout import RunLayout
 from trainables.startup import configure_tensorflow
 from trainables.user_code import search_also
@@ -16,7 +20,7 @@ _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's roun
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell),
-    `deterministic` and `import_path` (where the user's own model builders lie, None where there are none).
+    `deterministic`, `require_gpu` and `import_path` (where the user's own model builders lie, None without any).
 
     The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
     """
@@ -42,6 +46,10 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
             search_also(config["import_path"])
         cpus = config["share"]["CPU"]
         configure_tensorflow(int(cpus), config["deterministic"])
+        if config["share"].get("GPU") and config["require_gpu"]:
+            granted = [str(gpu) for gpu in ray.get_gpu_ids()]
+            if reason := blind_reason(granted, always=config["require_gpu"] is True):  # a node that came later
+                raise ResourceError(reason)
         from trainables import worker  # which imports TensorFlow
 
         self._worker = worker.Worker(worker.session_budget(cpus))
@@ -62,9 +70,10 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         row = self._cell.advance()
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:
             row = self._cell.advance()
-        if not self._cell.done and _node_is_drained():
-            self._cell.suspend()  # after every report until the node goes, then it goes on elsewhere
-        return {**row, "done": self._cell.done}
+        stops = not self._cell.done and leaving.told_to_stop()
+        if stops or (not self._cell.done and leaving.node_is_drained()):
+            self._cell.suspend()  # until the node goes after every report, and then it goes on elsewhere
+        return {**row, "done": self._cell.done or stops}
 
     def cleanup(self) -> None:
         if self._cell is not None:
@@ -81,14 +90,6 @@ def _note_obstacle(run: Path, key: str, error: Exception) -> None:
     entry = read_entry(RunLayout(run).ledger / key)
     attempts, host = entry.state().attempts + 1, socket.gethostname()
     entry.fail(error, "the worker could not start: ", worker_failed=True, attempts=attempts, host=host)
-
-
-def _node_is_drained() -> bool:
-    """Whether this node has been told to end soon, as `cluster` tells the nodes of a SLURM job near its time limit."""
-    import ray
-    from ray._private.state import state  # Ray has no public way to ask from within a task
-
-    return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
 
 
 def _process_start() -> float:
