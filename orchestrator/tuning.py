@@ -210,9 +210,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         return "" if self._started else self._stopped_by
 
     def suggest(self, trial_id: str) -> Any:
-        if lifeline.stopping():
-            return None  # Tune is told to end as soon as nothing runs
-        if not self._schedule or self.obstacle:
+        if not self._schedule or self.obstacle or lifeline.stopping():
             # A running cell may still fail and come back, so the end is near only when none is running.
             return None if self._running else Searcher.FINISHED
         job = self._schedule.take(self._free[-1] if self._free else None)
