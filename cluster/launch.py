@@ -133,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             journal.plain(dryrun.text(options, os.environ))
             code, what = dryrun.check(options, os.environ)
             if code == 0:
-                journal.plain(f"\n# {what}" if what else "")
+                if what:
+                    journal.plain(f"\n# {what}")
                 return 0
             journal.plain(f"rayfold cluster: {what} (exit {code})")
             return code

@@ -72,9 +72,15 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         word = arguments[place]
         if word == "--" or word.partition("=")[0] in own or not word.startswith("-"):
             break
-        alone = word in _FLAGS if word.startswith("--") else word[1:2] in _SHORT_FLAGS or len(word) > 2
-        place += 1 if alone or "=" in word else 2
+        place += 2 if _takes_the_next(word) else 1
     return list(arguments[:place]), list(arguments[place:])
+
+
+def _takes_the_next(option: str) -> bool:
+    """Whether the word after one of sbatch's options is its value."""
+    if option.startswith("--"):
+        return "=" not in option and option not in _FLAGS
+    return option[1:].lstrip("".join(_SHORT_FLAGS)) in {*option[-1:]} - _SHORT_FLAGS
 
 
 def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:

@@ -76,4 +76,4 @@ def test_the_driver_keeps_slurms_variables_and_gets_the_cluster() -> None:
 def test_submit_lines_can_be_pasted() -> None:
     lines = commands.submit_lines(Path("/my jobs/7/token"), "n1", 20001)
     assert "RAY_AUTH_TOKEN_PATH='/my jobs/7/token'" in lines
-    assert "ssh -N -L 20001:127.0.0.1:20001 n1 &" in lines
+    assert "ssh -fN -o ExitOnForwardFailure=yes -L 20001:127.0.0.1:20001 n1 &&\n    ray job submit" in lines

@@ -10,6 +10,7 @@ import pytest
 from cluster import submit
 from cluster.allocation import StartError
 from cluster.launch import UsageError
+from orchestrator.templates import text
 from tests.conftest import rayfold
 
 SBATCH = """#!/bin/bash
@@ -40,6 +41,7 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--nodes=1", "--", "python", "run"], 1),
         (["--array=1-3", "--join=cluster.json"], 1),
         (["--serve"], 0),
+        (["-J", "run", "-Hp", "demo", "-k", "--exclusive", "--mem", "8G", "run", "x.yaml"], 8),
     ],
 )
 def test_slurms_options_come_before_the_script(arguments: list[str], options: int) -> None:
@@ -63,6 +65,7 @@ def test_a_job_is_submitted_where_it_was_typed(said: Path) -> None:
 
 
 def test_python_submits_an_experiment(said: Path) -> None:
+    Path("x.yaml").write_text(text("demo.yaml"))
     job = submit.submit("x.yaml", run="out", nodes=2, gpus_per_node=4, slurm_options=["--time=60"])
     assert (job.job_id, job.run) == ("4711", Path.cwd() / "out")
     words = said.read_text().split("\0")[:-1][2:]
@@ -73,9 +76,16 @@ def test_python_submits_an_experiment(said: Path) -> None:
 def test_what_cannot_be_submitted_is_one_line(said: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="give one of"):
         submit.sbatch(["--nodes=2"])
+    with pytest.raises(UsageError, match="'runn' is no rayfold command"):
+        submit.sbatch(["runn", "x.yaml"])
+    with pytest.raises(StartError, match=r"cannot read .*x\.yaml"):
+        submit.sbatch(["run", "x.yaml"])
+    with pytest.raises(StartError, match="must be a list"):
+        submit.submit("x.yaml", slurm_options="--time=8")
+    assert not said.exists()
     monkeypatch.setenv("REFUSE", "invalid partition specified: none")
     with pytest.raises(StartError, match="sbatch refused the job: sbatch: error: invalid partition"):
-        submit.sbatch(["run", "x.yaml"])
+        submit.sbatch(["--", "true"])
     done = subprocess.run(
         [sys.executable, "-m", "cluster.submit", "sbatch", "--nodes=2"],
         capture_output=True,
@@ -94,22 +104,30 @@ def test_the_script_is_written_once(said: Path) -> None:
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
 
 
+SCONTROL = """#!/bin/bash
+case "$2 $3" in
+    "config "*) echo "ClusterName = here" ;;
+    "job 7") echo "JobId=7 JobName=x JobState=COMPLETED"; echo "   JobState=RUNNING Reason=None" ;;
+    "job 8") echo "JobId=8 JobName=x"; echo "   JobState=COMPLETED Reason=None" ;;
+    "job 12_1") echo "JobId=31 ArrayJobId=12 ArrayTaskId=1 JobName=x"; echo "   JobState=PENDING Reason=None" ;;
+    "job 12_2") echo "slurm_load_jobs error: Invalid job id specified"; exit 1 ;;
+    *) echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"; exit 1 ;;
+esac
+"""
+
+
 def test_folders_of_ended_jobs_are_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = tmp_path / "slurm-jobs"
-    for name in ("7", "8", "12_1", "12_2", "13", "notes", "14"):
+    for name in ("7", "8", "12_1", "12_2", "13", "notes", "14", "16"):
         (jobs / name).mkdir(parents=True)
-        (jobs / name / "token").write_text("secret")
-    (jobs / "14" / "token").unlink()  # somebody else's, by the looks of it
+        (jobs / name / "slurm-cluster").write_text("elsewhere" if name == "16" else "here")
+    (jobs / "14" / "slurm-cluster").unlink()  # somebody else's, by the looks of it
     (jobs / "15").symlink_to(jobs / "7")
-    (tmp_path / "squeue").write_text(
-        '#!/bin/bash\n[ -z "$AWAY" ] || { echo Unable to contact slurm controller; exit 1; }\n'
-        "printf '%s\\n' '7 7_N/A RUNNING' '8 8_N/A COMPLETED' '31 12_1 PENDING' '32 12_2 FAILED'\n"
-    )
-    (tmp_path / "squeue").chmod(0o755)
+    (tmp_path / "scontrol").write_text(SCONTROL)
+    (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("AWAY", "1")
-    with pytest.raises(StartError, match="nothing was removed"):
-        submit.clean(jobs)
-    monkeypatch.setenv("AWAY", "")
-    assert [path.name for path in submit.clean(jobs)] == ["12_2", "13", "8"]
-    assert sorted(path.name for path in jobs.iterdir()) == ["12_1", "14", "15", "7", "notes"]
+    with pytest.raises(StartError, match="is no folder"):
+        submit.clean(tmp_path / "none")
+    assert [path.name for path in submit.clean(jobs)] == ["12_2", "8"]
+    # 13: SLURM does not say
+    assert sorted(path.name for path in jobs.iterdir()) == ["12_1", "13", "14", "15", "16", "7", "notes"]

@@ -81,12 +81,15 @@ def test_no_parent_serves(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
     parent = short(tmp_path)
     left = Path(subprocess.check_output([sys.executable, "-c", MAKE, str(parent)], text=True).strip())
-    (left / "session").mkdir()
-    (parent / "rf-of-the-user").write_text("a file")
+    (left / "r").mkdir(exist_ok=True)
+    theirs = [parent / "rf-of-the-user", parent / "rf7-my_files", parent / "rf-results"]
+    theirs[0].write_text("a file")
+    for folder in theirs[1:]:
+        (folder / "deep").mkdir(parents=True)
     assert left.is_dir()
     first = temp.TempFolder("8", [str(parent)])
     second = temp.TempFolder("9", [str(parent)])
-    assert sorted(parent.iterdir()) == sorted([first.path, second.path, parent / "rf-of-the-user"])
+    assert sorted(parent.iterdir()) == sorted([first.path, second.path, *theirs])
     assert first.remove()
     assert second.remove()
     parent.unlink()
