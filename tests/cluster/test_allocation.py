@@ -160,3 +160,10 @@ def test_a_task_of_an_array_fills_in_its_command_and_names_its_folder() -> None:
     assert [task.filled_in(word) for word in ("arr%a.yaml", "%j")] == ["arr2.yaml", "%j"]
     assert allocation.read_allocation(environ).label == "13"
     assert allocation.read_allocation(environ).filled_in("arr%a.yaml") == "arr%a.yaml"
+
+
+def test_a_jobs_name_is_no_field() -> None:
+    text = "JobId=7 JobName=x Requeue=0 JobState=FAILED\n   JobState=RUNNING Reason=None\n   Requeue=1 Restarts=0\n"
+    text += "   Comment=Requeue=0\n   StdOut=/a folder/slurm-7.out\n"
+    assert (allocation.field(text, "Requeue"), allocation.field(text, "JobState")) == ("1", "RUNNING")
+    assert allocation.line_field(text, "StdOut") == "/a folder/slurm-7.out"

@@ -179,6 +179,13 @@ def test_outside_a_job(tmp_path: Path, environ: dict[str, str]) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_signal_that_comes_before_python_is_heard(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "site.sh").write_text("ended() { true; }\nreadonly python=1\ncd /\nkill -TERM $$\n")
+    done = run({**environ, "RAYFOLD_SITE": str(tmp_path / "site.sh")}, tmp_path, "--", "true")
+    assert done.returncode == 143
+    assert last_line(done.stdout) == "rayfold cluster: stopped by SIGTERM (exit 143)"
+
+
 # --- dry run ----------------------------------------------------------------------------------------------------------
 
 

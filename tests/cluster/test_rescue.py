@@ -67,3 +67,16 @@ def test_logs_are_there_before_the_end(tmp_path: Path, monkeypatch: pytest.Monke
     (logs / "raylet.out").write_text("raylet\nthe end\n")
     assert mirror.finish(10) is None
     assert (kept / "raylet.out").read_text() == "raylet\nthe end\n"
+
+
+def test_a_cause_is_what_ray_says_and_not_what_it_says_around_it(tmp_path: Path) -> None:
+    assert rescue.cause(tmp_path) == ""
+    (tmp_path / "raylet.out").write_text(
+        "[2026-01-01 00:00:00,000 I 1 1] (raylet) main.cc:1: all is well\n"
+        "[2026-01-01 00:00:01,000 C 1 1] (raylet) port.cc:2: An unexpected system state has occurred. You have likely "
+        "discovered a bug in Ray. Please report this issue at https://example.org/issues and we will work with you. "
+        "Timed out waiting for file /tmp/rf1/metrics_export_port\n"
+        "[2026-01-01 00:00:02,000 E 1 1] (raylet) m.cc:3: Failed to connect to the metrics exporter agent\n"
+    )
+    assert rescue.cause(tmp_path).endswith("Timed out waiting for file /tmp/rf1/metrics_export_port")
+    assert "a bug in Ray" not in rescue.cause(tmp_path)

@@ -1,5 +1,6 @@
 """The main job through the command line: real Ray, real trials, real interruptions."""
 
+import json
 import os
 import signal
 import subprocess
@@ -235,6 +236,30 @@ def training(run: Path) -> bool:
 def finish(file: Path, run: Path) -> None:
     done = rayfold("run", file, "--run", run)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+LONG_EPOCH = """
+name: long
+data: {source: phantom, images_per_class: 160, image_size: 128}
+folds: {k: 2, test_set: 0.1}
+training: {epochs: 5, batch_size: 1, early_stopping: null}
+candidates: [{model: TinyCNN, image_size: 128}]
+resources: {cpus_per_cell: 1}
+"""
+
+
+def test_a_stop_lets_an_epoch_end_that_is_longer_than_ray_tune_waits(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(LONG_EPOCH)
+    driver = start(tmp_path / "long.yaml", tmp_path / "run")
+    wait_until(lambda: list((tmp_path / "run/ledger").glob("*/state.json")), driver)
+    time.sleep(1)
+    began = time.monotonic()
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(90) == 130
+    assert time.monotonic() - began > 5  # or the epochs are too short for this test
+    states = [json.loads(path.read_text()) for path in (tmp_path / "run/ledger").glob("*/state.json")]
+    assert [state["epochs"] for state in states if state["state"] == "running"] == [1] * len(states)
+    assert len(list((tmp_path / "run/ledger").glob("*/resume.npz"))) == len(states)
 
 
 def test_ctrl_c_stops_cleanly_and_continues(finished: Path, spots: Path, tmp_path: Path) -> None:
