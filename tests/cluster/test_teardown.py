@@ -65,11 +65,13 @@ def test_name_of_a_process_and_of_none() -> None:
 def test_a_session_is_all_that_a_shell_started() -> None:
     with subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60; true"], start_new_session=True) as child:
         until = time.monotonic() + 20
-        while len(teardown.session(child.pid)) < 3 and time.monotonic() < until:
+        names: list[str] = []
+        while names != ["bash", "sleep", "sleep"] and time.monotonic() < until:
             time.sleep(0.02)
-        found = teardown.session(child.pid)
+            found = teardown.session(child.pid)
+            names = sorted(teardown.name(pid) for pid in found)
+        assert names == ["bash", "sleep", "sleep"]
         assert child.pid in found
-        assert sorted(teardown.name(pid) for pid in found) == ["bash", "sleep", "sleep"]
         teardown.send(found, signal.SIGTERM)
         while teardown.session(child.pid) and time.monotonic() < until:
             time.sleep(0.02)
