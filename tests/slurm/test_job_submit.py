@@ -79,7 +79,7 @@ def test_the_address_file_says_all_a_client_needs_and_is_private(lab: Lab, serve
 def test_the_printed_lines_submit_a_job_from_outside(lab: Lab, served: Served) -> None:
     """Line by line as a user pastes them; the lab's tunnel stands for ssh."""
     export = re.search(r"export RAY_AUTH_MODE=.*", served.output)
-    tunnel = re.search(rf"ssh -N -L (\d+):127.0.0.1:{served.port} n1", served.output)
+    tunnel = re.search(rf"ssh -fN \S+ \S+ -L (\d+):127.0.0.1:{served.port} n1 &&", served.output)
     submit = re.search(r"ray job submit .* -- ", served.output)
     assert export, served.output
     assert tunnel, served.output
