@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cluster import commands, slurm
-from cluster.allocation import Allocation, StartError, gpus_by_host, worker_gpus
+from cluster import commands, precheck, slurm
+from cluster.allocation import Allocation, StartError, gpus_by_host
 from cluster.asking import Asking
 from cluster.endings import HEAD_LOST, JOIN_TIMEOUT, START_FAILED, Ending, Interrupted
 from cluster.events import Child, Event, Events, Exited, Line, Signalled
@@ -77,11 +77,10 @@ class Cluster:
         if workers:
             granted = gpus_by_host(slurm.details(self.allocation.job_id))
             # At once, for `ray start --address` waits for the head by itself.
-            for number, hosts in enumerate(commands.by_gpus(workers, granted)):
-                gpus = worker_gpus(os.environ, granted, hosts, without_first=not self.options.join)
-                command = commands.workers(hosts, self._node_command(self.address), gpus)
-                environment = commands.step_environment(os.environ, self._settings())
-                self.start(f"workers {number + 1}" if number else "workers", command, environment, control=True)
+            node, first = self._node_command(self.address), not self.options.join
+            environment = commands.step_environment(os.environ, self._settings())
+            for number, step in enumerate(commands.worker_steps(workers, node, os.environ, granted, first)):
+                self.start(f"workers {number + 1}" if number else "workers", step, environment, control=True)
         self.asking.watch()
         while missing := self.roster.missing():
             if self._enough(missing):
@@ -206,7 +205,7 @@ class Cluster:
         """Handle the next event; raises Interrupted on a signal, Ending when a start fails or the head is lost."""
         event = self.events.get(seconds)
         if isinstance(event, Line) and event.source == "check":
-            self._checked = event.text.removeprefix("rayfold: ")
+            self._checked = precheck.reason(event.text)
         elif isinstance(event, Line):
             self._heard(event)
         elif isinstance(event, Exited):

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.allocation import NodeResources
+from cluster.allocation import NodeResources, worker_gpus
 
 # What stands before every command of nodes, driver and clients, such as `apptainer exec --nv image.sif`. The launcher
 # itself runs outside, where SLURM's commands are.
 WRAPPER = tuple(shlex.split(os.environ.get("RAYFOLD_WRAPPER", "")))
+EXECUTABLE = (*WRAPPER, "python3" if WRAPPER else sys.executable)
 # -P: a folder of the user's that happens to be called `cluster` must not shadow this package.
-PYTHON = (*WRAPPER, "python3" if WRAPPER else sys.executable, "-P", "-u")
+PYTHON = (*EXECUTABLE, "-P", "-u")
 RAY_START = ("-P", "-m", "ray.scripts.scripts", "start")
 
 # What still names the job inside Ray's processes. The rest describes SLURM's tasks, which Ray's workers are not: MPI,
@@ -100,7 +101,10 @@ def ray_settings(token: Path, environ: Mapping[str, str], hosts: Sequence[str], 
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_JOB_STOP_WAIT_TIME_S": "3600",  # a submitted job that is stopped saves first; the launcher sets the bound
+        # Whoever is stopped saves first, a submitted job and a driver whose cells end their epoch: the launcher, and
+        # not Ray or rayfold by itself, sets the bound.
+        "RAY_JOB_STOP_WAIT_TIME_S": "3600",
+        "RAYFOLD_STOP_SECONDS": "3600",
         "no_proxy": direct,
         "NO_PROXY": direct,
     }
@@ -166,7 +170,6 @@ def driver_environment(
         "RAY_ADDRESS": address,
         "RAY_API_SERVER_ADDRESS": dashboard,
         "PYTHONUNBUFFERED": "1",
-        "RAYFOLD_STOP_SECONDS": "3600",  # for cells to end their epoch; again, the launcher sets the bound
     }
 
 
@@ -184,10 +187,17 @@ def node(folder: Path, name_suffix: str, interface: str | None, patience: float,
     ]
 
 
-def by_gpus(hosts: Sequence[str], granted: Mapping[str, int]) -> list[list[str]]:
-    """Hosts of equal numbers of GPUs together: srun divides a number among unlike nodes wrongly."""
+def worker_steps(
+    hosts: Sequence[str], command: Sequence[str], environ: Mapping[str, str], granted: Mapping[str, int], first: bool
+) -> list[list[str]]:
+    """The sruns that start `command` once on each host.
+
+    Hosts of equal numbers of GPUs share one, since srun divides a number among unlike nodes wrongly. `granted`: the
+    job's GPUs by host, where SLURM says them; `first`: the job has a node before these, the head.
+    """
     numbers = sorted({granted.get(host, 0) for host in hosts}, reverse=True)
-    return [[host for host in hosts if granted.get(host, 0) == number] for number in numbers]
+    groups = [[host for host in hosts if granted.get(host, 0) == number] for number in numbers]
+    return [workers(group, command, worker_gpus(environ, granted, group, without_first=first)) for group in groups]
 
 
 def workers(hosts: Sequence[str], command: Sequence[str], gpus: str | None = None) -> list[str]:

@@ -22,6 +22,7 @@ from pathlib import Path
 from cluster import allocation, checks, commands, network, ports, probe, slurm, temp
 from cluster.allocation import StartError, field
 from cluster.checks import Finding
+from cluster.folder import JOBS
 
 #: `srun --overlap`, which lets Ray and the driver share the job's CPUs, came with this version.
 OLDEST_SLURM = (20, 11)
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs-folder", type=Path, metavar="DIR", help="as given to cluster/ray_slurm.sh")
     parser.add_argument("--interface", metavar="NAME", help="as given to cluster/ray_slurm.sh")
     given = parser.parse_args(arguments)
-    jobs_folder = given.jobs_folder or Path(os.environ.get("SLURM_SUBMIT_DIR", "."), "slurm-jobs")
+    jobs_folder = given.jobs_folder or Path(os.environ.get("SLURM_SUBMIT_DIR", "."), JOBS)
     interface = given.interface or os.environ.get("RAYFOLD_INTERFACE")
     failed = 0
     for finding in findings(os.environ, jobs_folder.absolute(), interface):

@@ -1,13 +1,12 @@
 """What `--dry-run` prints: the very commands and environments, and what is assumed where there is no job."""
 
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from cluster import commands, network, node, slurm
-from cluster.allocation import StartError, gpus_by_host, read_allocation, worker_gpus
+from cluster import commands, network, node, precheck, slurm
+from cluster.allocation import StartError, gpus_by_host, read_allocation
 from cluster.folder import JobFolder, read_cluster
 from cluster.options import Options
 
@@ -40,7 +39,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
             settings(token),
             commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
         )
-        started = commands.ray_start(head, commands.PYTHON[:-2])
+        started = commands.ray_start(head, commands.EXECUTABLE)
         lines += _section("which runs", commands.node_settings(head.temp.parent / "tmp"), started)
         dropped = sorted(set(environ) - set(commands.ray_environment(environ, settings(token))))
         lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
@@ -48,8 +47,8 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         worker = commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address)
         title = f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each node's own"
         granted = gpus_by_host(slurm.details(allocation.job_id)) if in_job else {}
-        gpus = worker_gpus(environ, granted, hosts, without_first=not options.join)
-        lines += _section(title, settings(token, address=address), commands.workers(hosts, worker, gpus))
+        for step in commands.worker_steps(hosts, worker, environ, granted, first=not options.join):
+            lines += _section(title, settings(token, address=address), step)
     if options.command:
         command = commands.driver(options.words(allocation), options.is_rayfold)
         dashboard = f"http://127.0.0.1:{head.ports['dashboard']}"
@@ -63,19 +62,12 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
 
 
 def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
-    """Whether the driver's command could run, as far as that can be seen here: its exit code and its last line."""
-    words = options.check(read_allocation({**ASSUMED, **environ}))
-    if not words:
+    """Whether the driver's command could run, as far as that can be seen here: an exit code and a line."""
+    asked = precheck.command(options.words(read_allocation({**ASSUMED, **environ})), options.is_rayfold)
+    if asked is None:
         return 0, ""
-    environment = commands.driver_environment(environ, {}, "", "")
-    done = subprocess.run(
-        commands.driver(words, is_rayfold=True),
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False,
-    )  # fmt: skip
-    if done.returncode == 0:
-        return 0, "the experiment can run, as far as its file, data path, weights and builders tell"
-    return done.returncode, (done.stdout.strip().splitlines() or [""])[-1].removeprefix("rayfold: ")
+    code, line = precheck.ask(asked)
+    return code, line or "the experiment can run, as far as its file, data path, weights and builders tell"
 
 
 def _head(options: Options, environ: Mapping[str, str], in_job: bool) -> tuple[commands.RayNode, str]:

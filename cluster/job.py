@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from cluster import commands, slurm, teardown
+from cluster import commands, precheck, slurm, teardown
 from cluster.allocation import Allocation, StartError, field
 from cluster.bringup import Cluster
 from cluster.endings import DEADLINE, DRIVER_LOST_CLUSTER, HEAD_LOST, START_FAILED, TERMINATED, Ending, Interrupted
@@ -52,8 +52,8 @@ class Job:
         requeue = False
         try:
             try:
-                if words := self.options.check(self.allocation):
-                    self.cluster.require(commands.driver(words, is_rayfold=True))
+                if check := precheck.command(self.options.words(self.allocation), self.options.is_rayfold):
+                    self.cluster.require(check)
                 self.cluster.bring_up()
                 ending = self._work()
             except Interrupted as signalled:

@@ -20,7 +20,7 @@ from cluster import dryrun
 from cluster.allocation import StartError, read_allocation
 from cluster.endings import START_FAILED
 from cluster.events import Signalled
-from cluster.folder import Journal
+from cluster.folder import JOBS, Journal
 from cluster.job import Job
 from cluster.options import Options
 
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             serve=parsed.serve,
             join=parsed.join and parsed.join.absolute(),
             interface=parsed.interface,
-            jobs_folder=(parsed.jobs_folder or submitted_from / "slurm-jobs").absolute(),
+            jobs_folder=(parsed.jobs_folder or submitted_from / JOBS).absolute(),
             join_timeout=parsed.join_timeout,
             min_nodes=parsed.min_nodes,
             max_requeues=parsed.max_requeues,

@@ -23,12 +23,3 @@ class Options:
     def words(self, allocation: Allocation) -> list[str]:
         """The command; of rayfold's own, `%a` is the number of the array's task."""
         return [allocation.filled_in(word) if self.is_rayfold else word for word in self.command]
-
-    def check(self, allocation: Allocation) -> list[str] | None:
-        """The words that only see whether the command could run; None for one that cannot be asked."""
-        if not (self.is_rayfold and self.command[:1] == ("run",)):
-            return None
-        verb, *rest = self.words(allocation)
-        if any("%a" in word for word in rest):  # known in a task of an array only
-            return None
-        return [verb, "--check", *rest]

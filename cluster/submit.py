@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import commands, launch, slurm
+from cluster import launch, precheck, slurm
 from cluster.allocation import StartError, field, line_field
 from cluster.folder import JOBS, SITE, last_line, make_jobs, write_private
 
@@ -93,7 +93,10 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     _, words, is_rayfold = launch.parse(command)
     if is_rayfold and words and words[0] not in SUBCOMMANDS:
         raise launch.UsageError(f"{words[0]!r} is no rayfold command to submit: {', '.join(SUBCOMMANDS)}")
-    _check(words, is_rayfold, folder)
+    if check := precheck.command(words, is_rayfold):
+        code, reason = precheck.ask(check, folder)
+        if code != 0:
+            raise StartError(reason)
     jobs = (folder or Path.cwd()) / JOBS
     make_jobs(jobs)
     script = jobs / "ray_slurm.sh"
@@ -111,20 +114,6 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     if done.returncode != 0:
         raise StartError(f"sbatch refused the job: {' '.join((done.stderr or said).split())[:500]}")
     return said or done.stderr.strip()
-
-
-def _check(words: Sequence[str], is_rayfold: bool, folder: Path | None) -> None:
-    """Raise StartError for an experiment that cannot run, before it waits in a queue to be told so."""
-    if not (is_rayfold and words[:1] == ["run"]) or any("%a" in word for word in words):
-        return
-    done = subprocess.run(
-        commands.driver(["run", "--check", *words[1:]], is_rayfold=True),
-        cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        text=True, errors="replace", check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        last = (done.stdout.strip().splitlines() or ["the experiment cannot run"])[-1]
-        raise StartError(last.removeprefix("rayfold: "))
 
 
 def clean(jobs: Path) -> list[Path]:

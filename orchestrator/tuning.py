@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -193,7 +194,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._tries = dict.fromkeys(self._entries, 1 + retries)
         self.trials = Trials()
         self._started, self._stopped_by = False, ""  # whether any worker could start, what the first failure was
-        self._running: dict[str, tuple[Job, Share, int, dict[str, int]]] = {}
+        self._running: dict[str, tuple[Job, Share, int, Counter[str]]] = {}
         # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
         self._free: list[Hashable] = []
         by_key = {job.key: job for job in jobs}
@@ -244,7 +245,6 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         job, share, attempts, losses = self._running.pop(trial_id)
         entry = self._entries[job.key]
         state = entry.state()
-        lost = losses.get(state.host or "", 0)
         self._started |= state.attempts > attempts and not state.worker_failed
         if state.state == "done":
             self._schedule.release(job, state.seconds.train + state.seconds.score)
@@ -258,7 +258,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if state.state != "failed" or state.attempts == attempts:  # the process died without a word
             heartbeat.look()  # with the whole cluster, perhaps
             state = _note_death(entry, state, self.trials.error(trial_id))
-            if state.host and losses_by_host().get(state.host, 0) > lost:  # without a host the cell had not begun
+            # Without a host the cell had not begun.
+            if state.host and losses_by_host()[state.host] > losses[state.host]:
                 self._tries[job.key] += 1
         if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
             self._tries[job.key] += 1
