@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks.grid import timed
 from benchmarks.store import write_images
-from trainables.startup import configure_tensorflow
+from trainables.runtime.startup import configure_tensorflow
 
 MODEL, SIZE, BATCH, CLASSES = "EfficientNetB0", 224, 8, 3
 
@@ -32,9 +32,9 @@ def methods() -> dict[str, Any]:
     import keras
     import tensorflow as tf
 
-    from trainables import zoo
-    from xai.cam import class_maps
-    from xai.classifier import Classifier
+    from trainables.models import zoo
+    from xai.methods.cam import class_maps
+    from xai.methods.classifier import Classifier
 
     model = zoo.build(MODEL, SIZE, 1, CLASSES, "none", 0.2, {})
     classifier = Classifier(model)
@@ -118,12 +118,12 @@ def table(train: int, test: int) -> str:
 def steady(run: Path) -> tuple[float, float, int]:
     """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One thread."""
     configure_tensorflow(1)
-    from trainables.layout import RunLayout
-    from trainables.manifest import Manifest
-    from xai.explainer import Explainer
-    from xai.heatmaps import Heatmaps
-    from xai.pages import Style, draw_cell
-    from xai.work import Options, chosen_cells, shards
+    from trainables.core.layout import RunLayout
+    from trainables.data.manifest import Manifest
+    from xai.drawing.pages import Style, draw_cell
+    from xai.shards.explainer import Explainer
+    from xai.shards.heatmaps import Heatmaps
+    from xai.shards.shard_plan import Options, chosen_cells, shards
 
     layout, options = RunLayout(run), Options(folds=(0,), split="test", faithfulness=0)
     entries = chosen_cells(layout, options)

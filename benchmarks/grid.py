@@ -47,7 +47,7 @@ def timed(*command: str | Path) -> float:
 
 def write_task(run: Path, file: Path) -> None:
     """The images and parts of a prepared run folder, for the baselines."""
-    from trainables.manifest import Manifest
+    from trainables.data.manifest import Manifest
 
     images = Manifest.load(run / "manifest.parquet").usable
     folds = pd.read_parquet(run / "folds.parquet")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.store import PER_CLASS, SIZE, write_images
-from orchestrator.cells import prepare
-from orchestrator.experiment import parse_experiment
-from trainables.layout import RunLayout, cache_folder
-from trainables.store import build_store, store_folder
+from orchestrator.execution.cells import prepare
+from orchestrator.experiment.experiment_file import parse_experiment
+from trainables.core.layout import RunLayout, cache_folder
+from trainables.data.store import build_store, store_folder
 
 EXPERIMENT = """
 name: memory
@@ -25,9 +25,9 @@ candidates: [{{model: TinyCNN, image_size: {size}}}]
 TRIAL = """
 import json, psutil, sys
 from pathlib import Path
-from trainables.startup import configure_tensorflow
+from trainables.runtime.startup import configure_tensorflow
 configure_tensorflow(1)
-from trainables.worker import Worker
+from trainables.training.worker import Worker
 cell = Worker(0.0).open(Path(sys.argv[1]), sys.argv[2], 0.0)
 while not cell.done:
     cell.advance()

@@ -6,15 +6,15 @@ import time
 
 import numpy as np
 
-from trainables.architecture import Architecture
-from trainables.config import Augmentation
-from trainables.startup import configure_tensorflow
+from trainables.core.config import Augmentation
+from trainables.models.architecture import Architecture
+from trainables.runtime.startup import configure_tensorflow
 
 
 def main() -> None:
     model, size, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     configure_tensorflow(1)
-    from trainables.session import Session
+    from trainables.training.session import Session
 
     architecture = Architecture(
         model=model,

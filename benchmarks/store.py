@@ -12,10 +12,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainables.config import FolderData
-from trainables.manifest import build_manifest
-from trainables.phantom import draw_phantom
-from trainables.store import build_store, open_store
+from trainables.core.config import FolderData
+from trainables.data.manifest import build_manifest
+from trainables.data.store import build_store, open_store
+from trainables.sources.phantom import draw_phantom
 
 SIZE, PER_CLASS = 224, 1000
 
@@ -23,8 +23,8 @@ SIZE, PER_CLASS = 224, 1000
 READER = """
 import json, psutil, sys
 from pathlib import Path
-from trainables.manifest import Manifest
-from trainables.store import open_store
+from trainables.data.manifest import Manifest
+from trainables.data.store import open_store
 manifest = Manifest.load(Path(sys.argv[1]))
 before = psutil.Process().memory_full_info().uss
 pixels = open_store(manifest, int(sys.argv[3]), Path(sys.argv[2])).pixels

@@ -70,8 +70,8 @@ fi
 rayfold_said=
 for rayfold_python in "${candidates[@]}"; do
     # -P: a folder of the user's that happens to be called `cluster` must not shadow ours. Ray may lie in a container.
-    if rayfold_said=$("$rayfold_python" -P -c 'import cluster.launch, importlib.util, sys; sys.exit(None if sys.argv[1] or importlib.util.find_spec("ray") else "it has no Ray")' "${RAYFOLD_WRAPPER:-}" 2>&1); then
-        exec "${rayfold_hold[@]}" "$rayfold_python" -P -u -m cluster.launch "$@"
+    if rayfold_said=$("$rayfold_python" -P -c 'import cluster.launcher.launch, importlib.util, sys; sys.exit(None if sys.argv[1] or importlib.util.find_spec("ray") else "it has no Ray")' "${RAYFOLD_WRAPPER:-}" 2>&1); then
+        exec "${rayfold_hold[@]}" "$rayfold_python" -P -u -m cluster.launcher.launch "$@"
     fi
 done
 echo "rayfold cluster: none of these has rayfold and Ray: ${candidates[*]} (of the last: ${rayfold_said##*$'\n'}); activate its environment before sbatch, or set RAYFOLD_HOME to the checkout, or RAYFOLD_PYTHON to its Python (exit 70)"

@@ -1,7 +1,7 @@
 """`python -m orchestrator` is the command `rayfold`."""
 
-from trainables.lifeline import guard
 from trainables.neighbours import current_folder_last
+from trainables.runtime.lifeline import guard
 
 
 def main() -> None:

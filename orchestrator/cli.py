@@ -14,8 +14,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from trainables.errors import RayfoldError, RunFolderError
-from trainables.quoting import printable
+from trainables.core.errors import RayfoldError, RunFolderError
+from trainables.core.quoting import printable
 from xai import cli as xai_cli
 
 app = typer.Typer(
@@ -40,15 +40,15 @@ Address = Annotated[
 @app.command()
 def demo(run: RunOption = None, address: Address = None) -> None:
     """Compare and explain two small models on procedural chest radiographs, from nothing to the report."""
-    from orchestrator.templates import text
+    from orchestrator.experiment.templates import text
 
     code = _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
     if code == 0:
-        from orchestrator.results import load_run
-        from orchestrator.write_up import write_reports
+        from orchestrator.report.write_up import write_reports
+        from orchestrator.results.run import load_run
+        from xai.drawing.pages import Style
         from xai.explain import explain_run
-        from xai.pages import Style
-        from xai.work import Options
+        from xai.shards.shard_plan import Options
 
         folder = _folder(run, "demo")
         # Lite0's last map has 3 × 3 cells, too few to point at an opacity; its last of 6 × 6 can.
@@ -63,10 +63,10 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ex
     """Write a commented experiment file, and a JSON Schema beside it for editors."""
     import json
 
-    from orchestrator.experiment import json_schema
-    from orchestrator.templates import text
-    from trainables.errors import ExperimentError
-    from trainables.files import write_text
+    from orchestrator.experiment.experiment_file import json_schema
+    from orchestrator.experiment.templates import text
+    from trainables.core.errors import ExperimentError
+    from trainables.core.files import write_text
 
     if path.exists():
         raise ExperimentError(f"{str(path)!r} exists already: choose another name, it is not overwritten")
@@ -82,12 +82,12 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ex
 @app.command()
 def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
     """Show data, folds, cells and resources without running anything."""
-    from orchestrator.experiment import read_experiment
+    from orchestrator.experiment.experiment_file import read_experiment
 
     resolved = read_experiment(experiment)
-    from orchestrator.cells import prepare
-    from orchestrator.plan import plan_lines
-    from trainables.layout import RunLayout
+    from orchestrator.execution.cells import prepare
+    from orchestrator.execution.plan import plan_lines
+    from trainables.core.layout import RunLayout
 
     for line in plan_lines(prepare(resolved, RunLayout(_folder(run, resolved.name)))):
         _say(line)
@@ -98,12 +98,12 @@ def run_command(
     experiment: ExperimentFile, run: RunOption = None, address: Address = None, check: CheckOption = False
 ) -> None:
     """Train every cell that the run folder lacks, then write tables, figures and report."""
-    from orchestrator.experiment import read_text
+    from orchestrator.experiment.experiment_file import read_text
 
     text = read_text(experiment)
     if check:
-        from orchestrator.cells import check_files
-        from orchestrator.experiment import parse_experiment
+        from orchestrator.execution.cells import check_files
+        from orchestrator.experiment.experiment_file import parse_experiment
 
         resolved = parse_experiment(text, experiment.name, experiment.absolute().parent)
         _folder(run, resolved.name)
@@ -114,16 +114,16 @@ def run_command(
 
 def _run(text: str, source: str, folder: Path, run: Path | None, address: str | None) -> int:
     """The whole of a run; returns its exit code."""
-    from orchestrator.experiment import parse_experiment
+    from orchestrator.experiment.experiment_file import parse_experiment
 
     resolved = parse_experiment(text, source, folder)
     run_folder = _folder(run, resolved.name)
     from rich.console import Console
 
-    from trainables.connection import prepare_ray
+    from trainables.runtime.connection import prepare_ray
 
     prepare_ray(address)
-    from orchestrator.run import run_experiment
+    from orchestrator.execution.experiment_run import run_experiment
 
     return run_experiment(resolved, run_folder, address, Console())
 
@@ -131,7 +131,7 @@ def _run(text: str, source: str, folder: Path, run: Path | None, address: str | 
 @app.command()
 def status(run: RunFolder) -> None:
     """Show how every cell of a run stands."""
-    from orchestrator.results import held, load_run
+    from orchestrator.results.run import held, load_run
 
     opened = load_run(run)
     cells = opened.cells
@@ -149,8 +149,8 @@ def status(run: RunFolder) -> None:
 @app.command()
 def report(run: RunFolder) -> None:
     """Write tables, figures and report again from the ledger."""
-    from orchestrator.results import load_run
-    from orchestrator.write_up import write_reports
+    from orchestrator.report.write_up import write_reports
+    from orchestrator.results.run import load_run
 
     layout = load_run(run).layout
     write_reports(layout, _say)
@@ -165,9 +165,9 @@ def predict(
     candidate: Annotated[str | None, typer.Option(help="Id or name of one candidate; default: all.")] = None,
 ) -> None:
     """Score new images with the fold ensemble."""
-    from orchestrator.predict import finished_cells, write_predictions
-    from orchestrator.predict import predict as score
-    from orchestrator.results import load_run
+    from orchestrator.results.predict import finished_cells, write_predictions
+    from orchestrator.results.predict import predict as score
+    from orchestrator.results.run import load_run
 
     opened = load_run(run)
     table = score(opened, images, candidate, lambda note: _say(f"note        {note}"))
@@ -188,8 +188,8 @@ def explain(**options: Any) -> None:
     try:
         xai_cli.explain(**options)
     except typer.Exit:  # something was explained, so the report has more to tell
-        from orchestrator.results import load_run
-        from orchestrator.write_up import write_reports
+        from orchestrator.report.write_up import write_reports
+        from orchestrator.results.run import load_run
 
         write_reports(load_run(options["run"]).layout)
         raise

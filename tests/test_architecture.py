@@ -67,15 +67,15 @@ def loaded(code: str) -> set[str]:
     [
         "orchestrator",
         "orchestrator.cli",
-        "orchestrator.experiment",
-        "trainables.connection",
-        "trainables.config",
-        "trainables.errors",
-        "trainables.files",
-        "trainables.layout",
-        "trainables.zoo",
+        "orchestrator.experiment.experiment_file",
+        "trainables.runtime.connection",
+        "trainables.core.config",
+        "trainables.core.errors",
+        "trainables.core.files",
+        "trainables.core.layout",
+        "trainables.models.zoo",
         "xai.cli",
-        "xai.methods",
+        "xai.methods.registry",
     ],
 )
 def test_light_modules_import_nothing_heavy(module: str) -> None:
@@ -85,18 +85,18 @@ def test_light_modules_import_nothing_heavy(module: str) -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "orchestrator.cells",
-        "orchestrator.folds",
-        "orchestrator.leakage",
-        "orchestrator.plan",
-        "orchestrator.results",
-        "orchestrator.figures",
-        "orchestrator.report",
-        "trainables.ledger",
-        "trainables.manifest",
-        "trainables.store",
-        "trainables.phantom",
-        "trainables.metrics",
+        "orchestrator.execution.cells",
+        "orchestrator.splits.folds",
+        "orchestrator.splits.leakage",
+        "orchestrator.execution.plan",
+        "orchestrator.results.run",
+        "orchestrator.report.figures",
+        "orchestrator.report.page",
+        "trainables.core.ledger",
+        "trainables.data.manifest",
+        "trainables.data.store",
+        "trainables.sources.phantom",
+        "trainables.training.metrics",
     ],
 )
 def test_what_needs_neither_ray_nor_tensorflow_imports_neither(module: str) -> None:
@@ -104,7 +104,7 @@ def test_what_needs_neither_ray_nor_tensorflow_imports_neither(module: str) -> N
 
 
 def test_what_trains_knows_no_ray_but_for_its_adapter() -> None:
-    assert "ray" not in loaded("import trainables.worker")
+    assert "ray" not in loaded("import trainables.training.worker")
 
 
 RUN_COMMAND = """

@@ -128,13 +128,13 @@ def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: P
 def test_the_launcher_comes_along_and_needs_nothing_but_itself(project: Path, wheel: Path) -> None:
     call(project, "rayfold", "slurm-script", "cluster.sh")
     printed = call(project, "bash", "cluster.sh", "--dry-run", "--", "touch", "x")
-    assert f"{project.parent / 'venv/bin/python'} -P -u -m cluster.node" in printed
+    assert f"{project.parent / 'venv/bin/python'} -P -u -m cluster.node.ray_node" in printed
     bare = project.parent / "bare"  # as beside a container that holds the rest
     call(project, sys.executable, "-m", "venv", bare)
     call(project, bare / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", wheel)
     words = ["RAYFOLD_WRAPPER=apptainer exec my.sif", f"RAYFOLD_PYTHON={bare / 'bin/python'}"]
     printed = call(project, "env", *words, "bash", "cluster.sh", "--dry-run", "--", "touch", "x")
-    assert "apptainer exec my.sif python3 -P -u -m cluster.node" in printed
+    assert "apptainer exec my.sif python3 -P -u -m cluster.node.ray_node" in printed
     assert "apptainer exec my.sif touch x" in printed
 
 

@@ -2,9 +2,9 @@
 
 import sys
 
-from trainables.errors import RayfoldError
-from trainables.lifeline import guard
+from trainables.core.errors import RayfoldError
 from trainables.neighbours import current_folder_last
+from trainables.runtime.lifeline import guard
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from trainables.quoting import printable
+from trainables.core.quoting import printable
 
 Methods = Annotated[
     str,
@@ -52,8 +52,8 @@ def explain(
     address: Address = None,
 ) -> None:
     """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a gallery."""
-    from trainables.errors import RunFolderError
-    from xai.methods import METHODS
+    from trainables.core.errors import RunFolderError
+    from xai.methods.registry import METHODS
 
     if methods == "list":
         for method in METHODS.values():
@@ -61,8 +61,8 @@ def explain(
         return
     if run is None:
         raise RunFolderError("explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made")
-    from trainables.connection import prepare_ray
-    from xai.work import Options
+    from trainables.runtime.connection import prepare_ray
+    from xai.shards.shard_plan import Options
 
     try:
         numbers = tuple(int(part) for part in _parts(folds, "--folds"))
@@ -77,8 +77,8 @@ def explain(
         faithfulness=faithfulness,
     )
     prepare_ray(address)
+    from xai.drawing.pages import Style
     from xai.explain import explain_run
-    from xai.pages import Style
 
     suffix, colours = ".png" if png else ".jpg", "jet" if jet else "inferno"
     style = Style(overlays=overlays, edge=edge, suffix=suffix, colours=colours, per_image=per_image)
@@ -92,7 +92,7 @@ def _say(line: str) -> None:
 
 def _parts(text: str | None, option: str) -> tuple[str, ...]:
     """What an option lists; nothing where it is not given."""
-    from trainables.errors import RunFolderError
+    from trainables.core.errors import RunFolderError
 
     parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     if text is not None and not parts:

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from trainables.connection import connect
-from trainables.errors import RunFolderError
-from trainables.layout import RunLayout
-from trainables.manifest import Manifest
-from trainables.user_code import folder_that_trained
-from xai.export import Outcome, export
-from xai.heatmaps import Heatmaps, write_shard
-from xai.pages import Style, write_overlays, write_pages
-from xai.randomisation import randomise
-from xai.summary import save_table, summarise
-from xai.work import Options, check_explanations, chosen_cells, missing, shards
+from trainables.core.errors import RunFolderError
+from trainables.core.layout import RunLayout
+from trainables.data.manifest import Manifest
+from trainables.models.user_code import folder_that_trained
+from trainables.runtime.connection import connect
+from xai.drawing.pages import Style, write_overlays, write_pages
+from xai.shards.export import Outcome, export
+from xai.shards.heatmaps import Heatmaps, write_shard
+from xai.shards.randomisation import randomise
+from xai.shards.shard_plan import Options, check_explanations, chosen_cells, missing, shards
+from xai.shards.summary import save_table, summarise
 
 
 def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]) -> int:

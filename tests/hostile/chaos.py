@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from tests.conftest import rayfold, write_images
-from tests.orchestrator.test_run import assert_same_tables, experiment_file, processes, start
+from tests.orchestrator.execution.test_experiment_run import assert_same_tables, experiment_file, processes, start
 
 VICTIMS = ("driver", "child", "CellTrainable", "raylet", "gcs_server")
 ENDS = {"driver": -9, "child": 137, "CellTrainable": -9, "raylet": 75, "gcs_server": 75}

@@ -25,9 +25,9 @@ import psutil
 import pyarrow.dataset
 import pyarrow.parquet  # noqa: F401
 
-import xai.pages  # noqa: F401
+import xai.drawing.pages  # noqa: F401
 from orchestrator.cli import main as rayfold
-from trainables.errors import RayfoldError
+from trainables.core.errors import RayfoldError
 
 Task = list[str] | Callable[[], object]
 Kind = Callable[[random.Random, Path], Task]

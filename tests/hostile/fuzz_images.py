@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from tests.dicoms import lookup, write_dicom
-from trainables.config import FolderData
-from trainables.manifest import build_manifest
-from trainables.store import build_store
+from trainables.core.config import FolderData
+from trainables.data.manifest import build_manifest
+from trainables.data.store import build_store
 
 DAMAGED = 60  # files of a folder
 SIZE = 32

@@ -13,15 +13,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from orchestrator.report import write_report
-from orchestrator.results import load_run
-from orchestrator.templates import text
+from orchestrator.experiment.templates import text
+from orchestrator.report.page import write_report
+from orchestrator.results.run import load_run
 from tests.hostile.fuzz import Kind, Task
-from tests.orchestrator.test_results import run_by_hand
-from trainables.layout import RunLayout
-from trainables.ledger import read_keys
-from xai.heatmaps import Heatmaps, pack, write_shard
-from xai.pages import Style, write_pages
+from tests.orchestrator.results.test_run import run_by_hand
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import read_keys
+from xai.drawing.pages import Style, write_pages
+from xai.shards.heatmaps import Heatmaps, pack, write_shard
 
 #: What nobody expects where a name, a number or a path should stand.
 ODD: tuple[Any, ...] = (

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, rayfold
 from tests.hostile.chaos import disturb, left_of, named
-from tests.orchestrator.test_run import assert_same_tables, experiment_file, training
+from tests.orchestrator.execution.test_experiment_run import assert_same_tables, experiment_file, training
 
 STOP_LINE = "what is finished is kept, run the same command again to go on\n"
 
@@ -51,7 +51,7 @@ def ends(process: subprocess.Popen[str], act: Callable[[], object], seconds: flo
 
 WORK = """
 import sys, threading, time
-from trainables.lifeline import guard
+from trainables.runtime.lifeline import guard
 def command():
     {}
 guard(command)
@@ -98,12 +98,16 @@ def test_a_second_signal_ends_what_does_not_stop() -> None:
         ("import os; os.kill(os.getpid(), 11)", 139, "killed (SIGSEGV)"),
         ("import os; os._exit(1)", 1, "ended without a word (exit code 1)"),
         (
-            "import os; from trainables.lifeline import connected; connected(1); os._exit(1)",
+            "import os; from trainables.runtime.lifeline import connected; connected(1); os._exit(1)",
             75,
             "Ray ended the process",
         ),
-        ("import os; from trainables.lifeline import connected as c; c(True); sys.exit(1)", 1, ""),
-        ("from trainables.lifeline import lose; lose('its GCS died')", 75, "the Ray cluster was lost (its GCS died)"),
+        ("import os; from trainables.runtime.lifeline import connected as c; c(True); sys.exit(1)", 1, ""),
+        (
+            "from trainables.runtime.lifeline import lose; lose('its GCS died')",
+            75,
+            "the Ray cluster was lost (its GCS died)",
+        ),
         ("import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True)", 0, ""),
     ],
 )

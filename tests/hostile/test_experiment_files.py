@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 import yaml
 
-from orchestrator import cli, yaml_text
-from orchestrator.candidates import MOST_CANDIDATES
-from orchestrator.experiment import parse_experiment
+from orchestrator import cli
+from orchestrator.experiment import yaml_text
+from orchestrator.experiment.candidates import MOST_CANDIDATES
+from orchestrator.experiment.experiment_file import parse_experiment
 from tests.conftest import write_images
-from trainables import checkpoint
-from trainables.errors import ModelError, ResourceError
-from trainables.layout import cache_folder
-from trainables.weights import layer_weights
+from trainables.core.errors import ModelError, ResourceError
+from trainables.core.layout import cache_folder
+from trainables.models.weights import layer_weights
+from trainables.training import checkpoint
 
 DATA = "name: x\ndata: {source: folder, path: images}\n"
 CANDIDATES = "candidates: [{model: TinyCNN}]\n"

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cluster.allocation import Allocation, StartError
-from cluster.folder import JobFolder
+from cluster.common.allocation import Allocation, StartError
+from cluster.common.folder import JobFolder
 from orchestrator.cli import app
 from tests.conftest import write_images
-from trainables.config import FolderData, PhantomData
-from trainables.errors import DataError, RunFolderError
-from trainables.manifest import build_manifest
-from trainables.phantom import write_phantoms
-from trainables.store import build_store
+from trainables.core.config import FolderData, PhantomData
+from trainables.core.errors import DataError, RunFolderError
+from trainables.data.manifest import build_manifest
+from trainables.data.store import build_store
+from trainables.sources.phantom import write_phantoms
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 

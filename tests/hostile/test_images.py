@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from tests.dicoms import lookup, write_dicom
-from trainables import decoders, looks
-from trainables.config import TableData
-from trainables.errors import DataError, UnreadableImage
-from trainables.image_table import read_image_table
+from trainables.core.config import TableData
+from trainables.core.errors import DataError, UnreadableImage
+from trainables.pictures import decoders, looks
+from trainables.sources.image_table import read_image_table
 
 GREY = np.random.default_rng(3).integers(1, 256, (40, 50), dtype=np.uint8)
 

@@ -12,17 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.experiment import parse_experiment
-from orchestrator.report import write_report
-from orchestrator.results import load_run
-from tests.orchestrator.test_results import run_by_hand
-from trainables.config import Identity
-from trainables.layout import RunLayout
-from trainables.ledger import read_keys
-from trainables.pictures import content_hash
-from xai.heatmaps import Heatmaps, pack, shard_digest, write_shard
-from xai.pages import Style, write_pages
-from xai.summary import save_table, summarise
+from orchestrator.experiment.experiment_file import parse_experiment
+from orchestrator.report.page import write_report
+from orchestrator.results.run import load_run
+from tests.orchestrator.results.test_run import run_by_hand
+from trainables.core.config import Identity
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import read_keys
+from trainables.pictures.picture import content_hash
+from xai.drawing.pages import Style, write_pages
+from xai.shards.heatmaps import Heatmaps, pack, shard_digest, write_shard
+from xai.shards.summary import save_table, summarise
 
 HEAT = np.random.default_rng(4).random((2, 3), np.float32)
 

@@ -10,19 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from orchestrator.entries import run_entries
-from orchestrator.experiment import parse_experiment
-from orchestrator.progress import log_to
-from orchestrator.results import held
-from orchestrator.write_up import _is_png
-from tests.trainables.test_ledger import FILES, SPEC, finished, write_model
-from trainables.errors import DataError, RunFolderError
-from trainables.files import write_json
-from trainables.layout import RunLayout
-from trainables.ledger import read_entry, read_folds, read_keys
-from trainables.manifest import Manifest
-from trainables.quoting import for_spreadsheet, write_csv
-from trainables.records import DamagedRecord, Provenance, read_provenance, read_table, read_text
+from orchestrator.execution.progress import log_to
+from orchestrator.experiment.experiment_file import parse_experiment
+from orchestrator.report.write_up import _is_png
+from orchestrator.results.entries import run_entries
+from orchestrator.results.run import held
+from tests.trainables.core.test_ledger import FILES, SPEC, finished, write_model
+from trainables.core.errors import DataError, RunFolderError
+from trainables.core.files import write_json
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import read_entry, read_folds, read_keys
+from trainables.core.quoting import for_spreadsheet, write_csv
+from trainables.core.records import DamagedRecord, Provenance, read_provenance, read_table, read_text
+from trainables.data.manifest import Manifest
 
 
 def sparse(path: Path) -> None:

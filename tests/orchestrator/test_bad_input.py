@@ -23,12 +23,12 @@ import pytest
 from PIL import Image
 
 from orchestrator import cli
-from orchestrator.cells import prepare
-from orchestrator.experiment import read_experiment
+from orchestrator.execution.cells import prepare
+from orchestrator.experiment.experiment_file import read_experiment
 from tests.conftest import ROOT, rayfold, write_images
-from trainables import image_files
-from trainables.layout import RunLayout
-from trainables.ledger import CellState
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import CellState
+from trainables.sources import image_files
 
 Plan = Callable[..., tuple[int, str, str]]
 
@@ -508,10 +508,10 @@ def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
 def test_what_cannot_be_explained_is_told_before_anything_starts(
     command: Plan, computed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
-    from xai import methods
+    from xai.methods import registry
 
-    absent = methods.Method("absent", "ABSENT", "nowhere:none", passes=1, library="not-there")
-    monkeypatch.setattr(methods, "METHODS", {**methods.METHODS, "absent": absent})
+    absent = registry.Method("absent", "ABSENT", "nowhere:none", passes=1, library="not-there")
+    monkeypatch.setattr(registry, "METHODS", {**registry.METHODS, "absent": absent})
     monkeypatch.setattr("xai.explain.connect", None)  # whoever would start Ray fails
     assert_one_line(command("explain", computed[1], *arguments), words)
 

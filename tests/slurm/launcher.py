@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from orchestrator.results import Run, load_run
+from orchestrator.results.run import Run, load_run
 from tests.conftest import ROOT
 from tests.slurm.config import LOGIN, NODES
 from tests.slurm.lab import Lab

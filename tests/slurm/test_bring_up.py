@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.results import load_run
+from orchestrator.results.run import load_run
 from tests.slurm.config import LOGIN, NETWORKS, NODES
 from tests.slurm.conftest import Outcomes
 from tests.slurm.lab import Lab

@@ -184,7 +184,7 @@ def test_a_controller_that_is_silent_at_the_deadline_is_asked_again(lab: Lab, jo
         return [each for each in lab.hosts[host].processes() if name in each.command]
 
     (controller,) = [each for each in named(LOGIN, "slurmctld") if "slurmscriptd" not in each.command]
-    (launcher,) = named("n1", "cluster.launch")
+    (launcher,) = named("n1", "cluster.launcher.launch")
     os.kill(controller.pid, signal.SIGSTOP)
     try:
         os.kill(launcher.pid, signal.SIGUSR1)

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 
 FOREIGN = "raise RuntimeError('this is not rayfold: ' + __file__)\n"
-IMPORTS = "import orchestrator, trainables.layout, xai.methods; print('loaded')\n"
+IMPORTS = "import orchestrator, trainables.core.layout, xai.methods.registry; print('loaded')\n"
 LOAD_RUN = "from orchestrator import load_run; print('loaded')\n"
 
 
@@ -115,7 +115,9 @@ def plant_project(folder: Path) -> None:
     plant(folder, "width.txt", text="4\n")
 
 
-@pytest.mark.parametrize("first", ["orchestrator.candidates", "trainables.layout", "xai.methods"])
+@pytest.mark.parametrize(
+    "first", ["orchestrator.experiment.candidates", "trainables.core.layout", "xai.methods.registry"]
+)
 def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_path: Path) -> None:
     """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's folder."""
     plant(tmp_path, "xai.py", "trainables/__init__.py", "orchestrator.py", "keras.py")
@@ -123,7 +125,7 @@ def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_pat
     code = f"""
 import sys, importlib
 importlib.import_module({first!r})
-import orchestrator.candidates, trainables.layout, xai.methods
+import orchestrator.experiment.candidates, trainables.core.layout, xai.methods.registry
 import cluster  # hers
 print(*sys.modules["xai"].__path__, cluster.__file__, sys.path[-1], sep="\\n")
 """
@@ -135,7 +137,7 @@ def test_ray_still_asks_the_job_for_its_search_path(tmp_path: Path) -> None:
     """Should a later Ray not: see `neighbours.job_config`."""
     plant(tmp_path, "script.py", text="""
 import os
-from trainables.connection import connect, prepare_ray
+from trainables.runtime.connection import connect, prepare_ray
 prepare_ray(None)
 import ray
 with connect(None):

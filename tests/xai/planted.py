@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from xai.classifier import Classifier
+from xai.methods.classifier import Classifier
 
 SIZE = 28
 

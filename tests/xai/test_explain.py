@@ -19,13 +19,13 @@ import pytest
 
 from orchestrator import load_run
 from tests.conftest import ROOT, rayfold
-from trainables.files import whole_files
-from trainables.layout import RunLayout
-from trainables.manifest import Manifest
-from xai.explainer import Explainer
-from xai.heatmaps import SCORES, read_shard, shard_digest, write_shard
-from xai.methods import METHODS
-from xai.work import Options, chosen_cells, missing, shards
+from trainables.core.files import whole_files
+from trainables.core.layout import RunLayout
+from trainables.data.manifest import Manifest
+from xai.methods.registry import METHODS
+from xai.shards.explainer import Explainer
+from xai.shards.heatmaps import SCORES, read_shard, shard_digest, write_shard
+from xai.shards.shard_plan import Options, chosen_cells, missing, shards
 
 EXPERIMENT = """
 name: explained

@@ -6,10 +6,10 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from trainables.architecture import Architecture
-from trainables.config import Candidate, CellSpec, Training
-from trainables.phantom import draw_phantom
-from trainables.session import Session
+from trainables.core.config import Candidate, CellSpec, Training
+from trainables.models.architecture import Architecture
+from trainables.sources.phantom import draw_phantom
+from trainables.training.session import Session
 
 SIZE = 96
 _TEST_PATIENTS = 10_000

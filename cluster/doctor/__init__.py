@@ -1,0 +1,1 @@
+"""`python -m cluster.doctor`: would a Ray cluster work here? Measures and changes nothing."""

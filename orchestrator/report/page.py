@@ -1,0 +1,154 @@
+"""The report of a run: `final_report.txt` for the terminal and a self-contained `report.html`; both say the same."""
+
+import base64
+import textwrap
+from collections.abc import Iterator
+from itertools import chain, groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import jinja2
+
+from orchestrator.report.data_summary import Table
+from orchestrator.report.findings import Report, gather
+from trainables.core.files import whole_files, write_text
+from trainables.core.layout import RunLayout
+from trainables.core.quoting import printable
+
+if TYPE_CHECKING:
+    from orchestrator.results.run import Run
+
+_WIDTH = 100  # columns of the text report
+_SCALE = 0.58  # CSS pixels per pixel of a figure
+_NARROWEST = 8  # columns to which a table's column may be squeezed
+# What the text report leaves to the HTML one for want of room; macro recall is the balanced accuracy.
+_LESS_COMPARED = ("Balanced accuracy", "F1")
+_LESS_OF_A_FOLD = ("Precision", "Recall", "Brier score", "Log loss", "Best epoch", "Minutes")
+
+
+def write_report(run: "Run", figures: list[Path]) -> None:
+    """Write `final_report.txt` and `report.html`; `figures` are the PNG files of `draw_figures`, to be embedded."""
+    report = gather(run)
+    write_text(run.layout.report_text, "\n".join(_text_lines(report)) + "\n")
+    write_text(run.layout.report_html, _html(report, run.layout, figures))
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _text_lines(report: Report) -> Iterator[str]:
+    yield from ("=" * _WIDTH, f"Model comparison: {printable(report.name)}", f"Started: {printable(report.started)}")
+    yield from ("=" * _WIDTH, "", *_paragraphs(report.verdict))
+    if report.warnings:
+        yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
+    yield from (*_heading("Comparison"), *_text_table(report.comparison.without(*_LESS_COMPARED)))
+    for candidate in report.candidates:
+        yield from _heading(f"{candidate.name} ({candidate.progress})")
+        yield from (*_paragraphs((candidate.settings,)), "")
+        for table in (candidate.metrics, candidate.folds.without(*_LESS_OF_A_FOLD), candidate.per_class):
+            yield from _text_table(table)
+    if report.explanations:
+        yield from _heading("Explanations")
+        for table in report.explanations:
+            yield from _text_table(table)
+    yield from _heading("Data")
+    for table in report.data:
+        yield from _text_table(table)
+    yield from (*_heading("How it was done"), *_paragraphs(report.method, bullet="- "))
+    if report.unfinished.rows:
+        yield from (*_heading("Failures and missing cells"), *_text_table(report.unfinished, titled=False))
+    yield from (*_heading("Provenance"), *_text_table(report.provenance, titled=False))
+
+
+def _heading(text: str) -> tuple[str, ...]:
+    return ("", *textwrap.wrap(printable(text), _WIDTH), "-" * _WIDTH)
+
+
+def _paragraphs(texts: tuple[str, ...], bullet: str = "") -> Iterator[str]:
+    for text in texts:
+        yield from textwrap.wrap(bullet + printable(text), _WIDTH, subsequent_indent=" " * len(bullet))
+
+
+def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
+    """Fixed-width lines; the widest columns, those of text first, are wrapped until the table fits."""
+    columns = [[printable(cell) for cell in column] for column in zip(*table.rows, strict=True)]
+    columns = columns or [[] for _ in table.columns]
+    widths = [
+        max([0, *map(len, name.split()), *map(len, cells)]) for name, cells in zip(table.columns, columns, strict=True)
+    ]
+    while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
+        text = max(widths[: table.left])
+        widths[widths.index(text if text > _NARROWEST else max(widths))] -= 1
+    if titled:
+        yield from _paragraphs((table.title,))
+    for row in (table.columns, tuple("-" * width for width in widths), *zip(*columns, strict=True)):
+        yield from _text_row(row, widths, table.left)
+    yield ""
+
+
+def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[str]:
+    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    for line in range(max(map(len, cells))):
+        parts = [cell[line] if line < len(cell) else "" for cell in cells]
+        aligned = [
+            part.ljust(width) if index < left else part.rjust(width)
+            for index, (part, width) in enumerate(zip(parts, widths, strict=True))
+        ]
+        yield "  ".join(aligned).rstrip()
+
+
+# --- HTML -------------------------------------------------------------------------------------------------------------
+
+
+def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("orchestrator.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("report.html").render(
+        report=report,
+        chart=_rows(figures, layout.figures),
+        pictures={
+            candidate.id: _rows(figures, layout.candidate_figures(candidate.id)) for candidate in report.candidates
+        },
+        gallery=quote(layout.gallery.relative_to(layout.root).as_posix()) if layout.gallery.is_file() else "",
+        files=list(_files(layout)),
+    )
+
+
+def _rows(figures: list[Path], folder: Path) -> list[list[dict[str, Any]]]:
+    """The figures of one folder, those that belong beside each other in one row."""
+    here = [path for path in figures if path.parent == folder]
+    return [[_figure(path) for path in row] for _, row in groupby(here, key=_row)]
+
+
+def _row(path: Path) -> str:
+    """The two ranking curves stand together, and the two figures of a cell."""
+    return "curves" if path.stem in ("roc", "pr") else path.stem.removesuffix("_acc_loss").removesuffix("_cm")
+
+
+def _figure(path: Path) -> dict[str, Any]:
+    """What an <img> needs; all figures are shown at one scale, so that their letters are equally large."""
+    caption = path.stem.replace("acc_loss", "accuracy and loss").replace("cm", "confusion matrix").replace("_", " ")
+    caption = {"roc": "ROC curves", "pr": "Precision-recall curves", "comparison": "All candidates"}.get(
+        caption, caption
+    )
+    caption = caption.replace("oof", "of the pooled out-of-fold predictions")
+    png = path.read_bytes()
+    width, height = (round(int.from_bytes(png[start : start + 4]) * _SCALE) for start in (16, 20))  # of the PNG header
+    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    return {"caption": caption[0].upper() + caption[1:], "source": source, "width": width, "height": height}
+
+
+def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
+    """Names and relative links of the run's tables and records, as far as they exist."""
+    records = (layout.experiment, layout.manifest, layout.folds, layout.provenance, layout.report_text, layout.log)
+    tables = whole_files(layout.results), whole_files(layout.xai_tables)
+    for path in (*chain(*tables), *records):
+        if path.is_file():
+            name = path.relative_to(layout.root).as_posix()
+            yield name, quote(name)

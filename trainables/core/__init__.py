@@ -1,0 +1,1 @@
+"""What everything stands on: errors, paths, settings, the ledger and how its files are believed."""

@@ -1,0 +1,42 @@
+"""What people and programs read, so that no value can say more than it is: one way for terminals, one for spreadsheets.
+
+A terminal obeys escape sequences, and a spreadsheet runs what begins like a formula. Names, reasons and labels come
+from files of others, so both go through here.
+"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainables.core.files import replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# With the wide forms of = + - @, which some spreadsheets take for the same.
+_FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def printable(text: object) -> str:
+    r"""`text` on one line: line breaks, control and broken characters as escapes such as \n."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def for_spreadsheet(value: Any) -> Any:
+    """Text that a spreadsheet would run, with an apostrophe in front; numbers, and text that is one, as they are.
+
+    Text that begins with apostrophes and then like a formula gets one more, so that removing one gives every text back.
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+def write_csv(path: Path, table: "pd.DataFrame", **options: Any) -> None:
+    """Write a table for people, whole or not at all, with every text and column name as `for_spreadsheet` has it."""
+    from pandas.api.types import is_numeric_dtype
+
+    quoted = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet))
+    with replacing(path) as temporary:
+        quoted.rename(columns=for_spreadsheet).to_csv(temporary, index=False, **options)

@@ -1,0 +1,89 @@
+"""The images of one cell by role, and the predictions for those that are scored."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from trainables.core.config import CellSpec
+from trainables.core.layout import RunLayout, cache_folder
+from trainables.data.batches import Batches
+from trainables.data.manifest import Manifest
+from trainables.data.store import ImageStore, build_store, open_store
+
+
+class Parts:
+    """The images of one cell by role."""
+
+    def __init__(self, layout: RunLayout, spec: CellSpec) -> None:
+        manifest, folds = _tables(
+            layout.manifest, layout.manifest.stat().st_mtime_ns, layout.folds, layout.folds.stat().st_mtime_ns
+        )
+        self._classes = spec.classes
+        self._images = manifest.usable
+        roles = folds[folds["fold"] == spec.fold].set_index("image")
+        self._role = roles["role"].reindex(self._images["image"]).to_numpy()
+        self._group = roles["group"].reindex(self._images["image"]).to_numpy()
+        index = {name: number for number, name in enumerate(spec.classes)}
+        self._labels = np.array([index[label] for label in self._images["label"]], dtype=np.int32)
+        self._pixels = _store(manifest, spec.candidate.image_size).pixels
+        training = spec.candidate.training
+        self._batch_size = training.batch_size
+        self.train = self._part("train", training.batch_size)
+        if training.class_weights == "balanced":
+            self.train.weigh(self._balance())
+        self.validation = self._part("validation", 2 * training.batch_size)
+
+    def _rows(self, role: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self._role == role)
+
+    def _part(self, role: str, batch_size: int) -> Batches:
+        rows = self._rows(role)
+        return Batches(self._pixels, rows, self._labels[rows], batch_size)
+
+    def _balance(self) -> NDArray[np.float32]:
+        """Weight of each training image, so that every class weighs the same and the mean weight is 1."""
+        labels = self._labels[self._rows("train")]
+        counts = np.bincount(labels, minlength=len(self._classes))
+        return (len(labels) / (len(self._classes) * counts[labels])).astype(np.float32)
+
+    def predictions(self, logits_of: Any) -> pd.DataFrame:
+        """One row per image of the fold, then of the test set."""
+        tables = []
+        for role in ("fold", "test"):
+            rows = self._rows(role)
+            if len(rows) == 0:
+                continue
+            logits = logits_of(self._part(role, 2 * self._batch_size)).astype(np.float64)
+            probabilities = softmax(logits)
+            columns: dict[str, Any] = {
+                "image": self._images["image"].to_numpy()[rows],
+                "label": self._images["label"].to_numpy()[rows],
+                "group": self._group[rows],
+                "split": role,
+            }
+            columns |= {f"prob_{name}": probabilities[:, i] for i, name in enumerate(self._classes)}
+            columns |= {f"logit_{name}": logits[:, i] for i, name in enumerate(self._classes)}
+            columns["prediction"] = np.array(self._classes, dtype=object)[probabilities.argmax(axis=1)]
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
+
+
+@lru_cache(maxsize=2)
+def _tables(manifest: Path, _manifest_time: int, folds: Path, _folds_time: int) -> tuple[Manifest, pd.DataFrame]:
+    return Manifest.load(manifest), pd.read_parquet(folds)
+
+
+def _store(manifest: Manifest, size: int) -> ImageStore:
+    """The image store of this node: the driver built it on its own, other nodes build theirs once."""
+    root = cache_folder() / "stores"
+    return open_store(manifest, size, root) or build_store(manifest, size, root)
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Row-wise, in double precision."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))

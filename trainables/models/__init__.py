@@ -1,0 +1,1 @@
+"""Models by name or by the user's builder: built, checked, weighted and opened again. Train nothing."""

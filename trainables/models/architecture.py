@@ -1,0 +1,53 @@
+"""What shapes the graphs of a cell: cells of one architecture can share a compiled model.
+
+Knows no TensorFlow, so that the driver can plan by it.
+"""
+
+from pydantic import Field
+
+from trainables.core.config import Argument, Augmentation, CellSpec, Frozen
+
+
+class Architecture(Frozen):
+    """Everything that shapes the graphs of a session; scalars such as the learning rate do not."""
+
+    model: str
+    image_size: int
+    channels: int
+    n_classes: int
+    arguments: dict[str, Argument]
+    weights: str
+    weights_hash: str | None
+    builder_hash: str | None
+    dropout: float
+    batch_norm_momentum: float | None
+    optimizer: str
+    augmentation: Augmentation
+    precision: str
+    xla: bool
+    frozen_phase: bool = Field(True, description="Whether there are head-only epochs, which keep an optimizer.")
+
+    @classmethod
+    def of(cls, spec: CellSpec) -> "Architecture":
+        candidate, training = spec.candidate, spec.candidate.training
+        return cls(
+            model=candidate.model,
+            image_size=candidate.image_size,
+            channels=spec.channels,
+            n_classes=len(spec.classes),
+            arguments=candidate.arguments,
+            weights=training.weights,
+            weights_hash=spec.weights_hash,
+            builder_hash=spec.builder_hash,
+            dropout=training.dropout,
+            batch_norm_momentum=training.batch_norm_momentum,
+            optimizer=training.optimizer,
+            augmentation=training.augmentation,
+            precision=training.precision,
+            xla=training.xla,
+            frozen_phase=training.frozen_epochs > 0,
+        )
+
+    @property
+    def key(self) -> str:
+        return self.model_dump_json()

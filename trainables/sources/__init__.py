@@ -1,0 +1,1 @@
+"""What images a dataset has, by folders, tables or phantoms, with labels and groups. Decodes nothing itself."""

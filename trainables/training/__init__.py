@@ -1,0 +1,1 @@
+"""One cell: a compiled model, its steps, its scores and its entry in the ledger."""

@@ -1,0 +1,247 @@
+"""A model with its training step, built once and reset in place for every cell that has the same architecture.
+
+Starting over in place costs milliseconds where building and tracing cost tens of seconds. A reset session gives
+bit-identical results to a new one: weights, optimizer variables, random generator states and whatever else the
+model's layers count are all set anew, layers are never changed, and `tf.random.set_seed`, which would throw the traced
+graphs away, is never called.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras.src.backend.common import global_state
+from numpy.typing import NDArray
+
+from trainables.core.config import Augmentation
+from trainables.core.errors import ModelError
+from trainables.models import user_code, zoo
+from trainables.models.architecture import Architecture
+from trainables.models.head import Head
+from trainables.models.opening import with_softmax
+from trainables.training import normalization
+from trainables.training.optimizers import SGD, Adam
+
+Arrays = list[NDArray[Any]]
+
+
+class Session:
+    """One architecture, ready to train: `reset(seed)`, then `train_step` and `logits` on batches."""
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        self._architecture = architecture
+        self.model = self._build(seed)
+        self._initial = {seed: _values(_steady_variables(self.model))}
+        self._augment = _augmentation_layers(architecture.augmentation)
+        # Layers that draw without a generator of their own use Keras's global one: each session has its own for them.
+        self._generator = keras.random.SeedGenerator(0)
+        self._head = Head(self.model, of_zoo=architecture.model in zoo.MODELS)
+        self._targets = {False: list(self.model.trainable_variables)}
+        if architecture.frozen_phase:
+            self._targets[True] = self._head.variables
+        create = {"adam": Adam, "sgd": SGD}[architecture.optimizer]
+        # One optimizer per phase: what the head's has seen must not drive the backbone once it is released.
+        self._optimizers = {head_only: create(variables) for head_only, variables in self._targets.items()}
+        self._steps: dict[bool, Any] = {}
+        shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
+        self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
+        self._logits = tf.function(
+            self._forward, input_signature=[self._pixels_spec], autograph=False, jit_compile=architecture.xla
+        )
+
+    def reset(self, seed: int) -> None:
+        """Back to the first moment of a cell with this seed."""
+        if seed not in self._initial:
+            self._initial = {seed: _values(_steady_variables(self._build(seed)))}
+        for variable, value in zip(_steady_variables(self.model), self._initial[seed], strict=True):
+            variable.assign(value)
+        for optimizer in self._optimizers.values():
+            optimizer.reset()
+        for index, state in enumerate(self._random_states()):
+            (value,) = np.random.SeedSequence([seed, index]).generate_state(1)
+            state.assign(np.array([value, 0], dtype=np.uint32))
+
+    def set_learning_rate(self, value: float) -> None:
+        for optimizer in self._optimizers.values():
+            optimizer.learning_rate.assign(value)
+
+    def prepare(self, head_only: bool) -> None:
+        """Trace the training step unless that has been done."""
+        if head_only not in self._steps:
+            self._steps[head_only] = self._trace_step(head_only)
+
+    def train_step(self, pixels: Any, labels: Any, weights: Any, head_only: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        """One optimizer step; returns the sum of the images' losses and the number of right predictions."""
+        self.prepare(head_only)
+        loss, hits = self._steps[head_only](pixels, labels, weights)
+        return loss, hits
+
+    def logits(self, pixels: Any) -> tf.Tensor:
+        """Inference: (b, size, size, channels) uint8 → (b, classes) float32."""
+        with _global_seeds(self._generator):  # the first call traces
+            return self._logits(pixels)
+
+    def weights(self) -> Arrays:
+        return self.model.get_weights()  # type: ignore[no-any-return]
+
+    def set_weights(self, weights: Arrays) -> None:
+        self.model.set_weights(weights)
+
+    def state(self) -> Arrays:
+        """All that training changes: weights, what layers count, optimizer variables, random generator states."""
+        return _values(self._state_variables())
+
+    def fits(self, arrays: Sequence[NDArray[Any]]) -> bool:
+        """Whether `state` could have given these arrays."""
+        ours, theirs = ([(array.shape, array.dtype) for array in state] for state in (self.state(), arrays))
+        return ours == theirs
+
+    def set_state(self, arrays: Sequence[NDArray[Any]]) -> None:
+        for variable, array in zip(self._state_variables(), arrays, strict=True):
+            variable.assign(array)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of `state` and the best weights together."""
+        elements = [variable.shape.num_elements() for variable in (v.value for v in self.model.weights)]
+        slots = [v.shape.num_elements() for optimizer in self._optimizers.values() for v in optimizer.variables]
+        return int(4 * (2 * sum(elements) + sum(slots)))
+
+    def probability_model(self) -> keras.Model:
+        """The model with a softmax on top, sharing this session's weights: what users save and load."""
+        return with_softmax(self.model)
+
+    @property
+    def parameters(self) -> int:
+        return int(self.model.count_params())
+
+    def _build(self, seed: int) -> keras.Model:
+        a = self._architecture
+        if a.builder_hash is not None and zoo.builder_digest(a.model, user_code.folder_of(a.model)) != a.builder_hash:
+            raise ModelError(f"the code of {a.model} has changed since the run began: run it again")
+        with python_seed(seed), _keras_settings(a.precision), _global_seeds(keras.random.SeedGenerator(seed)):
+            model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+        if a.batch_norm_momentum is not None:
+            for layer in normalization.batch_normalizations(model):
+                layer.momentum = a.batch_norm_momentum
+        return model
+
+    def _state_variables(self) -> list[Any]:
+        slots = [variable for optimizer in self._optimizers.values() for variable in optimizer.variables]
+        return [*_steady_variables(self.model), *slots, *self._random_states()]
+
+    def _random_states(self) -> list[Any]:
+        """The states of Keras's seed generators."""
+        layers = [self.model, *self._augment]
+        seeds = {id(state) for layer in layers for state in _seed_states(layer)}
+        return [*(v for layer in layers for v in layer.variables if id(v) in seeds), self._generator.state]
+
+    def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
+        return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
+
+    def _trace_step(self, head_only: bool) -> Any:
+        """The training step as a graph; with `head_only` the backbone runs as at inference and keeps all it has."""
+        variables, optimizer = self._targets[head_only], self._optimizers[head_only]
+        forward = self._head.forward if head_only else partial(self.model, training=True)
+
+        def step(pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            images = tf.cast(pixels, tf.float32)
+            for layer in self._augment:
+                images = layer(images, training=True)
+            with tf.GradientTape() as tape:
+                logits = tf.cast(forward(images), tf.float32)  # a builder's may come in bfloat16
+                truth = tf.one_hot(labels, self._architecture.n_classes)
+                losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
+                objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)
+            gradients = tape.gradient(objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            optimizer.apply(gradients)
+            hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
+            return tf.reduce_sum(losses), hits
+
+        signature = [self._pixels_spec, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)]
+        with normalization.fused(self.model), _global_seeds(self._generator):
+            traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)
+            return traced.get_concrete_function(*signature)
+
+
+def _values(variables: Sequence[Any]) -> Arrays:
+    return [np.asarray(variable) for variable in variables]
+
+
+def _seed_states(layer: keras.layers.Layer) -> list[Any]:
+    return [generator.state for part in layer._flatten_layers() for generator in part._seed_generators]
+
+
+def _steady_variables(model: keras.Model) -> list[Any]:
+    """What a model starts a cell with: its weights, then whatever its layers count or measure; no random states."""
+    found = [*model.weights, *model.variables]
+    for layer in model._flatten_layers():
+        found += layer.metrics_variables
+        # Variables of TensorFlow's own are unknown to Keras.
+        own = [value.state if isinstance(value, tf.random.Generator) else value for value in vars(layer).values()]
+        found += [value for value in own if isinstance(value, tf.Variable)]
+    seeds = {id(state) for state in _seed_states(model)}
+    return list({id(variable): variable for variable in found if id(variable) not in seeds}.values())
+
+
+@contextmanager
+def python_seed(seed: int) -> Iterator[None]:
+    """Keras draws the seeds of initializers and dropout from Python's generator: fix it for the time of a build.
+
+    NumPy's global generator, which some builders draw from, is fixed as well.
+    """
+    before, of_numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(of_numpy)
+
+
+@contextmanager
+def _global_seeds(generator: keras.random.SeedGenerator) -> Iterator[None]:
+    """Make `generator` what Keras draws from where a layer names no seed."""
+    before = global_state.get_global_attribute("global_seed_generator")
+    global_state.set_global_attribute("global_seed_generator", generator)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute("global_seed_generator", before)
+
+
+@contextmanager
+def _keras_settings(precision: str) -> Iterator[None]:
+    """What layers that are built inside compute in; whatever a builder sets of Keras ends with the block.
+
+    bfloat16 needs no loss scaling, unlike float16.
+    """
+    config = keras.config
+    policy, floatx, epsilon = config.dtype_policy(), config.floatx(), config.epsilon()
+    data_format = config.image_data_format()
+    config.set_dtype_policy("float32" if precision == "float32" else f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        config.set_floatx(floatx)
+        config.set_epsilon(epsilon)
+        config.set_image_data_format(data_format)
+        config.set_dtype_policy(policy)
+
+
+def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
+    """What lies outside the turned or shrunken image is black, as it is outside a radiograph."""
+    layers: list[keras.layers.Layer] = []
+    if augmentation.flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=0))
+    if augmentation.rotation:
+        layers.append(keras.layers.RandomRotation(augmentation.rotation / 360, fill_mode="constant", seed=0))
+    if augmentation.zoom:
+        layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="constant", seed=0))
+    return layers

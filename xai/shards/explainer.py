@@ -1,0 +1,182 @@
+"""Makes shards: opens a cell's model, explains its images, judges the maps, writes rows. Knows TensorFlow, but not Ray.
+
+Models of one architecture take turns in one set of traced graphs: for the next cell only the weights are loaded.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import Entry, read_entry
+from trainables.core.records import DamagedRecord
+from trainables.data.cell_images import softmax
+from trainables.models.architecture import Architecture
+from trainables.models.opening import open_model
+from xai.judging.scores import agreement_scores, faithfulness_scores
+from xai.methods.classifier import Classifier
+from xai.methods.placement import Placement
+from xai.methods.registry import method_named
+from xai.shards.heatmaps import pack, read_shard, shard_digest, unpacked, write_shard
+from xai.shards.images import Images
+from xai.shards.shard_plan import AUTO, Shard
+
+_SEED = 0
+Row = dict[str, Any]
+
+
+class Explainer:
+    """Explains the cells of one run, one shard after another."""
+
+    def __init__(self, run: Path) -> None:
+        self._layout = RunLayout(run)
+        self._images = Images(self._layout)
+        self._classifiers: dict[tuple[str, str], Classifier] = {}
+        self._weights_of: dict[tuple[str, str], str] = {}
+
+    def make(self, shard: Shard) -> tuple[int, int]:
+        """Write one shard; how many maps it has, and how many images without one. Maps that are there are kept."""
+        entry = read_entry(self._layout.ledger / shard.key)
+        path = self._layout.heatmaps / shard.name
+        kept = _kept(path, shard)
+        rows: list[Row] = []
+        predictions = entry.predictions()
+        predictions = predictions[predictions["split"] == shard.split].set_index("image").loc[list(shard.images)]
+        batch = 2 * entry.spec.candidate.training.batch_size
+        start = 0
+        while start < len(predictions):
+            try:
+                rows += self._rows(entry, shard, predictions.iloc[start : start + batch], kept)
+                start += batch
+            except tf.errors.ResourceExhaustedError:
+                if batch == 1:
+                    raise
+                batch //= 2
+        write_shard(path, rows, shard.digest, shard.scores_digest)
+        lost = sum(row.get("error") is not None for row in rows)
+        return len(rows) - lost, lost
+
+    def classifier(self, entry: Entry, layer: str) -> Classifier:
+        """The cell's model with the weights that it has on disk."""
+        place = Architecture.of(entry.spec).key, layer
+        if place not in self._classifiers:
+            model = open_model(self._layout, entry)
+            self._classifiers = {place: Classifier(model, None if layer in (AUTO, "input") else layer)}
+        elif self._weights_of.get(place) != entry.spec.key:
+            self._classifiers[place].model.load_weights(entry.model_path)
+        self._weights_of = {place: entry.spec.key}
+        return self._classifiers[place]
+
+    def _rows(self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[Row]]) -> list[Row]:
+        """The rows of one batch with their scores, and with the maps that were kept, if any were."""
+        names = list(predictions.index)
+        pixels, errors = self._images.pixels(names, entry.spec.candidate.image_size)
+        if kept:
+            rows = [row for name in names for row in kept[name]]
+        else:
+            rows = self._explain(entry, shard, predictions, pixels, errors)
+        self._judge(rows, dict(zip(names, pixels, strict=True)), entry, shard)
+        return rows
+
+    def _explain(
+        self,
+        entry: Entry,
+        shard: Shard,
+        predictions: pd.DataFrame,
+        pixels: NDArray[np.uint8],
+        errors: dict[str, str],
+    ) -> list[Row]:
+        """Maps of every class for methods of a layer, else of the predicted class and the label."""
+        spec, method = entry.spec, method_named(shard.method)
+        classifier = self.classifier(entry, shard.layer)
+        index = {name: number for number, name in enumerate(spec.classes)}
+        predicted = np.array([index[name] for name in predictions["prediction"]], np.int32)
+        labels = np.array([index[name] for name in predictions["label"]], np.int32)
+        targets = np.stack([predicted, labels], axis=1)
+        if method.layered:
+            targets = np.tile(np.arange(len(spec.classes), dtype=np.int32), (len(pixels), 1))
+        maps = method.explain(classifier, pixels, targets, _SEED)
+        common = {
+            "candidate": spec.candidate.id,
+            "fold": spec.fold,
+            "seed": spec.seed,
+            "split": shard.split,
+            "method": method.name,
+            "layer": classifier.layer if method.layered else "input",
+            "model_hash": shard.model_hash,
+        }
+        placement = classifier.placement if method.layered else None
+        rows = []
+        for position, image in enumerate(predictions.index):
+            facts = predictions.iloc[position]
+            one = common | {"image": image} | {name: facts[name] for name in ("label", "group", "prediction")}
+            if image in errors:
+                rows.append(one | {"error": errors[image]})
+                continue
+            for target, heat in _once(targets[position], maps[position]):
+                name = spec.classes[target]
+                of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
+                rows.append(one | of_class | _packed(heat, placement))
+        return rows
+
+    def _judge(self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard) -> None:
+        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them.
+
+        Maps are judged as they are stored, so that it does not matter whether they have just been made.
+        """
+        spec, method = entry.spec, method_named(shard.method)
+        mapped = [row for row in rows if row.get("error") is None]
+        seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
+        size = spec.candidate.image_size
+        if seen:
+            masks = self._images.masks([row["image"] for row in seen], size)
+            heats = np.stack([unpacked(row) for row in seen])
+            _spread(seen, agreement_scores(heats, method.positive, masks, size, _placement(seen)))
+        judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
+        if judged:
+            classifier = self.classifier(entry, shard.layer)
+            chosen = np.stack([pixels[row["image"]] for row in judged])
+            classes = np.array([spec.classes.index(row["class"]) for row in judged])
+            heats = np.stack([unpacked(row) for row in judged])
+
+            def predict(images: NDArray[Any]) -> NDArray[Any]:
+                return softmax(classifier.logits(images))
+
+            _spread(
+                judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, _placement(judged))
+            )
+
+
+def _kept(path: Path, shard: Shard) -> dict[str, list[Row]]:
+    """The rows of each image in a shard whose maps are right; nothing where there is no such shard."""
+    kept: dict[str, list[Row]] = {}
+    if shard_digest(path) == shard.digest:
+        with suppress(DamagedRecord):
+            for row in read_shard(path):
+                kept.setdefault(row["image"], []).append(row)
+    return kept if set(kept) == set(shard.images) else {}
+
+
+def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+    """Each class with its map, no class twice."""
+    return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
+
+
+def _packed(heat: NDArray[np.float32], placement: Placement | None) -> Row:
+    return pack(heat, placement) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+
+
+def _placement(rows: list[Row]) -> Placement:
+    """Where the cells of these maps lie, which is the same for all of one method and layer."""
+    return Placement(*(rows[0][name] for name in Placement._fields))
+
+
+def _spread(rows: list[Row], columns: dict[str, NDArray[Any]]) -> None:
+    for name, values in columns.items():
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value if np.ndim(value) else float(value)

@@ -1,0 +1,113 @@
+"""The pixels and masks of a run's images: from the image store where there is one, else from the files."""
+
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.core.errors import DataError, UnreadableImage
+from trainables.core.layout import RunLayout, cache_folder
+from trainables.core.limits import MEGAPIXELS
+from trainables.data.manifest import Manifest
+from trainables.data.store import Chunk, Uint8, build_store, decode_in_processes, open_store
+from trainables.pictures import looks
+from trainables.pictures.decoders import ask
+from trainables.pictures.depth import to_uint8
+from xai.judging.heat import mask_at
+
+Bools = NDArray[np.bool_]
+
+
+class Images:
+    """The images of a run by id."""
+
+    def __init__(self, layout: RunLayout) -> None:
+        self.manifest = Manifest.load(layout.manifest)
+        self.mask_names = sorted(name for name in map(str, self.manifest.table.columns) if name.startswith("mask_"))
+        self._mask = lru_cache(maxsize=4096)(_mask)  # as the files are now, no longer than this object lives
+        self._stores: dict[int, Uint8 | None] = {}
+        #: Why images could not be had when they were asked for, by id.
+        self.lost: dict[str, str] = {}
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {image: row for row, image in enumerate(self.manifest.usable["image"])}
+
+    def pixels(self, images: Sequence[str], size: int) -> tuple[Uint8, dict[str, str]]:
+        """The images as the models saw them, (n, size, size, channels), and what is wrong with those left black."""
+        rows = [self._row_of[image] for image in images]
+        store = self._store(size)
+        if store is not None:
+            return store[rows], {}
+        channels = self.manifest.channels
+        pixels = np.zeros((len(rows), size, size, channels), np.uint8)
+        errors = {}
+        for position, (image, row) in enumerate(zip(images, rows, strict=True)):
+            chunk = Chunk.of(self.manifest.usable.iloc[[row]], size, channels)
+            try:
+                (pixels[[position]],) = decode_in_processes([chunk])
+            except DataError as error:
+                errors[image] = str(error)
+        return pixels, errors
+
+    def _store(self, size: int) -> Uint8 | None:
+        """The store of this node; None where it is gone and cannot be built again, because an image is damaged."""
+        if size not in self._stores:
+            root = cache_folder() / "stores"
+            try:
+                store = open_store(self.manifest, size, root) or build_store(self.manifest, size, root)
+                self._stores[size] = store.pixels
+            except DataError:
+                self._stores[size] = None
+        return self._stores[size]
+
+    def original(self, image: str) -> Uint8:
+        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage where there is none, or it has changed.
+
+        The reason is kept in `lost`, unless the image was no part of the run from the start.
+        """
+        if (reason := self._skipped.get(image)) is not None:
+            raise UnreadableImage(reason)
+        try:
+            if (row := self._rows.get(image)) is None:
+                raise UnreadableImage("no image of this run")
+            megapixels = max(MEGAPIXELS, row["width"] * row["height"] / 1e6)
+            return to_uint8(ask(looks.pixels, row["path"], megapixels, row["content_hash"]), row["bits"])
+        except UnreadableImage as error:
+            self.lost[image] = error.reason
+            raise
+
+    def path(self, image: str) -> Path:
+        return Path(self._rows[image]["path"])
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        rows = self.manifest.table[["image", "path", "bits", "width", "height", "content_hash"]].to_dict("records")
+        return {row["image"]: {str(name): value for name, value in row.items()} for row in rows}
+
+    @cached_property
+    def _skipped(self) -> dict[str, str]:
+        table = self.manifest.table
+        skipped = table[table["state"] == "skipped"]
+        return dict(zip(skipped["image"], skipped["reason"], strict=True))
+
+    def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
+        """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""
+        found = {}
+        for name in self.mask_names:
+            paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]
+            found[name.removeprefix("mask_")] = np.stack([self._mask(path, size) for path in paths])
+        return found
+
+
+def _mask(path: str | None, size: int) -> Bools:
+    if isinstance(path, str):
+        try:
+            pixels = ask(looks.pixels, path, MEGAPIXELS)
+            return mask_at(pixels if pixels.ndim == 2 else pixels.max(axis=2), size)
+        except UnreadableImage:
+            pass
+    return np.zeros((size, size), np.bool_)
