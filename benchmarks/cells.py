@@ -1,4 +1,6 @@
-"""What a cell costs when there is nothing to do: 200 cells of a model with six weights, one epoch each."""
+"""What a cell costs when there is nothing to do: 200 cells of a model with six weights, one epoch
+each.
+"""
 
 import subprocess
 import sys
@@ -28,7 +30,9 @@ def build(input_shape, n_classes):
 
 
 def noop_cells(count: int = 200) -> dict[str, Any]:
-    """Seconds between the first and the last finished cell, per cell and worker; what the driver's memory grew by."""
+    """Seconds between the first and the last finished cell, per cell and worker; what the driver's
+    memory grew by.
+    """
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "noop.py").write_text(BUILDER)
         file = Path(folder) / "noop.yaml"

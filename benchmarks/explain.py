@@ -1,4 +1,6 @@
-"""Grad-CAM against the forward pass it is made from, beside what else there is; and a whole export against it."""
+"""Grad-CAM against the forward pass it is made from, beside what else there is; and a whole export
+against it.
+"""
 
 import subprocess
 import sys
@@ -27,7 +29,9 @@ resources: {{cpus_per_cell: 1}}
 
 
 def methods() -> dict[str, Any]:
-    """Milliseconds per image of a batch, all classes, and multiples of the forward pass; one thread."""
+    """Milliseconds per image of a batch, all classes, and multiples of the forward pass; one
+    thread.
+    """
     configure_tensorflow(1)
     import keras
     import tensorflow as tf
@@ -66,7 +70,8 @@ def methods() -> dict[str, Any]:
         scores = [lambda output, target=target: output[:, target] for target in range(CLASSES)]
         layer = classifier.layer
         ways["tf-keras-vis"] = lambda: [
-            other(score, pixels, penultimate_layer=layer, expand_cam=False, normalize_cam=False) for score in scores
+            other(score, pixels, penultimate_layer=layer, expand_cam=False, normalize_cam=False)
+            for score in scores
         ]
     best = dict.fromkeys(ways, float("inf"))
     for number in range(8):
@@ -84,18 +89,24 @@ def methods() -> dict[str, Any]:
 
 
 def export() -> dict[str, Any]:
-    """Images per second of a steady export in one process, against the forward pass there; and the whole command."""
+    """Images per second of a steady export in one process, against the forward pass there; and the
+    whole command.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder / "images")
         file, run = folder / "export.yaml", folder / "run"
         (folder / "table.csv").write_text(table(50, 500), "utf-8")
-        file.write_text(EXPERIMENT.format(path=str(folder / "table.csv"), model=MODEL, size=SIZE), "utf-8")
+        file.write_text(
+            EXPERIMENT.format(path=str(folder / "table.csv"), model=MODEL, size=SIZE), "utf-8"
+        )
         timed("orchestrator", "run", file, "--run", run)
         command = [sys.executable, "-m", "benchmarks.explain", str(run)]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         forward, steady, images = map(float, text.split())
-        whole = timed("orchestrator", "explain", run, "--folds", "0", "--split", "test", "--faithfulness", "0")
+        whole = timed(
+            "orchestrator", "explain", run, "--folds", "0", "--split", "test", "--faithfulness", "0"
+        )
     return {
         "images": int(images),
         "forward_per_second": forward,
@@ -116,7 +127,9 @@ def table(train: int, test: int) -> str:
 
 
 def steady(run: Path) -> tuple[float, float, int]:
-    """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One thread."""
+    """Forward passes and exported images per second: store to maps to Parquet to JPEG overlays. One
+    thread.
+    """
     configure_tensorflow(1)
     from trainables.core.layout import RunLayout
     from trainables.data.manifest import Manifest
@@ -131,7 +144,9 @@ def steady(run: Path) -> tuple[float, float, int]:
     wanted = list(shards(entries, options, Manifest.load(layout.manifest)))
     explainer.make(wanted[-1])  # opens and traces the model, as an actor does once
     classifier = explainer.classifier(entries[0], "auto")
-    pixels = np.random.default_rng(0).integers(0, 256, (32, *classifier.input_shape), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (32, *classifier.input_shape), dtype=np.uint8
+    )
     classifier.logits(pixels)
     began = time.perf_counter()
     for _ in range(8):

@@ -1,4 +1,6 @@
-"""The same grid three ways: a sequential Keras script, a plain Tune script, rayfold; and where rayfold's time goes."""
+"""The same grid three ways: a sequential Keras script, a plain Tune script, rayfold; and where
+rayfold's time goes.
+"""
 
 import json
 import statistics
@@ -29,7 +31,9 @@ CXR = Path(__file__).parents[2] / "shared" / "data" / "cxr"
 
 
 def data_section() -> str:
-    """Real chest X-rays where they lie beside the checkout, phantoms of the same number and size elsewhere."""
+    """Real chest X-rays where they lie beside the checkout, phantoms of the same number and size
+    elsewhere.
+    """
     if CXR.is_dir():
         columns = "columns: {path: file, group: patient}, classes: [Normal, Pneumonia]"
         return f"{{source: table, path: {CXR / 'manifest.csv'}, {columns}}}"
@@ -39,7 +43,9 @@ def data_section() -> str:
 def timed(*command: str | Path) -> float:
     """Wall seconds of a command, from outside, imports and all."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", *map(str, command)], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{command} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return time.perf_counter() - began
@@ -54,7 +60,10 @@ def write_task(run: Path, file: Path) -> None:
     row_of = {image: row for row, image in enumerate(images["image"])}
     classes = sorted(set(images["label"]))
     parts = [
-        {str(role): [row_of[image] for image in part["image"]] for role, part in fold.groupby("role")}
+        {
+            str(role): [row_of[image] for image in part["image"]]
+            for role, part in fold.groupby("role")
+        }
         for _, fold in folds.groupby("fold")
     ]
     task = {
@@ -70,11 +79,18 @@ def write_task(run: Path, file: Path) -> None:
 
 
 def compare(folder: Path, rounds: int) -> dict[str, Any]:
-    """Interleaved rounds of all three; seconds of each, ratios, and the breakdown of rayfold's last run."""
+    """Interleaved rounds of all three; seconds of each, ratios, and the breakdown of rayfold's last
+    run.
+    """
     experiment, task = folder / "grid.yaml", folder / "task.json"
     experiment.write_text(
         EXPERIMENT.format(
-            data=data_section(), folds=FOLDS, epochs=EPOCHS, batch=BATCH, models=", ".join(MODELS), size=SIZE
+            data=data_section(),
+            folds=FOLDS,
+            epochs=EPOCHS,
+            batch=BATCH,
+            models=", ".join(MODELS),
+            size=SIZE,
         ),
         "utf-8",
     )
@@ -88,7 +104,9 @@ def compare(folder: Path, rounds: int) -> dict[str, Any]:
         seconds["plain_tune"].append(timed("benchmarks.plain_tune", task))
     medians = {name: statistics.median(each) for name, each in seconds.items()}
     return {
-        "work": f"{len(MODELS)} models × {FOLDS} folds × {EPOCHS} epochs at {SIZE} px, batch {BATCH}",
+        "work": (
+            f"{len(MODELS)} models × {FOLDS} folds × {EPOCHS} epochs at {SIZE} px, batch {BATCH}"
+        ),
         "seconds": seconds,
         "sequential_over_rayfold": medians["sequential"] / medians["rayfold"],
         "plain_tune_over_rayfold": medians["plain_tune"] / medians["rayfold"],
@@ -97,14 +115,21 @@ def compare(folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def breakdown(run: Path, wall: float) -> dict[str, Any]:
-    """rayfold's wall time against the lower bound: pure steps ÷ workers, the steps measured on as many processes."""
+    """rayfold's wall time against the lower bound: pure steps ÷ workers, the steps measured on as
+    many processes.
+    """
     opened = load_run(run)
     cells = opened.cells
     workers = 2
     sizes = opened.folds.groupby(["fold", "role"]).size().unstack(fill_value=0)
     pure = {model: pure_seconds(model, workers) for model in MODELS}
-    bound = {key: cell_bound(pure[cell.model], sizes.loc[cell.fold].to_dict()) for key, cell in _rows(cells)}
-    warm = {key for key, cell in _rows(cells) if cell.seconds_start == 0 and cell.seconds_build < 1.0}
+    bound = {
+        key: cell_bound(pure[cell.model], sizes.loc[cell.fold].to_dict())
+        for key, cell in _rows(cells)
+    }
+    warm = {
+        key for key, cell in _rows(cells) if cell.seconds_start == 0 and cell.seconds_build < 1.0
+    }
     phases = ["start", "build", "train", "score", "checkpoint"]
     totals = {phase: float(cells[f"seconds_{phase}"].sum()) / workers for phase in phases}
     spent = sum(cell.seconds_total for key, cell in _rows(cells) if key in warm)
@@ -117,7 +142,13 @@ def breakdown(run: Path, wall: float) -> dict[str, Any]:
         "steady_state_share_of_bound": sum(bound[key] for key in warm) / spent if warm else None,
         "warm_overhead_per_cell": {
             model: float(
-                np.median([_overhead(cell) for key, cell in _rows(cells) if key in warm and cell.model == model])
+                np.median(
+                    [
+                        _overhead(cell)
+                        for key, cell in _rows(cells)
+                        if key in warm and cell.model == model
+                    ]
+                )
             )
             for model in MODELS
         },
@@ -134,9 +165,14 @@ def _overhead(cell: Any) -> float:
 
 
 def pure_seconds(model: str, workers: int) -> dict[str, float]:
-    """Seconds of one training step and of scoring one batch, on `workers` processes at once: the slowest of them."""
+    """Seconds of one training step and of scoring one batch, on `workers` processes at once: the
+    slowest of them.
+    """
     command = [sys.executable, "-m", "benchmarks.steps", model, str(SIZE), str(BATCH)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) for _ in range(workers)]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(workers)
+    ]
     found = [json.loads(process.communicate()[0]) for process in running]
     return {name: statistics.mean(each[name] for each in found) for name in found[0]}
 

@@ -1,4 +1,6 @@
-"""Memory of whole trials: what twenty times as many images add to a worker's private memory, with two at work."""
+"""Memory of whole trials: what twenty times as many images add to a worker's private memory, with
+two at work.
+"""
 
 import json
 import subprocess
@@ -21,7 +23,8 @@ training: {{epochs: 1}}
 candidates: [{{model: TinyCNN, image_size: {size}}}]
 """
 
-# Trains one cell in this process, then says what it holds and waits: like this the other trial is still there.
+# Trains one cell in this process, then says what it holds and waits: like this the other trial is
+# still there.
 TRIAL = """
 import json, psutil, sys
 from pathlib import Path
@@ -44,7 +47,11 @@ def measure() -> dict[str, Any]:
         write_images(folder / "images")
         few, many = (two_trials(folder, images) for images in (PER_CLASS // 20, PER_CLASS))
     added = sum(many["private"]) / 2 - sum(few["private"]) / 2
-    return {"few": few, "many": many, "private_share_of_added_images": added / (many["store"] - few["store"])}
+    return {
+        "few": few,
+        "many": many,
+        "private_share_of_added_images": added / (many["store"] - few["store"]),
+    }
 
 
 def two_trials(folder: Path, images: int) -> dict[str, Any]:
@@ -56,7 +63,9 @@ def two_trials(folder: Path, images: int) -> dict[str, Any]:
     store = build_store(prepared.manifest, SIZE, stores)
     command = [sys.executable, "-c", TRIAL, str(layout.root)]
     trials = [
-        subprocess.Popen([*command, entry.spec.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, entry.spec.key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         for entry in prepared.entries
     ]
     held = [json.loads(str(trial.stdout.readline())) for trial in trials if trial.stdout]

@@ -1,7 +1,9 @@
-"""Baseline (b): an idiomatic Ray Tune script: a function trainable, `model.fit`, a grid over models and folds.
+"""Baseline (b): an idiomatic Ray Tune script: a function trainable, `model.fit`, a grid over models
+and folds.
 
-The data is decoded as in the sequential script. One CPU per trial, as many trials at once as there are cores; all
-other settings are Tune's own. Run as `python -m benchmarks.plain_tune TASK.json`; prints the seconds spent.
+The data is decoded as in the sequential script. One CPU per trial, as many trials at once as there
+are cores; all other settings are Tune's own. Run as `python -m benchmarks.plain_tune TASK.json`;
+prints the seconds spent.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Baseline (a): one process, one model after another, as a study's script is usually written.
 
-For each model and fold: a new Keras model, compiled, fitted from files that tf.data decodes in every epoch, scored.
-Run as `python -m benchmarks.sequential TASK.json`; prints the seconds spent.
+For each model and fold: a new Keras model, compiled, fitted from files that tf.data decodes in
+every epoch, scored. Run as `python -m benchmarks.sequential TASK.json`; prints the seconds spent.
 """
 
 import json
@@ -23,13 +23,19 @@ def dataset(task: dict[str, Any], rows: list[int], training: bool) -> Any:
     data = tf.data.Dataset.from_tensor_slices((paths, labels))
     if training:
         data = data.shuffle(len(rows), seed=0)
-    return data.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(task["batch"]).prefetch(tf.data.AUTOTUNE)
+    return (
+        data.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(task["batch"])
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def compiled(model: str, size: int) -> Any:
     import keras
 
-    backbone = getattr(keras.applications, model)(include_top=False, weights=None, input_shape=(size, size, 3))
+    backbone = getattr(keras.applications, model)(
+        include_top=False, weights=None, input_shape=(size, size, 3)
+    )
     x = keras.layers.GlobalAveragePooling2D()(backbone.output)
     outputs = keras.layers.Dense(2, activation="softmax")(keras.layers.Dropout(0.2)(x))
     result = keras.Model(backbone.input, outputs)

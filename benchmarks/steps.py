@@ -1,4 +1,6 @@
-"""Pure steps of one model on random pixels in memory, one thread: `python -m benchmarks.steps MODEL SIZE BATCH`."""
+"""Pure steps of one model on random pixels in memory, one thread: `python -m benchmarks.steps MODEL
+SIZE BATCH`.
+"""
 
 import json
 import sys

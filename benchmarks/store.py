@@ -19,7 +19,8 @@ from trainables.sources.phantom import draw_phantom
 
 SIZE, PER_CLASS = 224, 1000
 
-# Opens the store, reads every image once in batches, and prints its private memory before and after.
+# Opens the store, reads every image once in batches, and prints its private memory before and
+# after.
 READER = """
 import json, psutil, sys
 from pathlib import Path
@@ -35,7 +36,9 @@ sys.stdin.read()
 
 
 def write_images(folder: Path) -> None:
-    """Phantoms at 256 px; a few are drawn, the others are shifted copies of them, which decode at the same cost."""
+    """Phantoms at 256 px; a few are drawn, the others are shifted copies of them, which decode at
+    the same cost.
+    """
     drawn = [draw_phantom(index % 2, index, 0, 256, 0, False).pixels for index in range(40)]
     for label in range(2):
         (folder / str(label)).mkdir(parents=True)
@@ -56,7 +59,10 @@ def measure() -> dict[str, Any]:
         assert store is not None
         paths = list(manifest.usable["path"])
         order = np.random.default_rng(0).permutation(len(paths))
-        decode = seconds(lambda i: np.stack([decode_one(paths[row]) for row in order[i : i + 16]]), 400) / 400
+        decode = (
+            seconds(lambda i: np.stack([decode_one(paths[row]) for row in order[i : i + 16]]), 400)
+            / 400
+        )
         read = seconds(lambda i: store.pixels[order[i : i + 16]], len(order)) / len(order)
         return {
             "images": len(paths),
@@ -69,11 +75,15 @@ def measure() -> dict[str, Any]:
 
 def decode_one(path: str) -> Any:
     """What a script would do for each image in each epoch."""
-    return cv2.resize(cv2.imread(path, cv2.IMREAD_GRAYSCALE), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return cv2.resize(
+        cv2.imread(path, cv2.IMREAD_GRAYSCALE), (SIZE, SIZE), interpolation=cv2.INTER_AREA
+    )
 
 
 def seconds(batch: Callable[[int], Any], images: int) -> float:
-    """Time to make all batches of 16, each dropped after use; the best of three, since what disturbs only adds."""
+    """Time to make all batches of 16, each dropped after use; the best of three, since what
+    disturbs only adds.
+    """
     best = float("inf")
     for _ in range(3):
         began = time.perf_counter()
@@ -84,8 +94,17 @@ def seconds(batch: Callable[[int], Any], images: int) -> float:
 
 
 def second_reader(folder: Path) -> float:
-    """Bytes of private memory that a second process needs to read the whole store, while a first one holds it."""
-    command = [sys.executable, "-c", READER, str(folder / "manifest.parquet"), str(folder), str(SIZE)]
+    """Bytes of private memory that a second process needs to read the whole store, while a first
+    one holds it.
+    """
+    command = [
+        sys.executable,
+        "-c",
+        READER,
+        str(folder / "manifest.parquet"),
+        str(folder),
+        str(SIZE),
+    ]
     readers = []
     for _ in range(2):
         reader = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -13,7 +13,9 @@ run_path(str(Path(__file__).parents[1] / "trainables" / "neighbours.py"))["settl
 
 
 def __getattr__(name: str) -> Any:
-    """Import the results reader only when someone asks for it, so that the command line starts fast."""
+    """Import the results reader only when someone asks for it, so that the command line starts
+    fast.
+    """
     if name == "load_run":
         from orchestrator.results.run import load_run
 

@@ -5,7 +5,9 @@ from trainables.runtime.lifeline import guard
 
 
 def main() -> None:
-    """Entry point; the current folder, which `python -m` puts first on the search path, goes to its end."""
+    """Entry point; the current folder, which `python -m` puts first on the search path, goes to its
+    end.
+    """
     current_folder_last()
     guard(_command)
 

@@ -1,7 +1,8 @@
 """The command line: `rayfold`, or `python -m orchestrator`.
 
-Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what); those of `lifeline.py` when it is stopped
-or loses its cluster. Heavy modules are imported inside the commands, so that help and mistakes answer at once.
+Exit codes: 0 all done, 1 some cells failed, 2 bad input (one line says what); those of
+`lifeline.py` when it is stopped or loses its cluster. Heavy modules are imported inside the
+commands, so that help and mistakes answer at once.
 """
 
 import errno
@@ -19,27 +20,39 @@ from trainables.core.quoting import printable
 from xai import cli as xai_cli
 
 app = typer.Typer(
-    help="Compare image classifiers honestly and fast: one YAML file in, tables, figures and a report out.",
+    help=(
+        "Compare image classifiers honestly and fast: one YAML file in, tables, figures and a "
+        "report out."
+    ),
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment file.", metavar="EXPERIMENT")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder; default: runs/<name of the experiment>.")]
+RunOption = Annotated[
+    Path | None, typer.Option("--run", help="Run folder; default: runs/<name of the experiment>.")
+]
 CheckOption = Annotated[
     bool,
-    typer.Option("--check", help="Only see whether the experiment and the files that it names are right, quickly."),
+    typer.Option(
+        "--check",
+        help="Only see whether the experiment and the files that it names are right, quickly.",
+    ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
+    typer.Option(
+        help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"
+    ),
 ]
 
 
 @app.command()
 def demo(run: RunOption = None, address: Address = None) -> None:
-    """Compare and explain two small models on procedural chest radiographs, from nothing to the report."""
+    """Compare and explain two small models on procedural chest radiographs, from nothing to the
+    report.
+    """
     from orchestrator.experiment.templates import text
 
     code = _run(text("demo.yaml"), "demo.yaml", Path.cwd(), run, address)
@@ -59,7 +72,9 @@ def demo(run: RunOption = None, address: Address = None) -> None:
 
 
 @app.command()
-def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("experiment.yaml")) -> None:
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("experiment.yaml"),
+) -> None:
     """Write a commented experiment file, and a JSON Schema beside it for editors."""
     import json
 
@@ -69,10 +84,14 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ex
     from trainables.core.files import write_text
 
     if path.exists():
-        raise ExperimentError(f"{str(path)!r} exists already: choose another name, it is not overwritten")
+        raise ExperimentError(
+            f"{str(path)!r} exists already: choose another name, it is not overwritten"
+        )
     schema = path.with_name("rayfold.schema.json")
     try:
-        write_text(path, f"# yaml-language-server: $schema={schema.name}\n{text('experiment.yaml')}")
+        write_text(
+            path, f"# yaml-language-server: $schema={schema.name}\n{text('experiment.yaml')}"
+        )
         write_text(schema, json.dumps(json_schema(), indent=1) + "\n")
     except OSError as error:
         raise ExperimentError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
@@ -95,7 +114,10 @@ def plan(experiment: ExperimentFile, run: RunOption = None) -> None:
 
 @app.command(name="run")
 def run_command(
-    experiment: ExperimentFile, run: RunOption = None, address: Address = None, check: CheckOption = False
+    experiment: ExperimentFile,
+    run: RunOption = None,
+    address: Address = None,
+    check: CheckOption = False,
 ) -> None:
     """Train every cell that the run folder lacks, then write tables, figures and report."""
     from orchestrator.experiment.experiment_file import read_text
@@ -143,7 +165,8 @@ def status(run: RunFolder) -> None:
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
         _say(f"{row.state:8} {cell}: epoch {row.epochs}{best} {row.reason}".rstrip())
-    _say(f"images   {opened.folds['image'].nunique():,}")  # and what is wrong with the folds, where something is
+    # And what is wrong with the folds, where something is.
+    _say(f"images   {opened.folds['image'].nunique():,}")
 
 
 @app.command()
@@ -160,9 +183,13 @@ def report(run: RunFolder) -> None:
 @app.command()
 def predict(
     run: RunFolder,
-    images: Annotated[list[Path], typer.Argument(help="Image files, or folders of images.", metavar="IMAGES")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, or folders of images.", metavar="IMAGES")
+    ],
     out: Annotated[Path, typer.Option(help="CSV file to write.")] = Path("predictions.csv"),
-    candidate: Annotated[str | None, typer.Option(help="Id or name of one candidate; default: all.")] = None,
+    candidate: Annotated[
+        str | None, typer.Option(help="Id or name of one candidate; default: all.")
+    ] = None,
 ) -> None:
     """Score new images with the fold ensemble."""
     from orchestrator.results.predict import finished_cells, write_predictions
@@ -172,7 +199,10 @@ def predict(
     opened = load_run(run)
     table = score(opened, images, candidate, lambda note: _say(f"note        {note}"))
     write_predictions(table, out)
-    _say(f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them skipped")
+    _say(
+        f"wrote {len(table)} rows to {out}, {int((table['state'] == 'skipped').sum())} of them "
+        "skipped"
+    )
     cells = finished_cells(opened, candidate)
     for name, (done, of) in cells.items():
         if done < of:
@@ -195,19 +225,30 @@ def explain(**options: Any) -> None:
         raise
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def doctor(context: typer.Context) -> None:
     """Check a SLURM login or compute node for what stops Ray clusters (`rayfold doctor --help`)."""
     _cluster("doctor", *context.args)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def sbatch() -> None:
-    """Submit a Ray cluster and what it is for to SLURM: options of sbatch, then run EXPERIMENT (`--help` says all)."""
+    """Submit a Ray cluster and what it is for to SLURM: options of sbatch, then run EXPERIMENT
+    (`--help` says all).
+    """
     _cluster("submit", "sbatch", *sys.argv[2:])  # with the `--` that Typer would swallow
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True}, add_help_option=False)
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
 def slurm_script(context: typer.Context) -> None:
     """Write the script that `rayfold sbatch` submits, to be changed or submitted by hand."""
     _cluster("submit", "script", *context.args)
@@ -232,24 +273,49 @@ def _say(line: str, err: bool = False) -> None:
 
 
 def _folder(run: Path | None, name: str) -> Path:
-    """Where a run goes; raises RunFolderError where a file is in the way, or no folder can have that name."""
+    """Where a run goes; raises RunFolderError where a file is in the way, or no folder can have
+    that name.
+    """
     folder = run if run is not None else Path("runs") / name
     for path in (folder, *folder.parents):
         try:
-            flaw = "" if path.is_dir() or not path.lstat() else f"Not a directory, {str(path)!r} is a file"
+            flaw = (
+                ""
+                if path.is_dir() or not path.lstat()
+                else f"Not a directory, {str(path)!r} is a file"
+            )
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
             flaw = getattr(error, "strerror", None) or str(error)
         if flaw:
-            raise RunFolderError(f"cannot write into the run folder {str(folder)!r}: {flaw}; choose another by --run")
+            raise RunFolderError(
+                f"cannot write into the run folder {str(folder)!r}: {flaw}; choose another by --run"
+            )
     return folder
 
 
 # What the user can mend about a file system; any other OSError is a bug and keeps its traceback.
 _DISK_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO),
+    *(
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EFBIG,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EIO,
+        errno.ESTALE,
+    ),
+    *(
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ENOTEMPTY,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ENXIO,
+    ),
 )
 
 
@@ -257,17 +323,23 @@ def main() -> None:
     """Entry point: turns what the user can mend into one line and exit code 2."""
     try:
         sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
-    except typer.exceptions.TyperException as error:  # an option that there is not, a value that it cannot have
+    except (
+        typer.exceptions.TyperException
+    ) as error:  # an option that there is not, a value that it cannot have
         context: typer.Context | None = getattr(error, "ctx", None)
         command = context.command_path if context else "rayfold"
-        said = error.format_message().rstrip(".").replace("Value error, ", "")  # pydantic's, which Typer asks
+        # pydantic's, which Typer asks
+        said = error.format_message().rstrip(".").replace("Value error, ", "")
         _give_up(f"{said} (see `{command} --help`)")
     except RayfoldError as error:
         _give_up(str(error))
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        remedy = "free or allow it, or choose another run folder with --run; nothing that was done is lost"
+        remedy = (
+            "free or allow it, or choose another run folder with --run; nothing that was done is "
+            "lost"
+        )
         place = repr(str(error.filename)) if error.filename else "what standard output goes to"
         _give_up(f"cannot use {place}: {error.strerror}; {remedy}")
 

@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# In the background a shell has these ignored, the last by nohup; commands under test would inherit it.
+# In the background a shell has these ignored, the last by nohup; commands under test would inherit
+# it.
 for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, signal.SIG_DFL)
@@ -20,7 +21,14 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 
 #: Files whose tests take minutes. They come first, so that no core waits for the other at the end.
 LONG = (
-    *("test_explain", "test_run", "test_big_models", "test_real_xrays", "test_alive", "test_second_user"),
+    *(
+        "test_explain",
+        "test_run",
+        "test_big_models",
+        "test_real_xrays",
+        "test_alive",
+        "test_second_user",
+    ),
     *("test_cluster", "test_worker"),
 )
 
@@ -48,7 +56,9 @@ def write_images(
             if index:
                 x, y = rng.integers(8, size - 8, 2)
                 pixels[y - 5 : y + 5, x - 5 : x + 5] += 70 * index
-            written = cv2.imwrite(str(folder / name / f"{number:03}.png"), pixels.clip(0, 255).astype(np.uint8))
+            written = cv2.imwrite(
+                str(folder / name / f"{number:03}.png"), pixels.clip(0, 255).astype(np.uint8)
+            )
             assert written
     return folder
 
@@ -59,10 +69,18 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "spots")
 
 
-def rayfold(*arguments: str | Path, cwd: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def rayfold(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user would."""
     command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        command,
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )

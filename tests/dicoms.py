@@ -7,7 +7,9 @@ import numpy as np
 
 
 def write_dicom(path: Path, stored: np.ndarray, syntax: str | None = None, **elements: Any) -> Path:
-    """A radiograph of stored values uint8, uint16 or int16 (H, W), or uint8 (H, W, 3); None leaves an element out."""
+    """A radiograph of stored values uint8, uint16 or int16 (H, W), or uint8 (H, W, 3); None leaves
+    an element out.
+    """
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
@@ -18,7 +20,9 @@ def write_dicom(path: Path, stored: np.ndarray, syntax: str | None = None, **ele
     image.SOPClassUID, image.SOPInstanceUID = DigitalXRayImageStorageForPresentation, "2.25.3"
     image.StudyInstanceUID, image.SeriesInstanceUID = "2.25.1", "2.25.2"
     image.Rows, image.Columns = stored.shape[:2]
-    image.SamplesPerPixel, image.PhotometricInterpretation = (3, "RGB") if stored.ndim == 3 else (1, "MONOCHROME2")
+    image.SamplesPerPixel, image.PhotometricInterpretation = (
+        (3, "RGB") if stored.ndim == 3 else (1, "MONOCHROME2")
+    )
     if stored.ndim == 3:
         image.PlanarConfiguration = 0
     image.BitsAllocated = 8 * stored.itemsize

@@ -1,4 +1,5 @@
-"""The package as a user installs it: built, and put into an environment that has nothing else, without constraints.
+"""The package as a user installs it: built, and put into an environment that has nothing else,
+without constraints.
 
 Everything runs in a project of hers that holds files called as ours are.
 """
@@ -34,7 +35,9 @@ candidates:
 """
 COMMAND = re.compile(r"^    ((?:rayfold|python -m orchestrator) [^#\n]+)", re.MULTILINE)
 README_COMMANDS = [
-    command.strip() for command in COMMAND.findall((ROOT / "README.md").read_text("utf-8")) if "<" not in command
+    command.strip()
+    for command in COMMAND.findall((ROOT / "README.md").read_text("utf-8"))
+    if "<" not in command
 ]
 DICOM = """
 from pathlib import Path
@@ -70,8 +73,14 @@ def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 
 
 def call(folder: Path, *command: str | Path, codes: tuple[int, ...] = (0,)) -> str:
-    """Run a command with the environment's Python first and nothing of this checkout; returns what it said."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PIP_CONSTRAINT")}
+    """Run a command with the environment's Python first and nothing of this checkout; returns what
+    it said.
+    """
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "PIP_CONSTRAINT")
+    }
     path = os.pathsep.join([str(folder.parent / "venv/bin"), kept["PATH"]])
     cache = str(folder.parent / "cache")
     done = subprocess.run(
@@ -102,7 +111,9 @@ def test_the_archives_are_whole(built: Path, wheel: Path) -> None:
     (source,) = built.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert set(tracked.split()) - held == {".gitignore"}
 
 
@@ -112,7 +123,9 @@ def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: P
         assert ["rayfold", verb] in verbs
     for command in README_COMMANDS:
         if command.startswith(("rayfold demo", "rayfold sbatch")):
-            continue  # the same at length: a run, with ImageNet weights and no extra, and its explanations; a SLURM
+            # the same at length: a run, with ImageNet weights and no extra, and its explanations; a
+            # SLURM
+            continue
         if command.startswith("rayfold predict"):
             (project / "new_images").mkdir()
             for image in sorted((project.parent / "cache/phantoms").rglob("*.png"))[:4]:
@@ -151,12 +164,22 @@ print(run.model(run.cells["candidate"].iloc[0], fold=0).count_params() > 0)
 
 def test_the_extras_bring_what_they_are_for(project: Path, wheel: Path) -> None:
     missing = call(
-        project, "rayfold", "explain", "runs/my_experiment", "--methods", "shap", "--split", "test", codes=(2,)
+        project,
+        "rayfold",
+        "explain",
+        "runs/my_experiment",
+        "--methods",
+        "shap",
+        "--split",
+        "test",
+        codes=(2,),
     )
     assert "pip install shap" in missing
     install(project, f"{wheel}[xai,dicom]")
     explain = ("--methods", "lime,shap", "--split", "test", "--folds", "0", "--faithfulness", "0")
-    assert ", 0 images without a map" in call(project, "rayfold", "explain", "runs/my_experiment", *explain)
+    assert ", 0 images without a map" in call(
+        project, "rayfold", "explain", "runs/my_experiment", *explain
+    )
     shutil.copy(ROOT / "tests/dicoms.py", project)
     call(project, "python", "-c", DICOM)
     call(project, "rayfold", "predict", "runs/my_experiment", "scan.dcm", "--out", "scan.csv")

@@ -1,4 +1,6 @@
-"""One cell: pixels in, metrics and predictions out. Modules are imported where they are needed; this door is light."""
+"""One cell: pixels in, metrics and predictions out. Modules are imported where they are needed;
+this door is light.
+"""
 
 from pathlib import Path
 from runpy import run_path

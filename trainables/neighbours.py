@@ -1,10 +1,13 @@
-"""rayfold's packages find each other by where they lie, whatever a search path has under their names.
+"""rayfold's packages find each other by where they lie, whatever a search path has under their
+names.
 
-A user may well have an `xai.py` beside her script or experiment, and Python takes what it finds first. So each of our
-packages opens this file by its place, as its first act. `cluster` runs in processes of its own only: hers comes first.
+A user may well have an `xai.py` beside her script or experiment, and Python takes what it finds
+first. So each of our packages opens this file by its place, as its first act. `cluster` runs in
+processes of its own only: hers comes first.
 
-In Ray's workers the user's folders may come first on the search path before any line of ours runs. There the folder
-`signposts` stands in front of them all: a module in it becomes our package of its name.
+In Ray's workers the user's folders may come first on the search path before any line of ours runs.
+There the folder `signposts` stands in front of them all: a module in it becomes our package of its
+name.
 """
 
 import os
@@ -21,7 +24,9 @@ SIGNPOSTS = ROOT / "trainables" / "signposts"
 
 
 class Neighbours:
-    """A finder for `sys.meta_path` that knows where our packages lie, and that a `cluster` elsewhere is the user's."""
+    """A finder for `sys.meta_path` that knows where our packages lie, and that a `cluster`
+    elsewhere is the user's.
+    """
 
     root = ROOT
 
@@ -37,8 +42,8 @@ class Neighbours:
 def settle() -> None:
     """From now on our names lead to our packages in this process.
 
-    Where somebody else's module has such a name already, that is one line: of a command, which it ends with exit code
-    2, else of an ImportError.
+    Where somebody else's module has such a name already, that is one line: of a command, which it
+    ends with exit code 2, else of an ImportError.
     """
     if not any(getattr(finder, "root", None) == ROOT for finder in sys.meta_path):
         sys.meta_path.insert(0, Neighbours)
@@ -46,8 +51,8 @@ def settle() -> None:
         place = _place(sys.modules.get(name))
         if place and not _is_ours(name, place):
             line = (
-                f"{name!r} stands for {place!r} here, where rayfold needs its own package in {str(ROOT)!r}: "
-                "import rayfold first, or rename the other"
+                f"{name!r} stands for {place!r} here, where rayfold needs its own package in "
+                f"{str(ROOT)!r}: import rayfold first, or rename the other"
             )
             if Path(sys.argv[0]).name in ("-m", "rayfold"):
                 sys.stderr.write(f"rayfold: {line}\n")
@@ -56,7 +61,9 @@ def settle() -> None:
 
 
 def stand_for(name: str) -> None:
-    """Run by a signpost as it is imported: the package itself takes its place, in a process that is now ours."""
+    """Run by a signpost as it is imported: the package itself takes its place, in a process that is
+    now ours.
+    """
     current_folder_last(added=True)
     del sys.modules[name]
     settle()
@@ -68,7 +75,8 @@ def stand_for(name: str) -> None:
 
 
 def current_folder_last(added: bool = False) -> None:
-    """Nothing in the current folder, such as a `keras.py`, stands for a library; what only lies there is still found.
+    """Nothing in the current folder, such as a `keras.py`, stands for a library; what only lies
+    there is still found.
 
     added: also where the current folder was not on the search path.
     """
@@ -79,11 +87,13 @@ def current_folder_last(added: bool = False) -> None:
 
 
 def job_config() -> Any:
-    """Settings of a Ray job for `ray.init`: its workers have the signposts, and no folder of the driver's, first.
+    """Settings of a Ray job for `ray.init`: its workers have the signposts, and no folder of the
+    driver's, first.
 
-    Ray puts the driver's current folder and that of its script in front of a worker's search path, so that a user's
-    `xai.py` or `keras.py` there would be imported instead of ours and Keras's. This relies on Ray's private
-    `JobConfig._serialize` and `_py_driver_sys_path`; should they go, workers are what they are with any driver.
+    Ray puts the driver's current folder and that of its script in front of a worker's search path,
+    so that a user's `xai.py` or `keras.py` there would be imported instead of ours and Keras's.
+    This relies on Ray's private `JobConfig._serialize` and `_py_driver_sys_path`; should they go,
+    workers are what they are with any driver.
     """
     from ray.job_config import JobConfig
 
@@ -105,7 +115,9 @@ def _is_ours(name: str, place: str) -> bool:
 
 
 def _users(name: str) -> ModuleSpec | None:
-    """The first module or package of this name on the search path that is not ours; a mere folder does not count."""
+    """The first module or package of this name on the search path that is not ours; a mere folder
+    does not count.
+    """
     for folder in sys.path:
         spec = PathFinder.find_spec(name, [folder])
         if spec and spec.origin and not _is_ours(name, spec.origin):

@@ -1,4 +1,6 @@
-"""Explanations of finished cells. Modules are imported where they are needed; this door is light."""
+"""Explanations of finished cells. Modules are imported where they are needed; this door is
+light.
+"""
 
 from pathlib import Path
 from runpy import run_path

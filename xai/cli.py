@@ -1,4 +1,6 @@
-"""The command `rayfold explain`, or `python -m xai`. Heavy modules are imported once the options are known."""
+"""The command `rayfold explain`, or `python -m xai`. Heavy modules are imported once the options
+are known.
+"""
 
 import sys
 from pathlib import Path
@@ -10,29 +12,52 @@ from trainables.core.quoting import printable
 
 Methods = Annotated[
     str,
-    typer.Option(help="Methods, separated by commas, layercam@14 for a layer of its own; `--methods list` names them."),
+    typer.Option(
+        help=(
+            "Methods, separated by commas, layercam@14 for a layer of its own; `--methods list` "
+            "names them."
+        )
+    ),
 ]
-Candidates = Annotated[str | None, typer.Option(help="Ids or names, separated by commas; default: all.")]
+Candidates = Annotated[
+    str | None, typer.Option(help="Ids or names, separated by commas; default: all.")
+]
 Folds = Annotated[str | None, typer.Option(help="Numbers, separated by commas; default: all.")]
-Split = Annotated[Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")]
+Split = Annotated[
+    Literal["test", "oof", "all"], typer.Option(help="Test set, out-of-fold images, or both.")
+]
 Layers = Annotated[
     str,
     typer.Option(
-        help="Layers for the CAM methods, separated by commas: auto for the last feature map, a name, "
-        "or a number for the last layer with so many cells along each edge."
+        help=(
+            "Layers for the CAM methods, separated by commas: auto for the last feature map, a "
+            "name, or a number for the last layer with so many cells along each edge."
+        )
     ),
 ]
-Judged = Annotated[int, typer.Option(help="Images per cell and split whose maps the model judges; 0: none.", min=0)]
+Judged = Annotated[
+    int, typer.Option(help="Images per cell and split whose maps the model judges; 0: none.", min=0)
+]
 Overlays = Annotated[bool, typer.Option(help="Draw every image with its map.")]
-Edge = Annotated[int, typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0, max=10_000)]
+Edge = Annotated[
+    int,
+    typer.Option(help="Longest edge of overlays in pixels; 0: as the original.", min=0, max=10_000),
+]
 Png = Annotated[bool, typer.Option("--png", help="Overlays as PNG; default: JPEG.")]
-Jet = Annotated[bool, typer.Option("--jet", help="The classic colours; default: inferno, which is even.")]
+Jet = Annotated[
+    bool, typer.Option("--jet", help="The classic colours; default: inferno, which is even.")
+]
 PerImage = Annotated[
-    bool, typer.Option("--per-image-scale", help="Scale each map by itself; images are then not comparable.")
+    bool,
+    typer.Option(
+        "--per-image-scale", help="Scale each map by itself; images are then not comparable."
+    ),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"),
+    typer.Option(
+        help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"
+    ),
 ]
 
 
@@ -51,23 +76,31 @@ def explain(
     per_image: PerImage = False,
     address: Address = None,
 ) -> None:
-    """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a gallery."""
+    """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a
+    gallery.
+    """
     from trainables.core.errors import RunFolderError
     from xai.methods.registry import METHODS
 
     if methods == "list":
         for method in METHODS.values():
-            typer.echo(f"{method.name:22} {method.title:22} about {method.passes} forward passes per image")
+            typer.echo(
+                f"{method.name:22} {method.title:22} about {method.passes} forward passes per image"
+            )
         return
     if run is None:
-        raise RunFolderError("explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made")
+        raise RunFolderError(
+            "explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made"
+        )
     from trainables.runtime.connection import prepare_ray
     from xai.shards.shard_plan import Options
 
     try:
         numbers = tuple(int(part) for part in _parts(folds, "--folds"))
     except ValueError:
-        raise RunFolderError(f"--folds must be whole numbers separated by commas, got {folds!r}") from None
+        raise RunFolderError(
+            f"--folds must be whole numbers separated by commas, got {folds!r}"
+        ) from None
     options = Options(
         candidates=_parts(candidates, "--candidates"),
         folds=numbers,
@@ -96,5 +129,7 @@ def _parts(text: str | None, option: str) -> tuple[str, ...]:
 
     parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     if text is not None and not parts:
-        raise RunFolderError(f"{option} must name something, got {text!r}; leave it out for its default")
+        raise RunFolderError(
+            f"{option} must name something, got {text!r}; leave it out for its default"
+        )
     return parts

@@ -1,4 +1,6 @@
-"""The whole of `rayfold explain`: heatmaps, then what they show, then pictures. Run again, it does what is missing."""
+"""The whole of `rayfold explain`: heatmaps, then what they show, then pictures. Run again, it does
+what is missing.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +20,11 @@ from xai.shards.shard_plan import Options, check_explanations, chosen_cells, mis
 from xai.shards.summary import save_table, summarise
 
 
-def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]) -> int:
-    """Explain the done cells of a run folder; returns 0, or 1 when some shards or checks failed or there is no map.
+def explain_run(
+    run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]
+) -> int:
+    """Explain the done cells of a run folder; returns 0, or 1 when some shards or checks failed or
+    there is no map.
 
     Only one explanation may be at work in a run folder; RunFolderError otherwise.
     """
@@ -39,25 +44,40 @@ def explain_run(run: Path, options: Options, style: Style, address: str | None, 
     try:
         wanted = list(shards(entries, options, Manifest.load(layout.manifest), say))
         work = missing(layout, wanted)
-        say(f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of them already done")
+        say(
+            f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of "
+            "them already done"
+        )
         with connect(address) as nodes:
             outcomes = export(layout, work, nodes, say) if work else []
             _write_skipped(layout)
             failures = _report(outcomes, say)
             if len(failures) == len(wanted):
-                say(f"nothing of what was asked for could be explained: all {len(wanted)} shards failed")
+                say(
+                    f"nothing of what was asked for could be explained: all {len(wanted)} shards "
+                    "failed"
+                )
             if (heatmaps := _with_maps(layout)) is None:
-                say(f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no pictures")
+                say(
+                    f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no "
+                    "pictures"
+                )
                 return 1
             for layer in heatmaps.guessed:
-                say(f"places  of the cells of {layer!r} are a guess: an operation before it could not be followed")
+                say(
+                    f"places  of the cells of {layer!r} are a guess: an operation before it could "
+                    "not be followed"
+                )
             gpus = any(node["gpus"] for node in nodes)
             sanity, unchecked = randomise(layout, entries, options.explanations, gpus)
             save_table(layout, "sanity", sanity)
             for failure in sorted(set(unchecked) - set(failures)):
                 say(f"failed  sanity check: {failure}")
             if style.overlays:
-                say(f"overlay {write_overlays(layout, heatmaps, style)} pictures below {layout.overlays}")
+                say(
+                    f"overlay {write_overlays(layout, heatmaps, style)} pictures below "
+                    f"{layout.overlays}"
+                )
         summary, folds = summarise(heatmaps)
         save_table(layout, "summary", summary)
         save_table(layout, "folds", folds)
@@ -95,7 +115,13 @@ def _write_skipped(layout: RunLayout) -> None:
     skipped = table[table["state"] == "skipped"]
     if len(skipped):
         rows = [
-            {"image": row.image, "label": row.label, "group": row.group, "split": "skipped", "error": row.reason}
+            {
+                "image": row.image,
+                "label": row.label,
+                "group": row.group,
+                "split": "skipped",
+                "error": row.reason,
+            }
             for row in skipped.itertuples()
         ]
         write_shard(layout.heatmaps / "skipped.parquet", rows, "skipped")

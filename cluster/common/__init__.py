@@ -1,1 +1,3 @@
-"""What launcher, node and doctor all speak of: the allocation, SLURM's commands, a job's folder, exit codes."""
+"""What launcher, node and doctor all speak of: the allocation, SLURM's commands, a job's folder,
+exit codes.
+"""

@@ -1,6 +1,8 @@
-"""What SLURM gave this job: pure functions from SLURM's variables and `scontrol`'s text to hosts and resources.
+"""What SLURM gave this job: pure functions from SLURM's variables and `scontrol`'s text to hosts
+and resources.
 
-Knows nothing of Ray, ports or processes. Never asks the machine how large it is where SLURM says what the job may use.
+Knows nothing of Ray, ports or processes. Never asks the machine how large it is where SLURM says
+what the job may use.
 """
 
 import re
@@ -34,7 +36,9 @@ class Allocation:
         return "_".join(self.array_task) if self.array_task else self.job_id
 
     def filled_in(self, word: str) -> str:
-        """A word of a rayfold command with `%a` as the number of the array's task, where there is an array."""
+        """A word of a rayfold command with `%a` as the number of the array's task, where there is
+        an array.
+        """
         return word.replace("%a", self.array_task[1]) if self.array_task else word
 
     def node_name(self, host: str) -> str:
@@ -56,16 +60,24 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     """The allocation that the environment of a batch script or a step describes."""
     for name in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST"):
         if not environ.get(name):
-            raise StartError(f"{name} is not set: start through sbatch, or look at it first with --dry-run")
+            raise StartError(
+                f"{name} is not set: start through sbatch, or look at it first with --dry-run"
+            )
     restart = int(environ.get("SLURM_RESTART_COUNT") or 0)
     array, task = environ.get("SLURM_ARRAY_JOB_ID", ""), environ.get("SLURM_ARRAY_TASK_ID", "")
     hosts = tuple(hostnames(environ["SLURM_JOB_NODELIST"]))
-    return Allocation(environ["SLURM_JOB_ID"], restart, hosts, (array, task) if array and task else None)
+    return Allocation(
+        environ["SLURM_JOB_ID"], restart, hosts, (array, task) if array and task else None
+    )
 
 
 def hostnames(nodelist: str) -> list[str]:
     """Expand SLURM's host list: `n[1-3,7],gpu-[08-10]x` and several brackets in one name."""
-    return [name for part in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", nodelist) for name in _expand(part.strip())]
+    return [
+        name
+        for part in re.findall(r"(?:\[[^\]]*\]|[^,\[])+", nodelist)
+        for name in _expand(part.strip())
+    ]
 
 
 def _expand(part: str) -> list[str]:
@@ -81,23 +93,31 @@ def _numbers(choices: str) -> Iterator[str]:
     for choice in choices.split(","):
         first, dash, last = choice.partition("-")
         if dash:
-            yield from (str(number).zfill(len(first)) for number in range(int(first), int(last) + 1))
+            yield from (
+                str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)
+            )
         else:
             yield first
 
 
 # What people name things may look like a field.
-_WORDS_OF_USERS = re.compile(r"\b(?:JobName|Comment|AdminComment|SystemComment|Command|WorkDir)=.*$", re.MULTILINE)
+_WORDS_OF_USERS = re.compile(
+    r"\b(?:JobName|Comment|AdminComment|SystemComment|Command|WorkDir)=.*$", re.MULTILINE
+)
 
 
 def field(text: str, key: str) -> str | None:
-    """The value of `Key=Value` in what `scontrol show` prints; None where it is missing or `(null)`."""
+    """The value of `Key=Value` in what `scontrol show` prints; None where it is missing or
+    `(null)`.
+    """
     found = re.search(rf"(?:^|\s){re.escape(key)}\s*=\s*(\S+)", _WORDS_OF_USERS.sub("", text))
     return found[1] if found and found[1] not in ("(null)", "N/A", "Unknown") else None
 
 
 def line_field(text: str, key: str) -> str | None:
-    """The value of a `Key=Value` that has a line to itself, such as a path, which may hold blanks."""
+    """The value of a `Key=Value` that has a line to itself, such as a path, which may hold
+    blanks.
+    """
     found = re.search(rf"^\s*{re.escape(key)}=(.+)$", text, re.MULTILINE)
     return found[1] if found and found[1] != "(null)" else None
 
@@ -106,12 +126,16 @@ def cpus(environ: Mapping[str, str]) -> int:
     """The job's CPUs on this node."""
     value = environ.get("SLURM_CPUS_ON_NODE", "")
     if not value.isdigit():
-        raise StartError(f"SLURM_CPUS_ON_NODE must be a number, got {value!r}: start through sbatch")
+        raise StartError(
+            f"SLURM_CPUS_ON_NODE must be a number, got {value!r}: start through sbatch"
+        )
     return int(value)
 
 
 def gpus(environ: Mapping[str, str]) -> int:
-    """The job's GPUs on this node: SLURM's number, but never more than CUDA shows, which Ray would refuse."""
+    """The job's GPUs on this node: SLURM's number, but never more than CUDA shows, which Ray would
+    refuse.
+    """
     granted = environ.get("SLURM_GPUS_ON_NODE", "")
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
@@ -134,12 +158,17 @@ def gpus_by_host(text: str) -> dict[str, int]:
 
 
 def worker_gpus(
-    environ: Mapping[str, str], granted: Mapping[str, int], hosts: Sequence[str], without_first: bool
+    environ: Mapping[str, str],
+    granted: Mapping[str, int],
+    hosts: Sequence[str],
+    without_first: bool,
 ) -> str | None:
-    """What `srun --gpus` must say for a step on some nodes, all or all but the first; None: nothing.
+    """What `srun --gpus` must say for a step on some nodes, all or all but the first; None:
+    nothing.
 
-    A job that asked with `--gpus` would ask for all of its GPUs on these nodes, and one that has them without having
-    asked, as with `--exclusive`, would get none there. `granted`: the job's GPUs by host, where SLURM says them.
+    A job that asked with `--gpus` would ask for all of its GPUs on these nodes, and one that has
+    them without having asked, as with `--exclusive`, would get none there. `granted`: the job's
+    GPUs by host, where SLURM says them.
     """
     kind, colon, number = environ.get("SLURM_GPUS", "").rpartition(":")
     total = sum(granted.get(host, 0) for host in hosts)
@@ -159,7 +188,9 @@ def megabytes(value: str) -> int:
 
 
 def requested_memory(environ: Mapping[str, str], cpus: int, gpus: int) -> int | None:
-    """The job's memory on this node in bytes as it was asked for; 0: all of the node; None: SLURM does not say."""
+    """The job's memory on this node in bytes as it was asked for; 0: all of the node; None: SLURM
+    does not say.
+    """
     if per_node := environ.get("SLURM_MEM_PER_NODE"):
         return megabytes(per_node)
     if per_cpu := environ.get("SLURM_MEM_PER_CPU"):
@@ -172,8 +203,9 @@ def requested_memory(environ: Mapping[str, str], cpus: int, gpus: int) -> int | 
 def memory(requested: int | None, limit: int | None, machine: int, share: float) -> int:
     """The job's memory on this node in bytes.
 
-    The smaller of what was asked for and the cgroup's limit. Where SLURM manages no memory there is neither: then the
-    part of the machine's memory that the job's CPUs are of its CPUs (`share`), so that neighbours keep theirs.
+    The smaller of what was asked for and the cgroup's limit. Where SLURM manages no memory there is
+    neither: then the part of the machine's memory that the job's CPUs are of its CPUs (`share`), so
+    that neighbours keep theirs.
     """
     if known := [value for value in (requested, limit) if value]:
         return min(known)
@@ -181,12 +213,15 @@ def memory(requested: int | None, limit: int | None, machine: int, share: float)
 
 
 def object_store(memory: int, shm_free: int) -> int:
-    """The size of Ray's object store in bytes, within the job's memory and what is free in /dev/shm."""
+    """The size of Ray's object store in bytes, within the job's memory and what is free in
+    /dev/shm.
+    """
     return max(STORE_MINIMUM, int(min(memory * STORE_SHARE, shm_free * SHM_SHARE)))
 
 
 def cgroup_limit(membership: str, root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """The tightest memory limit in bytes of a process's cgroup and its parents (v1 and v2); None without any.
+    """The tightest memory limit in bytes of a process's cgroup and its parents (v1 and v2); None
+    without any.
 
     `membership` is the text of /proc/self/cgroup.
     """
@@ -195,7 +230,9 @@ def cgroup_limit(membership: str, root: Path = Path("/sys/fs/cgroup")) -> int | 
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        base, name = (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
+        base, name = (
+            (root, "memory.max") if not controllers else (root / "memory", "memory.limit_in_bytes")
+        )
         group = base / path.lstrip("/")
         for folder in (group, *group.parents):
             limits.append(_limit(folder / name))

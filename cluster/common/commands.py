@@ -9,16 +9,17 @@ from pathlib import Path
 
 from cluster.common.allocation import NodeResources, worker_gpus
 
-# What stands before every command of nodes, driver and clients, such as `apptainer exec --nv image.sif`. The launcher
-# itself runs outside, where SLURM's commands are.
+# What stands before every command of nodes, driver and clients, such as `apptainer exec --nv
+# image.sif`. The launcher itself runs outside, where SLURM's commands are.
 WRAPPER = tuple(shlex.split(os.environ.get("RAYFOLD_WRAPPER", "")))
 EXECUTABLE = (*WRAPPER, "python3" if WRAPPER else sys.executable)
 # -P: a folder of the user's that happens to be called `cluster` must not shadow this package.
 PYTHON = (*EXECUTABLE, "-P", "-u")
 RAY_START = ("-P", "-m", "ray.scripts.scripts", "start")
 
-# What still names the job inside Ray's processes. The rest describes SLURM's tasks, which Ray's workers are not: MPI,
-# Lightning and others would take every worker for rank 0 of a job that does not exist.
+# What still names the job inside Ray's processes. The rest describes SLURM's tasks, which Ray's
+# workers are not: MPI, Lightning and others would take every worker for rank 0 of a job that does
+# not exist.
 SLURM_KEPT = frozenset(
     {
         "SLURM_CONF",
@@ -37,14 +38,22 @@ SLURM_KEPT = frozenset(
 )
 SLURM_PREFIXES = ("SLURM", "SBATCH_", "SRUN_", "SALLOC_", "PMI", "OMPI_")
 
-# srun takes these for options. What the job asked for per task or in all need not fit a step of one task on each of
-# some of its nodes; without them the step gets all that the job has there. The memory per node or CPU holds as it is.
-STEP_KEPT = SLURM_KEPT | {"SLURM_JOBID", "SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU"}
+# srun takes these for options. What the job asked for per task or in all need not fit a step of one
+# task on each of some of its nodes; without them the step gets all that the job has there. The
+# memory per node or CPU holds as it is.
+STEP_KEPT = SLURM_KEPT | {
+    "SLURM_JOBID",
+    "SLURM_MEM_PER_NODE",
+    "SLURM_MEM_PER_CPU",
+    "SLURM_MEM_PER_GPU",
+}
 
 
 @dataclass(frozen=True)
 class RayNode:
-    """All that `ray start` is told; `head` is the address of the head's GCS, None for the head itself."""
+    """All that `ray start` is told; `head` is the address of the head's GCS, None for the head
+    itself.
+    """
 
     name: str
     address: str
@@ -89,20 +98,26 @@ def ray_start(node: RayNode, python: Sequence[str] = (sys.executable,)) -> list[
     ]
 
 
-def ray_settings(token: Path, environ: Mapping[str, str], hosts: Sequence[str], address: str = "") -> dict[str, str]:
-    """What every process of the cluster and every client has in its environment; the token itself only in its file.
+def ray_settings(
+    token: Path, environ: Mapping[str, str], hosts: Sequence[str], address: str = ""
+) -> dict[str, str]:
+    """What every process of the cluster and every client has in its environment; the token itself
+    only in its file.
 
-    No proxy stands between them: libraries ask for `address`, the head's, and the nodes' names without one.
+    No proxy stands between them: libraries ask for `address`, the head's, and the nodes' names
+    without one.
     """
     own = ["127.0.0.1", "localhost", *hosts, *filter(None, [address.rpartition(":")[0]])]
     said = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    direct = ",".join([*filter(None, [said]), *(name for name in own if name not in said.split(","))])
+    direct = ",".join(
+        [*filter(None, [said]), *(name for name in own if name not in said.split(","))]
+    )
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Whoever is stopped saves first, a submitted job and a driver whose cells end their epoch: the launcher, and
-        # not Ray or rayfold by itself, sets the bound.
+        # Whoever is stopped saves first, a submitted job and a driver whose cells end their epoch:
+        # the launcher, and not Ray or rayfold by itself, sets the bound.
         "RAY_JOB_STOP_WAIT_TIME_S": "3600",
         "RAYFOLD_STOP_SECONDS": "3600",
         "no_proxy": direct,
@@ -113,15 +128,19 @@ def ray_settings(token: Path, environ: Mapping[str, str], hosts: Sequence[str], 
 def node_settings(temporary: Path) -> dict[str, str]:
     """What the processes of one Ray node have in their environment besides `ray_settings`."""
     return {
-        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",  # ended is ended: the launcher drains where there is time
-        "RAY_worker_num_grpc_internal_threads": "1",  # else threads grow with the machine's cores, not the job's
+        # ended is ended: the launcher drains where there is time
+        "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+        # else threads grow with the machine's cores, not the job's
+        "RAY_worker_num_grpc_internal_threads": "1",
         "RAY_num_server_call_thread": "1",
-        # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the last two servers: a
-        # port that does not exist keeps them from starting.
+        # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the
+        # last two servers: a port that does not exist keeps them from starting.
         "RAY_enable_metrics_collection": "0",
         "AUTOSCALER_METRIC_PORT": "65536",
         "DASHBOARD_METRIC_PORT": "65536",
-        "TMPDIR": str(temporary),  # private; and multiprocessing leaves folders behind when it is killed
+        "TMPDIR": str(
+            temporary
+        ),  # private; and multiprocessing leaves folders behind when it is killed
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -129,8 +148,9 @@ def node_settings(temporary: Path) -> dict[str, str]:
 def ray_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
     """The environment of Ray's own processes and so of all tasks.
 
-    Without another cluster's settings, without SLURM's and MPI's words on tasks, and without OMP_NUM_THREADS: Ray sets
-    it for each task to the CPUs that the task asked for, but only if the shell that submitted had it not set.
+    Without another cluster's settings, without SLURM's and MPI's words on tasks, and without
+    OMP_NUM_THREADS: Ray sets it for each task to the CPUs that the task asked for, but only if the
+    shell that submitted had it not set.
     """
     dropped = {"OMP_NUM_THREADS", "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN"}
     kept = {
@@ -142,9 +162,13 @@ def ray_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> 
 
 
 def path(environ: Mapping[str, str]) -> str:
-    """PATH with our own Python first, so that `python` and `ray` are the cluster's in drivers and submitted jobs."""
+    """PATH with our own Python first, so that `python` and `ray` are the cluster's in drivers and
+    submitted jobs.
+    """
     own = str(Path(sys.executable).parent)
-    return os.pathsep.join(dict.fromkeys([own, *filter(None, environ.get("PATH", "").split(os.pathsep))]))
+    return os.pathsep.join(
+        dict.fromkeys([own, *filter(None, environ.get("PATH", "").split(os.pathsep))])
+    )
 
 
 def step_environment(environ: Mapping[str, str], settings: Mapping[str, str]) -> dict[str, str]:
@@ -173,8 +197,12 @@ def driver_environment(
     }
 
 
-def node(folder: Path, name_suffix: str, interface: str | None, patience: float, head: str | None) -> list[str]:
-    """The command that owns one Ray node; `head` is the address of the head's GCS, None for the head itself."""
+def node(
+    folder: Path, name_suffix: str, interface: str | None, patience: float, head: str | None
+) -> list[str]:
+    """The command that owns one Ray node; `head` is the address of the head's GCS, None for the
+    head itself.
+    """
     return [
         *PYTHON,
         "-m",
@@ -188,24 +216,34 @@ def node(folder: Path, name_suffix: str, interface: str | None, patience: float,
 
 
 def worker_steps(
-    hosts: Sequence[str], command: Sequence[str], environ: Mapping[str, str], granted: Mapping[str, int], first: bool
+    hosts: Sequence[str],
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    granted: Mapping[str, int],
+    first: bool,
 ) -> list[list[str]]:
     """The sruns that start `command` once on each host.
 
-    Hosts of equal numbers of GPUs share one, since srun divides a number among unlike nodes wrongly. `granted`: the
-    job's GPUs by host, where SLURM says them; `first`: the job has a node before these, the head.
+    Hosts of equal numbers of GPUs share one, since srun divides a number among unlike nodes
+    wrongly. `granted`: the job's GPUs by host, where SLURM says them; `first`: the job has a node
+    before these, the head.
     """
     numbers = sorted({granted.get(host, 0) for host in hosts}, reverse=True)
     groups = [[host for host in hosts if granted.get(host, 0) == number] for number in numbers]
-    return [workers(group, command, worker_gpus(environ, granted, group, without_first=first)) for group in groups]
+    return [
+        workers(group, command, worker_gpus(environ, granted, group, without_first=first))
+        for group in groups
+    ]
 
 
 def workers(hosts: Sequence[str], command: Sequence[str], gpus: str | None = None) -> list[str]:
-    """One srun that starts `command` once on each host; `gpus`: how many it has there in all, where that must be said.
+    """One srun that starts `command` once on each host; `gpus`: how many it has there in all, where
+    that must be said.
 
-    --overlap: the batch script's step holds the same resources. --no-kill, --kill-on-bad-exit=0 and --wait=0: a lost
-    node takes no other with it. --cpu-bind=none: the job's CPUs are the limit, not one task's share. --input=all: the
-    end of our standard input reaches every node, which is the order to stop.
+    --overlap: the batch script's step holds the same resources. --no-kill, --kill-on-bad-exit=0 and
+    --wait=0: a lost node takes no other with it. --cpu-bind=none: the job's CPUs are the limit, not
+    one task's share. --input=all: the end of our standard input reaches every node, which is the
+    order to stop.
     """
     return [
         "srun",

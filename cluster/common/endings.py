@@ -6,7 +6,9 @@ DEADLINE = 72
 HEAD_LOST = 73
 TERMINATED = 143
 
-DRIVER_LOST_CLUSTER = 75  # rayfold's own word for HEAD_LOST, where its driver notices before the launcher
+DRIVER_LOST_CLUSTER = (
+    75  # rayfold's own word for HEAD_LOST, where its driver notices before the launcher
+)
 
 
 class Ending(Exception):

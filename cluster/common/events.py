@@ -1,4 +1,6 @@
-"""Everything that can happen to the launcher, in one queue: signals, lines from its children, their ends."""
+"""Everything that can happen to the launcher, in one queue: signals, lines from its children, their
+ends.
+"""
 
 import queue
 import signal
@@ -47,7 +49,10 @@ class Events:
         numbers = (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT)
         for number in numbers:
             signal.signal(
-                number, lambda number, _: self.put(Signalled(signal.Signals(number).name.removeprefix("SIG")))
+                number,
+                lambda number, _: self.put(
+                    Signalled(signal.Signals(number).name.removeprefix("SIG"))
+                ),
             )
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
 
@@ -63,7 +68,9 @@ class Events:
 
 
 class Child:
-    """A child process whose output and end become events, or whose output goes to `sink` as it comes."""
+    """A child process whose output and end become events, or whose output goes to `sink` as it
+    comes.
+    """
 
     def __init__(
         self,
@@ -127,5 +134,6 @@ class Child:
 
     def _wait(self) -> None:
         code = self.process.wait()
-        self._reader.join(2)  # what was written comes before the end; an orphan may hold the pipe open
+        # What was written comes before the end; an orphan may hold the pipe open.
+        self._reader.join(2)
         self._events.put(Exited(self.name, code if code >= 0 else 128 - code))

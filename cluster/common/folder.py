@@ -1,4 +1,6 @@
-"""The folder of a job: token, address file, logs of each restart. All private, whatever the umask."""
+"""The folder of a job: token, address file, logs of each restart. All private, whatever the
+umask.
+"""
 
 import json
 import os
@@ -14,7 +16,8 @@ from typing import Any, TextIO
 from cluster.common.allocation import Allocation, StartError
 
 JOBS = "slurm-jobs"  # the folder of jobs, below the one in which sbatch was called
-SITE = "slurm-cluster"  # in a job's folder: which SLURM it is a job of, where several share a file system
+# in a job's folder: which SLURM it is a job of, where several share a file system
+SITE = "slurm-cluster"
 _MOST_BYTES = 10 * 1000**2
 #: What it takes to submit a job again.
 JOB_FIELDS: dict[str, Any] = {
@@ -26,10 +29,11 @@ JOB_FIELDS: dict[str, Any] = {
 
 
 def make_jobs(jobs: Path) -> None:
-    """Make the folder of jobs, 0700; raises StartError for one in which others may move what is not theirs.
+    """Make the folder of jobs, 0700; raises StartError for one in which others may move what is not
+    theirs.
 
-    Whoever could put a token of his own there could run code as this user. Of the folders above it a group may be the
-    master, as in a project's, and that is the user's to know.
+    Whoever could put a token of his own there could run code as this user. Of the folders above it
+    a group may be the master, as in a project's, and that is the user's to know.
     """
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = jobs.stat()
@@ -38,8 +42,8 @@ def make_jobs(jobs: Path) -> None:
         jobs.chmod(stat.S_IMODE(status.st_mode) & ~0o022)
     elif writable or (status.st_uid not in (0, os.getuid()) and not status.st_mode & stat.S_ISVTX):
         raise StartError(
-            f"other users may move what lies in {str(jobs)!r}, a token for instance: chmod go-w it, or name a folder "
-            "of your own with --jobs-folder"
+            f"other users may move what lies in {str(jobs)!r}, a token for instance: chmod go-w "
+            "it, or name a folder of your own with --jobs-folder"
         )
 
 
@@ -67,7 +71,9 @@ class JobFolder:
         self.path.mkdir(mode=0o700, exist_ok=True)
         status = self.path.lstat()
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-            raise StartError(f"{str(self.path)!r} is not your own folder: name another place with --jobs-folder")
+            raise StartError(
+                f"{str(self.path)!r} is not your own folder: name another place with --jobs-folder"
+            )
         self.path.chmod(0o700)
         self.restart.mkdir(exist_ok=True)
         self.cluster.unlink(missing_ok=True)  # of a launcher that was killed
@@ -85,9 +91,13 @@ class JobFolder:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, so that readers see the old one or the new one, never a part."""
+    """Write a file that only its owner may read, so that readers see the old one or the new one,
+    never a part.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+    with os.fdopen(
+        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+    ) as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -95,7 +105,9 @@ def write_private(path: Path, text: str) -> None:
 
 
 def read_cluster(path: Path) -> dict[str, Any]:
-    """What a cluster's address file says, or that of a job's folder; StartError where it does not say it."""
+    """What a cluster's address file says, or that of a job's folder; StartError where it does not
+    say it.
+    """
     path = path / "cluster.json" if path.is_dir() else path
     try:
         facts: dict[str, Any] = json.loads(_own(path))
@@ -103,8 +115,14 @@ def read_cluster(path: Path) -> dict[str, Any]:
             raise ValueError("address, token_path and job_id must be texts")
         _own(Path(facts["token_path"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
-        raise StartError(f"{str(path)!r} names no running cluster ({reason}): it is there while one runs") from error
+        reason = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else f"{type(error).__name__}: {error}"
+        )
+        raise StartError(
+            f"{str(path)!r} names no running cluster ({reason}): it is there while one runs"
+        ) from error
     return facts
 
 
@@ -117,13 +135,16 @@ def _own(path: Path) -> str:
 
 
 def read_jobs(path: Path) -> list[dict[str, Any]]:
-    """The submitted jobs that had not ended, as arguments of Ray's `submit_job`; none where nothing was noted.
+    """The submitted jobs that had not ended, as arguments of Ray's `submit_job`; none where nothing
+    was noted.
 
     Raises StartError where the file holds something else.
     """
     try:
         jobs = json.loads(_own(path))
-        if not all(isinstance(job[name], kinds) for job in jobs for name, kinds in JOB_FIELDS.items()):
+        if not all(
+            isinstance(job[name], kinds) for job in jobs for name, kinds in JOB_FIELDS.items()
+        ):
             raise ValueError("it is no list of jobs")
     except FileNotFoundError:
         return []

@@ -1,4 +1,6 @@
-"""What SLURM's commands say; every answer may be missing, for the controller may be busy or away."""
+"""What SLURM's commands say; every answer may be missing, for the controller may be busy or
+away.
+"""
 
 import os
 import subprocess
@@ -69,7 +71,9 @@ def state(job_id: str) -> str | None:
 
 def accounted(job_id: str) -> str:
     """The last state of a job as the accounting has it; empty where there is none."""
-    code, text = ask("sacct", "--jobs", job_id, "--allocations", "--noheader", "--parsable2", "--format=State")
+    code, text = ask(
+        "sacct", "--jobs", job_id, "--allocations", "--noheader", "--parsable2", "--format=State"
+    )
     return text.split()[-1] if code == 0 and text else ""
 
 
@@ -80,7 +84,9 @@ def details(job_id: str) -> str:
 
 
 def insist(*command: str, until: float) -> tuple[int, str]:
-    """Ask again and again, until a time since 1970, where the controller is silent; the last answer, as of `ask`."""
+    """Ask again and again, until a time since 1970, where the controller is silent; the last
+    answer, as of `ask`.
+    """
     while True:
         code, said = ask(*command)
         if code == 0 or time.time() > until:

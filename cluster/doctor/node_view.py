@@ -1,7 +1,9 @@
-"""What the nodes of an allocation see of each other: the shared folder, its clock, and the asking node's address.
+"""What the nodes of an allocation see of each other: the shared folder, its clock, and the asking
+node's address.
 
-`ask` starts `python -m cluster.doctor.node_view` on every node, in the way that the launcher starts its own part there. Each
-looks for the canary, writes a file beside it and compares its time with the clock, and connects to the asking node.
+`ask` starts `python -m cluster.doctor.node_view` on every node, in the way that the launcher starts
+its own part there. Each looks for the canary, writes a file beside it and compares its time with
+the clock, and connects to the asking node.
 """
 
 import json
@@ -23,7 +25,9 @@ from cluster.doctor.checks import Finding
 from cluster.node import network
 from cluster.node.temp import SHARED_FILE_SYSTEMS
 
-CANARY_SECONDS = 10.0  # that a node waits for a new file: caches of network file systems may hide it for a while
+CANARY_SECONDS = (
+    10.0  # that a node waits for a new file: caches of network file systems may hide it for a while
+)
 CONNECT_SECONDS = 10
 STEP_SECONDS = 90
 CLOCK_SECONDS = 2.0
@@ -33,8 +37,8 @@ CLOCK_SECONDS = 2.0
 class Report:
     """What one node saw; '' is good, anything else the reason.
 
-    canary: of the shared folder; skew: seconds that its clock is ahead of the node's, None if unknown; own: whether the
-    node has an address by the launcher's rule; reached: the asking node.
+    canary: of the shared folder; skew: seconds that its clock is ahead of the node's, None if
+    unknown; own: whether the node has an address by the launcher's rule; reached: the asking node.
     """
 
     node: str
@@ -44,13 +48,19 @@ class Report:
     reached: str
 
 
-def ask(command: Sequence[str], folder: Path, address: str, interface: str = "") -> tuple[list[Report], str]:
-    """Reports of the nodes on which `command` starts what follows it ([]: here), and what it said to stderr.
+def ask(
+    command: Sequence[str], folder: Path, address: str, interface: str = ""
+) -> tuple[list[Report], str]:
+    """Reports of the nodes on which `command` starts what follows it ([]: here), and what it said
+    to stderr.
 
-    folder: holds the canary for the while; raises OSError if that cannot be written. address: of this node, '' to
-    leave that question out. interface: as the launcher is given it, '' for none.
+    folder: holds the canary for the while; raises OSError if that cannot be written. address: of
+    this node, '' to leave that question out. interface: as the launcher is given it, '' for none.
     """
-    with tempfile.TemporaryDirectory(prefix=".rayfold-canary-", dir=folder) as place, socket.socket() as listening:
+    with (
+        tempfile.TemporaryDirectory(prefix=".rayfold-canary-", dir=folder) as place,
+        socket.socket() as listening,
+    ):
         word = secrets.token_hex(16)
         (Path(place) / "canary").write_text(word, "ascii")
         if address:
@@ -93,7 +103,9 @@ def ask(command: Sequence[str], folder: Path, address: str, interface: str = "")
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     root = str(Path(__file__).parents[2])
-    return commands.step_environment(environ, {"PYTHONPATH": os.pathsep.join([root, environ.get("PYTHONPATH", root)])})
+    return commands.step_environment(
+        environ, {"PYTHONPATH": os.pathsep.join([root, environ.get("PYTHONPATH", root)])}
+    )
 
 
 def read_reports(text: str) -> list[Report]:
@@ -105,14 +117,25 @@ def read_reports(text: str) -> list[Report]:
     return reports
 
 
-def look(folder: Path, word: str, address: str, port: int, interface: str, seconds: float = CANARY_SECONDS) -> Report:
+def look(
+    folder: Path,
+    word: str,
+    address: str,
+    port: int,
+    interface: str,
+    seconds: float = CANARY_SECONDS,
+) -> Report:
     """This node's own report; waits up to `seconds` for the canary."""
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     skew, canary, own, reached = None, "", "", ""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            canary = "" if (folder / "canary").read_text("ascii") == word else "the file holds something else"
+            canary = (
+                ""
+                if (folder / "canary").read_text("ascii") == word
+                else "the file holds something else"
+            )
             mine = folder / secrets.token_hex(8)
             mine.write_text(node, "utf-8")
             skew = mine.stat().st_mtime - time.time()
@@ -133,27 +156,48 @@ def look(folder: Path, word: str, address: str, port: int, interface: str, secon
     return Report(node, canary, skew, own, reached)
 
 
-# --- what the reports mean --------------------------------------------------------------------------------------------
+# --- what the reports mean ------------------------------------------------------------------------
 
 
-def check_canary(folder: Path, reports: Sequence[Report], nodes: Collection[str], said: str) -> Finding:
-    """Every node sees and writes the shared folder; nodes: names of all nodes asked; said: stderr of the step."""
+def check_canary(
+    folder: Path, reports: Sequence[Report], nodes: Collection[str], said: str
+) -> Finding:
+    """Every node sees and writes the shared folder; nodes: names of all nodes asked; said: stderr
+    of the step.
+    """
     what = f"shared file system: {len(reports)} of {len(nodes)} nodes answered from {str(folder)!r}"
     if bad := [f"{report.node} ({report.canary})" for report in reports if report.canary]:
         remedy = "choose a folder that all nodes share and may write to with --jobs-folder"
         return Finding("fail", f"{what}; not seen by {', '.join(bad)}", remedy)
     if missing := sorted({*nodes} - {report.node for report in reports}):
-        remedy = f"srun must start {sys.executable!r} on every node: install it on a file system that all nodes share"
-        return Finding("fail", f"{what}; silent: {', '.join(missing)}: {said[:300] or 'no reason given'}", remedy)
+        remedy = (
+            f"srun must start {sys.executable!r} on every node: install it on a file system that "
+            "all nodes share"
+        )
+        return Finding(
+            "fail",
+            f"{what}; silent: {', '.join(missing)}: {said[:300] or 'no reason given'}",
+            remedy,
+        )
     return Finding("ok", f"{what}, all see and write it")
 
 
 def check_shared_kind(folder: Path, kind: str) -> Finding:
-    """From one node alone only the type of the file system tells whether the others can see the folder."""
-    what = f"shared file system: {str(folder)!r} can be written here, on {kind or 'an unknown file system'}"
+    """From one node alone only the type of the file system tells whether the others can see the
+    folder.
+    """
+    what = (
+        f"shared file system: {str(folder)!r} can be written here, on "
+        f"{kind or 'an unknown file system'}"
+    )
     if kind.startswith(SHARED_FILE_SYSTEMS):
-        return Finding("ok", f"{what}; other nodes not asked: run this inside an allocation of two or more to see")
-    remedy = "for jobs of two or more nodes choose a folder that all of them share with --jobs-folder"
+        return Finding(
+            "ok",
+            f"{what}; other nodes not asked: run this inside an allocation of two or more to see",
+        )
+    remedy = (
+        "for jobs of two or more nodes choose a folder that all of them share with --jobs-folder"
+    )
     return Finding("warn", f"{what}, which other nodes may not see", remedy)
 
 
@@ -162,7 +206,10 @@ def check_clocks(skews: Mapping[str, float]) -> Finding:
     worst = max(skews, key=lambda node: abs(skews[node]))
     what = f"clocks: the jobs folder's is at most {abs(skews[worst]):.1f} s away from a node's"
     if abs(skews[worst]) > CLOCK_SECONDS:
-        remedy = "times in logs cannot be compared; ask the site's admins to synchronise the clocks (chrony, ntp)"
+        remedy = (
+            "times in logs cannot be compared; ask the site's admins to synchronise the clocks "
+            "(chrony, ntp)"
+        )
         return Finding("warn", f"{what} ({worst})", remedy)
     return Finding("ok", what)
 
@@ -170,12 +217,17 @@ def check_clocks(skews: Mapping[str, float]) -> Finding:
 def check_reached(address: str, reports: Sequence[Report]) -> Finding:
     """Every node that answered has an address itself and can connect to this node's."""
     what = f"address {address}"
-    remedy = "choose the network that joins the nodes with --interface NAME (ip -br -4 addr), or ask about firewalls"
+    remedy = (
+        "choose the network that joins the nodes with --interface NAME (ip -br -4 addr), or ask "
+        "about firewalls"
+    )
     if bad := [f"{report.node} ({report.own})" for report in reports if report.own]:
         return Finding("fail", f"{what} here, but none on {', '.join(bad)}", remedy)
     if bad := [f"{report.node} ({report.reached})" for report in reports if report.reached]:
         return Finding("fail", f"{what} cannot be reached from {', '.join(bad)}", remedy)
-    return Finding("ok", f"{what} can be reached from {', '.join(report.node for report in reports)}")
+    return Finding(
+        "ok", f"{what} can be reached from {', '.join(report.node for report in reports)}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""`python -m cluster.doctor`: would a Ray cluster work here? One line per finding, each with its remedy.
+"""`python -m cluster.doctor`: would a Ray cluster work here? One line per finding, each with its
+remedy.
 
-Runs on a login or a compute node, inside or outside of an allocation, and leaves nothing behind. Inside an allocation
-it says most, since only there SLURM's promises can be compared with what the node really gives; with two or more nodes
-it also asks the others. Exit code 0 when nothing fails (warnings may stand), 1 when something fails, 2 for bad usage.
+Runs on a login or a compute node, inside or outside of an allocation, and leaves nothing behind.
+Inside an allocation it says most, since only there SLURM's promises can be compared with what the
+node really gives; with two or more nodes it also asks the others. Exit code 0 when nothing fails
+(warnings may stand), 1 when something fails, 2 for bad usage.
 """
 
 import argparse
@@ -31,55 +33,88 @@ OLDEST_SLURM = (20, 11)
 SLURM_COMMANDS = ("sbatch", "srun", "scontrol", "squeue", "scancel")
 
 
-# --- SLURM ------------------------------------------------------------------------------------------------------------
+# --- SLURM ----------------------------------------------------------------------------------------
 
 
 def check_slurm(missing: Sequence[str], version: str) -> Finding:
-    """SLURM's commands are there and know `srun --overlap`; version: what `sbatch --version` said."""
+    """SLURM's commands are there and know `srun --overlap`; version: what `sbatch --version`
+    said.
+    """
     if missing:
-        remedy = "run this on a login or compute node, or load the site's SLURM module in the site file"
+        remedy = (
+            "run this on a login or compute node, or load the site's SLURM module in the site file"
+        )
         return Finding("fail", f"SLURM: no command {', '.join(missing)} on PATH", remedy)
     if not (found := re.search(r"slurm\S* (\d+)\.(\d+)", version)):
         reason = (version.strip().splitlines() or ["no answer"])[-1]
         what = f"SLURM: sbatch does not tell its version: {reason}"
         return Finding(
-            "fail", what, "SLURM's configuration is not found from here: use a login node, or set SLURM_CONF"
+            "fail",
+            what,
+            "SLURM's configuration is not found from here: use a login node, or set SLURM_CONF",
         )
     if (int(found[1]), int(found[2])) < OLDEST_SLURM:
-        return Finding("fail", f"{found[0]} has no srun --overlap", "20.11 or later is needed: ask the site's admins")
+        return Finding(
+            "fail",
+            f"{found[0]} has no srun --overlap",
+            "20.11 or later is needed: ask the site's admins",
+        )
     return Finding("ok", f"SLURM: {version.strip()}; {', '.join(SLURM_COMMANDS)}")
 
 
 def check_requeue(in_job: bool, text: str) -> Finding:
-    """The job may be requeued; text: of `scontrol show job`, or outside of a job of `scontrol show config`."""
+    """The job may be requeued; text: of `scontrol show job`, or outside of a job of `scontrol show
+    config`.
+    """
     allowed = field(text, "Requeue" if in_job else "JobRequeue")
     if allowed is None:
-        return Finding("fail", "requeue: scontrol does not answer", "try 'scontrol ping'; ask the site's admins")
+        return Finding(
+            "fail",
+            "requeue: scontrol does not answer",
+            "try 'scontrol ping'; ask the site's admins",
+        )
     if not in_job:
-        return Finding("ok", f"requeue: the site's default is {allowed}; cluster/ray_slurm.sh asks for it job by job")
+        return Finding(
+            "ok",
+            f"requeue: the site's default is {allowed}; cluster/ray_slurm.sh asks for it job by "
+            "job",
+        )
     if allowed == "1":
         return Finding("ok", "requeue: allowed for this job")
-    remedy = "sbatch --requeue; where the site forbids it, submit the same command again: finished cells are kept"
+    remedy = (
+        "sbatch --requeue; where the site forbids it, submit the same command again: finished "
+        "cells are kept"
+    )
     return Finding("warn", "requeue: not allowed for this job, it ends at its deadline", remedy)
 
 
-# --- what could mislead Ray -------------------------------------------------------------------------------------------
+# --- what could mislead Ray -----------------------------------------------------------------------
 
 
 def check_environment(environment: Mapping[str, str], home: Path, jobs_folder: Path) -> Finding:
-    """No variable and no stray token leads Ray's clients to another cluster or with another token."""
+    """No variable and no stray token leads Ray's clients to another cluster or with another
+    token.
+    """
     if Path(environment.get("RAY_AUTH_TOKEN_PATH", "")).is_relative_to(jobs_folder):
-        return Finding("ok", "environment: Ray's variables are those of a cluster in the jobs folder")
-    misleading = [name for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if environment.get(name)]
+        return Finding(
+            "ok", "environment: Ray's variables are those of a cluster in the jobs folder"
+        )
+    misleading = [
+        name for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS") if environment.get(name)
+    ]
     misleading += sorted(name for name in environment if name.startswith("RAY_AUTH_"))
     if misleading:
         remedy = (
-            f"unset {' '.join(misleading)} (look into ~/.bashrc and the site file), unless you mean another cluster"
+            f"unset {' '.join(misleading)} (look into ~/.bashrc and the site file), unless you "
+            "mean another cluster"
         )
         return Finding("warn", f"environment: {', '.join(misleading)} set already", remedy)
     token = home / ".ray" / "auth_token"
     if token.exists():
-        remedy = "remove it unless another cluster needs it: Ray takes it wherever RAY_AUTH_TOKEN_PATH is not set"
+        remedy = (
+            "remove it unless another cluster needs it: Ray takes it wherever RAY_AUTH_TOKEN_PATH "
+            "is not set"
+        )
         return Finding("warn", f"environment: a token lies in {str(token)!r}", remedy)
     return Finding("ok", "environment: no RAY_ADDRESS, no RAY_AUTH_*, no ~/.ray/auth_token")
 
@@ -87,7 +122,12 @@ def check_environment(environment: Mapping[str, str], home: Path, jobs_folder: P
 def check_python(specified: Callable[[str], object] = find_spec) -> Finding:
     """This Python has what a job needs, looked up without importing it."""
     what = f"Python {sys.executable!r}"
-    needed = {"ray": "ray", "tensorflow": "tensorflow", "orchestrator": "rayfold", "aiohttp_cors": "ray[default]"}
+    needed = {
+        "ray": "ray",
+        "tensorflow": "tensorflow",
+        "orchestrator": "rayfold",
+        "aiohttp_cors": "ray[default]",
+    }
     if missing := [package for module, package in needed.items() if specified(module) is None]:
         remedy = "pip install 'ray[default]'"  # all that Ray's dashboard and `ray job submit` need
         if len(missing) > 1 or missing[0] != "ray[default]":
@@ -97,21 +137,28 @@ def check_python(specified: Callable[[str], object] = find_spec) -> Finding:
 
 
 def check_tokens(jobs_folder: Path, user: int) -> Finding:
-    """Every token of a job in the jobs folder belongs to `user` (uid) and nobody else can read or replace it."""
+    """Every token of a job in the jobs folder belongs to `user` (uid) and nobody else can read or
+    replace it.
+    """
     tokens = sorted(jobs_folder.glob("*/token"))
     bad = []
     for token in tokens:
         for path in (token, token.parent):
             status = path.stat()
             if status.st_uid != user or stat.S_IMODE(status.st_mode) & 0o077:
-                bad.append(f"{str(path)!r} (mode {stat.S_IMODE(status.st_mode):04o}, uid {status.st_uid})")
+                bad.append(
+                    f"{str(path)!r} (mode {stat.S_IMODE(status.st_mode):04o}, uid {status.st_uid})"
+                )
     if bad:
-        remedy = "cancel that job, then chmod 0600 its token and 0700 its folder: whoever read it can run code as you"
+        remedy = (
+            "cancel that job, then chmod 0600 its token and 0700 its folder: whoever read it can "
+            "run code as you"
+        )
         return Finding("fail", f"tokens: open to others: {', '.join(bad)}", remedy)
     return Finding("ok", f"tokens: {len(tokens)} in {str(jobs_folder)!r}, none readable by others")
 
 
-# --- all of it --------------------------------------------------------------------------------------------------------
+# --- all of it ------------------------------------------------------------------------------------
 
 
 def check_ports(cpus: int, environment: Mapping[str, str], ephemeral: str) -> Finding:
@@ -119,16 +166,24 @@ def check_ports(cpus: int, environment: Mapping[str, str], ephemeral: str) -> Fi
     within = ports.space(environment, ephemeral)
     block = ports.take(cpus, os.getpid(), within)
     block.close()
-    what = f"ports: {min(block.ports.values())}-{max(block.ports.values())} free, of {within.start}-{within.stop - 1}"
+    what = (
+        f"ports: {min(block.ports.values())}-{max(block.ports.values())} free, of "
+        f"{within.start}-{within.stop - 1}"
+    )
     low, high = map(int, ephemeral.split())
     if within.start <= high and low < within.stop:
-        remedy = f"choose RAYFOLD_PORTS outside of {low}-{high}, from which the kernel takes ports for anybody"
+        remedy = (
+            f"choose RAYFOLD_PORTS outside of {low}-{high}, from which the kernel takes ports for "
+            "anybody"
+        )
         return Finding("warn", f"{what}, within the ephemeral range", remedy)
     return Finding("ok", f"{what}, outside of the ephemeral range")
 
 
 def check_temporary_folder(environment: Mapping[str, str]) -> Finding:
-    """Some folder of this node's own can hold Ray's temp dir and its sockets; made by the launcher's rule, removed."""
+    """Some folder of this node's own can hold Ray's temp dir and its sockets; made by the
+    launcher's rule, removed.
+    """
     made = temp.TempFolder("123456789", (environment.get("TMPDIR"), "/tmp"), sweeps=False)
     parent = str(made.path.parent)
     made.remove()
@@ -141,7 +196,9 @@ def refused(error: StartError | OSError) -> Finding:
     if isinstance(error, StartError):
         what, _, remedy = str(error).partition(": ")
         return Finding("fail", what, remedy or "see docs/slurm.md")
-    return Finding("fail", f"cannot use {str(error.filename)!r}: {error.strerror}", "mend or allow that first")
+    return Finding(
+        "fail", f"cannot use {str(error.filename)!r}: {error.strerror}", "mend or allow that first"
+    )
 
 
 def guarded(check: Callable[[], Finding]) -> Finding:
@@ -167,13 +224,22 @@ def of_this_node(environment: Mapping[str, str]) -> Iterator[Finding]:
 
     yield guarded(lambda: check_ports(cpus, environment, ports.EPHEMERAL.read_text("ascii")))
     yield guarded(lambda: check_temporary_folder(environment))
-    yield checks.check_cpus(cpus if on_node else None, affinity, checks.cpu_quota(membership), machine)
+    yield checks.check_cpus(
+        cpus if on_node else None, affinity, checks.cpu_quota(membership), machine
+    )
     yield checks.check_memory(on_node, requested, limit, total)
-    yield checks.check_shared_memory(shm.f_bavail * shm.f_frsize, int(memory * allocation.STORE_SHARE))
-    visible, devices = checks.visible_gpus(environment), len(list(Path("/dev").glob("nvidia[0-9]*")))
+    yield checks.check_shared_memory(
+        shm.f_bavail * shm.f_frsize, int(memory * allocation.STORE_SHARE)
+    )
+    visible, devices = (
+        checks.visible_gpus(environment),
+        len(list(Path("/dev").glob("nvidia[0-9]*"))),
+    )
     expected = checks.expected_gpus(gpus, visible, devices)
     yield checks.check_gpus(gpus, visible, devices, checks.tensorflow_gpus() if expected else None)
-    files, processes = (resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
+    files, processes = (
+        resource.getrlimit(kind) for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+    )
     yield checks.check_open_files(_number(files[1]))
     yield checks.check_processes(_number(processes[0]), _number(processes[1]))
     name = socket.gethostname()
@@ -187,7 +253,9 @@ def _number(limit: int) -> float:
     return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
-def of_the_nodes(environment: Mapping[str, str], jobs_folder: Path, interface: str | None) -> Iterator[Finding]:
+def of_the_nodes(
+    environment: Mapping[str, str], jobs_folder: Path, interface: str | None
+) -> Iterator[Finding]:
     """What this node and the others of the allocation see of each other."""
     here = environment.get("SLURMD_NODENAME", "")
     hosts = allocation.hostnames(environment.get("SLURM_JOB_NODELIST", ""))
@@ -200,7 +268,10 @@ def of_the_nodes(environment: Mapping[str, str], jobs_folder: Path, interface: s
         if here or interface:
             yield Finding("fail" if here else "warn", what, remedy)
         else:
-            yield Finding("ok", "address: several here; on a compute node SLURM's is taken, or that of --interface")
+            yield Finding(
+                "ok",
+                "address: several here; on a compute node SLURM's is taken, or that of --interface",
+            )
     several = len(hosts) > 1
     try:
         reports, errors = node_view.ask(
@@ -208,24 +279,38 @@ def of_the_nodes(environment: Mapping[str, str], jobs_folder: Path, interface: s
         )
     except OSError as error:
         remedy = "choose a folder that you may write to with --jobs-folder"
-        yield Finding("fail", f"shared file system: cannot use {str(error.filename)!r}: {error.strerror}", remedy)
+        yield Finding(
+            "fail",
+            f"shared file system: cannot use {str(error.filename)!r}: {error.strerror}",
+            remedy,
+        )
         return
-    seen = node_view.check_canary(folder, reports, hosts if several else [report.node for report in reports], errors)
-    yield seen if several or seen.level != "ok" else node_view.check_shared_kind(folder, temp.file_system(str(folder)))
+    seen = node_view.check_canary(
+        folder, reports, hosts if several else [report.node for report in reports], errors
+    )
+    yield (
+        seen
+        if several or seen.level != "ok"
+        else node_view.check_shared_kind(folder, temp.file_system(str(folder)))
+    )
     if skews := {report.node: report.skew for report in reports if report.skew is not None}:
         yield node_view.check_clocks(skews)
     if address and reports:
         yield node_view.check_reached(address, reports)
 
 
-def findings(environment: Mapping[str, str], jobs_folder: Path, interface: str | None) -> Iterator[Finding]:
+def findings(
+    environment: Mapping[str, str], jobs_folder: Path, interface: str | None
+) -> Iterator[Finding]:
     """All findings, as they are made."""
     missing = [command for command in SLURM_COMMANDS if shutil.which(command) is None]
     version = check_slurm(missing, slurm.ask("sbatch", "--version")[1])
     yield version
     if version.level == "ok":
         job = environment.get("SLURM_JOB_ID")
-        yield check_requeue(bool(job), slurm.job(job) if job else slurm.ask("scontrol", "show", "config")[1])
+        yield check_requeue(
+            bool(job), slurm.job(job) if job else slurm.ask("scontrol", "show", "config")[1]
+        )
     yield check_python()
     yield check_environment(environment, Path.home(), jobs_folder)
     yield guarded(lambda: check_tokens(jobs_folder, os.getuid()))
@@ -238,8 +323,12 @@ def findings(environment: Mapping[str, str], jobs_folder: Path, interface: str |
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every finding; 1 when one fails, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m cluster.doctor", description="Would a Ray cluster work here?")
-    parser.add_argument("--jobs-folder", type=Path, metavar="DIR", help="as given to cluster/ray_slurm.sh")
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.doctor", description="Would a Ray cluster work here?"
+    )
+    parser.add_argument(
+        "--jobs-folder", type=Path, metavar="DIR", help="as given to cluster/ray_slurm.sh"
+    )
     parser.add_argument("--interface", metavar="NAME", help="as given to cluster/ray_slurm.sh")
     given = parser.parse_args(arguments)
     jobs_folder = given.jobs_folder or Path(os.environ.get("SLURM_SUBMIT_DIR", "."), JOBS)

@@ -1,4 +1,5 @@
-"""The Ray cluster of a job: its nodes as child processes, from the head's ports to the last process.
+"""The Ray cluster of a job: its nodes as child processes, from the head's ports to the last
+process.
 
 Knows not what the cluster is for.
 """
@@ -24,7 +25,9 @@ SPARE_SECONDS = 4.0  # for a node to report, after the bound it was given
 
 
 class Cluster:
-    """Head, workers and the watcher of the GCS; `turn` is the one place where events are handled."""
+    """Head, workers and the watcher of the GCS; `turn` is the one place where events are
+    handled.
+    """
 
     def __init__(self, options: Options, allocation: Allocation, journal: Journal) -> None:
         self.options, self.allocation, self.journal = options, allocation, journal
@@ -35,7 +38,9 @@ class Cluster:
         self.address = ""
         self.token = self.folder.token
         self.hurry = False  # SLURM kills soon
-        self._until = 0.0  # when the patience with nodes ends, which begins with the latest start of one
+        self._until = (
+            0.0  # when the patience with nodes ends, which begins with the latest start of one
+        )
         self._checked = ""  # the last line of what is required
         self._least = options.min_nodes or len(allocation.hosts)
         self.ready = self.stopping = self._head_missed = False
@@ -52,14 +57,18 @@ class Cluster:
         self.journal.keep(self.folder.launch_log)
         self.kill_wait = slurm.kill_wait()
         nodes = " ".join(job.hosts)
-        self.journal.say(f"job {job.job_id}, restart {job.restart}, nodes {nodes}; logs in {self.folder.restart}")
+        self.journal.say(
+            f"job {job.job_id}, restart {job.restart}, nodes {nodes}; logs in {self.folder.restart}"
+        )
         self._passed("allocation")
 
     def require(self, command: list[str]) -> None:
-        """Run a command beside the bring-up, which ends with its exit code and last line where it fails."""
+        """Run a command beside the bring-up, which ends with its exit code and last line where it
+        fails.
+        """
         self.start("check", command, commands.driver_environment(os.environ, {}, "", ""))
 
-    # --- bring-up -----------------------------------------------------------------------------------------------------
+    # --- bring-up ---------------------------------------------------------------------------------
 
     def bring_up(self) -> None:
         """Start all nodes and wait until each has joined; raises Ending where that cannot be."""
@@ -80,14 +89,23 @@ class Cluster:
             # At once, for `ray start --address` waits for the head by itself.
             node, first = self._node_command(self.address), not self.options.join
             environment = commands.step_environment(os.environ, self._settings())
-            for number, step in enumerate(commands.worker_steps(workers, node, os.environ, granted, first)):
-                self.start(f"workers {number + 1}" if number else "workers", step, environment, control=True)
+            for number, step in enumerate(
+                commands.worker_steps(workers, node, os.environ, granted, first)
+            ):
+                self.start(
+                    f"workers {number + 1}" if number else "workers",
+                    step,
+                    environment,
+                    control=True,
+                )
         self.asking.watch()
         while missing := self.roster.missing():
             if self._enough(missing):
                 break
             self._await_joins()
-        while "check" in self.children and "check" not in self.over and time.monotonic() < self._until:
+        while (
+            "check" in self.children and "check" not in self.over and time.monotonic() < self._until
+        ):
             self.turn(0.5)  # what it would say after that, the driver says
         self.ready = True
         self.folder.too_late.unlink(missing_ok=True)
@@ -102,20 +120,28 @@ class Cluster:
         self.start("head", self._node_command(None), environment, control=True)
         while host not in self.roster.started:
             if time.monotonic() > self._until:
-                raise Ending(START_FAILED, f"the head's process on {host} did not start: see {self.folder.restart}")
+                raise Ending(
+                    START_FAILED,
+                    f"the head's process on {host} did not start: see {self.folder.restart}",
+                )
             self.turn(0.5)
         head = self.roster.started[host]
         self.address = f"{head['address']}:{head['ports']['gcs']}"
 
     def _enough(self, missing: list[str]) -> bool:
-        """True where the work goes on without some nodes, as --min-nodes allows, since they do not come."""
+        """True where the work goes on without some nodes, as --min-nodes allows, since they do not
+        come.
+        """
         there = len(self.allocation.hosts) - len(missing)
         if there < self._least or (not self.options.join and self.allocation.hosts[0] in missing):
             return False
         if time.monotonic() < self._until and not self.roster.failed.keys() >= set(missing):
             return False
         why = "; ".join(map(self._why_missing, missing))
-        self.journal.say(f"going on with {there} of {len(self.allocation.hosts)} nodes, as --min-nodes allows: {why}")
+        self.journal.say(
+            f"going on with {there} of {len(self.allocation.hosts)} nodes, as --min-nodes allows: "
+            f"{why}"
+        )
         return True
 
     def _await_joins(self) -> None:
@@ -123,7 +149,10 @@ class Cluster:
         if time.monotonic() > self._until:
             seconds = self.options.join_timeout
             if self.options.join and self.roster.alive is None:
-                why = f"no answer from the cluster at {self.address} within {seconds:g} s: does it still run?"
+                why = (
+                    f"no answer from the cluster at {self.address} within {seconds:g} s: does it "
+                    "still run?"
+                )
                 raise Ending(START_FAILED, f"{str(self.options.join)!r}: {why}")
             head_missing = not self.options.join and self.allocation.hosts[0] in missing
             if self.roster.alive is None or head_missing:
@@ -132,7 +161,10 @@ class Cluster:
                 reason = self.roster.again.get(host) or f"{log} ends with {last_line(log)!r}"
                 why = f"did not come up within {seconds:g} s of its last start: {reason}"
                 raise Ending(START_FAILED, f"the head at {self.address} {why}")
-            text = f"{len(missing)} of {len(self.allocation.hosts)} nodes did not join within {seconds:g} s"
+            text = (
+                f"{len(missing)} of {len(self.allocation.hosts)} nodes did not join within "
+                f"{seconds:g} s"
+            )
             raise Ending(JOIN_TIMEOUT, f"{text}: {'; '.join(map(self._why_missing, missing))}")
         if self._workers() and self.workers_ended():
             why = "; ".join(map(self._why_missing, missing))
@@ -151,21 +183,31 @@ class Cluster:
 
     def _node_command(self, head: str | None) -> list[str]:
         patience = self.kill_wait * 0.6  # a little longer than the driver may take after SIGTERM
-        return commands.node(self.folder.restart, self.allocation.job_id, self.options.interface, patience, head)
+        return commands.node(
+            self.folder.restart, self.allocation.job_id, self.options.interface, patience, head
+        )
 
     def _settings(self) -> dict[str, str]:
         return commands.ray_settings(self.token, os.environ, self.allocation.hosts, self.address)
 
     def client_environment(self) -> dict[str, str]:
         """The environment of the driver and of every other client."""
-        return commands.driver_environment(os.environ, self._settings(), self.address, self.dashboard())
+        return commands.driver_environment(
+            os.environ, self._settings(), self.address, self.dashboard()
+        )
 
     def dashboard(self) -> str:
         """Where submitted jobs go, on the head; empty for a joined cluster."""
         head = self.roster.started.get(self.allocation.hosts[0])
-        return f"http://127.0.0.1:{head['ports']['dashboard']}" if head and not self.options.join else ""
+        return (
+            f"http://127.0.0.1:{head['ports']['dashboard']}"
+            if head and not self.options.join
+            else ""
+        )
 
-    def start(self, name: str, command: list[str], environment: dict[str, str], **more: Any) -> None:
+    def start(
+        self, name: str, command: list[str], environment: dict[str, str], **more: Any
+    ) -> None:
         try:
             self.children[name] = Child(name, command, environment, self.events, **more)
         except OSError as error:
@@ -192,18 +234,25 @@ class Cluster:
             "job_id": self.allocation.job_id,
             "restart": self.allocation.restart,
             "head": head["host"],
-            "nodes": [{key: started[host][key] for key in ("host", "address", "cpus", "gpus")} for host in hosts],
+            "nodes": [
+                {key: started[host][key] for key in ("host", "address", "cpus", "gpus")}
+                for host in hosts
+            ],
             "ports": head["ports"],
             "token_path": str(self.token),
         }
         self.folder.write_cluster(facts)
         if self.options.serve:
-            self.journal.plain(commands.submit_lines(self.token, head["host"], head["ports"]["dashboard"]))
+            self.journal.plain(
+                commands.submit_lines(self.token, head["host"], head["ports"]["dashboard"])
+            )
 
-    # --- events -------------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------
 
     def turn(self, seconds: float) -> Event | None:
-        """Handle the next event; raises Interrupted on a signal, Ending when a start fails or the head is lost."""
+        """Handle the next event; raises Interrupted on a signal, Ending when a start fails or the
+        head is lost.
+        """
         event = self.events.get(seconds)
         if isinstance(event, Line) and event.source == "check":
             self._checked = precheck.reason(event.text)
@@ -213,7 +262,9 @@ class Cluster:
             self.over.add(event.source)
             self.asking.missed(event.source)
             if event.source == "check" and event.code and not self.stopping:
-                raise Ending(event.code, self._checked or f"the check of the command ended with {event.code}")
+                raise Ending(
+                    event.code, self._checked or f"the check of the command ended with {event.code}"
+                )
         elif isinstance(event, Signalled):
             self.hurry = self.hurry or event.name == "TERM"
             if event.name not in self._signals and not self.stopping:
@@ -235,15 +286,20 @@ class Cluster:
 
     def _check_nodes(self) -> None:
         if not self.ready and len(self.allocation.hosts) - len(self.roster.failed) < self._least:
-            raise Ending(START_FAILED, "; ".join(f"{host}: {why}" for host, why in self.roster.failed.items()))
+            raise Ending(
+                START_FAILED,
+                "; ".join(f"{host}: {why}" for host, why in self.roster.failed.items()),
+            )
         lost = self.roster.head_lost or (self.roster.head_again if self.ready else "")
         if ("head" in self.over or lost) and not self._head_missed:
             self._head_missed = True
             why = lost or f"its process ended: see {self.folder.restart / 'head.log'}"
-            code, what = (HEAD_LOST, "was lost") if self.ready else (START_FAILED, "did not come up")
+            code, what = (
+                (HEAD_LOST, "was lost") if self.ready else (START_FAILED, "did not come up")
+            )
             raise Ending(code, f"the head {what}: {why}")
 
-    # --- ends ---------------------------------------------------------------------------------------------------------
+    # --- ends -------------------------------------------------------------------------------------
 
     def told_to_stop(self) -> bool:
         """Whether SIGTERM has come that nobody has heard yet."""
@@ -265,10 +321,15 @@ class Cluster:
 
     def _nodes(self) -> list[Child]:
         """Workers first: a head that ends before them leaves them with errors to tell."""
-        return [*self._workers(), *(child for name, child in self.children.items() if name == "head")]
+        return [
+            *self._workers(),
+            *(child for name, child in self.children.items() if name == "head"),
+        ]
 
     def stop(self, seconds: float) -> list[str]:
-        """Stop workers, then head, each within a bound; returns what is left on the nodes, by their own account."""
+        """Stop workers, then head, each within a bound; returns what is left on the nodes, by their
+        own account.
+        """
         self.stopping = True
         if not self.options.join:
             with suppress(OSError):

@@ -1,4 +1,6 @@
-"""What `--dry-run` prints: the very commands and environments, and what is assumed where there is no job."""
+"""What `--dry-run` prints: the very commands and environments, and what is assumed where there is
+no job.
+"""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -21,14 +23,20 @@ ASSUMED = {
 
 
 def text(options: Options, environ: Mapping[str, str]) -> str:
-    """Commands and environments of head, workers and driver, as a shell would take them; nothing is run."""
+    """Commands and environments of head, workers and driver, as a shell would take them; nothing is
+    run.
+    """
     in_job = bool(environ.get("SLURM_JOB_ID"))
-    assumed = {} if in_job else {name: value for name, value in ASSUMED.items() if not environ.get(name)}
+    assumed = (
+        {} if in_job else {name: value for name, value in ASSUMED.items() if not environ.get(name)}
+    )
     environ = {**environ, **assumed}
     allocation = read_allocation(environ)
     folder = JobFolder(options.jobs_folder, allocation)
     settings = partial(commands.ray_settings, environ=environ, hosts=allocation.hosts)
-    lines = [f"# assumed, for this is no SLURM job: {name}={value}" for name, value in assumed.items()]
+    lines = [
+        f"# assumed, for this is no SLURM job: {name}={value}" for name, value in assumed.items()
+    ]
     lines += [f"# folder of the job: {folder.restart}"]
     if options.join:
         facts = read_cluster(options.join)
@@ -39,15 +47,22 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         lines += _section(
             f"head, on {allocation.hosts[0]}",
             settings(token),
-            commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None),
+            commands.node(
+                folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), None
+            ),
         )
         started = commands.ray_start(head, commands.EXECUTABLE)
         lines += _section("which runs", commands.node_settings(head.temp.parent / "tmp"), started)
         dropped = sorted(set(environ) - set(commands.ray_environment(environ, settings(token))))
         lines += [f"# without these variables: {' '.join(dropped)}"] if dropped else []
     if hosts:
-        worker = commands.node(folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address)
-        title = f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each node's own"
+        worker = commands.node(
+            folder.restart, allocation.job_id, options.interface, 0.6 * slurm.kill_wait(), address
+        )
+        title = (
+            f"workers, on {' '.join(hosts)}: the same with ports, temp, address, resources of each "
+            "node's own"
+        )
         granted = gpus_by_host(slurm.details(allocation.job_id)) if in_job else {}
         for step in commands.worker_steps(hosts, worker, environ, granted, first=not options.join):
             lines += _section(title, settings(token, address=address), step)
@@ -57,23 +72,38 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
         given = settings(token, address=address)
         environment = commands.driver_environment(environ, given, address, dashboard)
         environment = {
-            name: value for name, value in environment.items() if environ.get(name) != value or name in given
+            name: value
+            for name, value in environment.items()
+            if environ.get(name) != value or name in given
         }
-        lines += _section(f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command)
+        lines += _section(
+            f"driver, on {allocation.hosts[0]}, once all nodes have joined", environment, command
+        )
     return "\n".join(lines)
 
 
 def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
-    """Whether the driver's command could run, as far as that can be seen here: an exit code and a line."""
-    asked = precheck.command(options.words(read_allocation({**ASSUMED, **environ})), options.is_rayfold)
+    """Whether the driver's command could run, as far as that can be seen here: an exit code and a
+    line.
+    """
+    asked = precheck.command(
+        options.words(read_allocation({**ASSUMED, **environ})), options.is_rayfold
+    )
     if asked is None:
         return 0, ""
     code, line = precheck.ask(asked)
-    return code, line or "the experiment can run, as far as its file, data path, weights and builders tell"
+    return (
+        code,
+        line or "the experiment can run, as far as its file, data path, weights and builders tell",
+    )
 
 
-def _head(options: Options, environ: Mapping[str, str], in_job: bool) -> tuple[commands.RayNode, str]:
-    """The head's node as it would be now, and its address; in a job this is the head's node itself."""
+def _head(
+    options: Options, environ: Mapping[str, str], in_job: bool
+) -> tuple[commands.RayNode, str]:
+    """The head's node as it would be now, and its address; in a job this is the head's node
+    itself.
+    """
     allocation = read_allocation(environ)
     host = allocation.hosts[0]
     try:

@@ -1,9 +1,11 @@
-"""What only Ray can answer or do, run as `python -m cluster.launcher.gcs`: the one module here that imports Ray.
+"""What only Ray can answer or do, run as `python -m cluster.launcher.gcs`: the one module here that
+imports Ray.
 
 nodes ADDRESS             a line of JSON whenever the living nodes change: [{"name", "address"}, …]
-drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many seconds
-keep-jobs DASHBOARD FILE  submit again what the file says, then keep in it which submitted jobs have not ended
-stop-jobs DASHBOARD SECONDS FILE    write the file, say the ids, stop them the orderly way; 1 if one is still there
+drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many
+seconds keep-jobs DASHBOARD FILE  submit again what the file says, then keep in it which submitted
+jobs have not ended stop-jobs DASHBOARD SECONDS FILE    write the file, say the ids, stop them the
+orderly way; 1 if one is still there
 """
 
 import json
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == "drain":
         try:
             return drain(where, float(rest[0]), rest[1:])
-        except Exception as error:  # the head may end before its workers are told to, and that is no harm
+        except (
+            Exception
+        ) as error:  # the head may end before its workers are told to, and that is no harm
             say(f"not announced: {type(error).__name__}")
             return 1
     if verb == "keep-jobs":
@@ -55,7 +59,9 @@ def watch(address: str) -> int:
     while os.getppid() == parent:
         try:
             client = client or _connect(client_class, address)
-            alive = sorted((info.node_name, info.node_manager_address) for info in _alive(client).values())
+            alive = sorted(
+                (info.node_name, info.node_manager_address) for info in _alive(client).values()
+            )
         except Exception as error:  # Ray's own kinds, while the head is not there yet or any more
             client, alive = None, None
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -74,24 +80,33 @@ def _client_class() -> Any:
 
 def _connect(client_class: Any, address: str) -> Any:
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=2):  # quicker to refuse than Ray's own client
+    with socket.create_connection(
+        (host, int(port)), timeout=2
+    ):  # quicker to refuse than Ray's own client
         pass
     return client_class(address=address)
 
 
 def _alive(client: Any) -> dict[Any, Any]:
-    return {node_id: info for node_id, info in client.get_all_node_info(timeout=5).items() if info.state == 0}
+    return {
+        node_id: info
+        for node_id, info in client.get_all_node_info(timeout=5).items()
+        if info.state == 0
+    }
 
 
 def drain(address: str, seconds: float, names: Sequence[str]) -> int:
-    """Announce the end of nodes to Ray: no new work there, and `ray.train.get_preemption_info()` knows."""
+    """Announce the end of nodes to Ray: no new work there, and `ray.train.get_preemption_info()`
+    knows.
+    """
     from ray.core.generated import autoscaler_pb2
 
     client = _connect(_client_class(), address)
     reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     refused = 0
     for node_id, info in _alive(client).items():
-        # Never the head unless it is named: without work it would end at once, and every driver with it.
+        # Never the head unless it is named: without work it would end at once, and every driver
+        # with it.
         if info.node_name in names or not (names or info.is_head_node):
             deadline = int((time.time() + seconds) * 1000)
             accepted, why = client.drain_node(node_id.hex(), reason, "the SLURM job ends", deadline)
@@ -119,14 +134,19 @@ def _note(jobs: Sequence[Any], file: Path) -> list[str]:
 
 
 def keep_jobs(dashboard: str, file: Path) -> int:
-    """Submit again what had not ended when the cluster did; then note every second what has not, until orphaned."""
+    """Submit again what had not ended when the cluster did; then note every second what has not,
+    until orphaned.
+    """
     parent, client, until = os.getppid(), None, time.monotonic() + _START_SECONDS
     while client is None:
         try:
             client = _jobs(dashboard)
         except Exception as error:  # Ray's own kinds, as long as the dashboard is not there
             if time.monotonic() > until or os.getppid() != parent:
-                say(f"submitted jobs are not noted, the dashboard does not answer: {type(error).__name__}: {error}")
+                say(
+                    "submitted jobs are not noted, the dashboard does not answer: "
+                    f"{type(error).__name__}: {error}"
+                )
                 return 1
             time.sleep(1)
     try:
@@ -151,7 +171,10 @@ def _submit_again(client: Any, job: dict[str, Any]) -> None:
         return
     try:
         client.submit_job(**job)
-        say(f"job {name} had not ended with the last start and is submitted again: {job['entrypoint']}")
+        say(
+            f"job {name} had not ended with the last start and is submitted again: "
+            f"{job['entrypoint']}"
+        )
     except Exception as error:  # one that cannot is no reason against the others
         say(f"job {name} could not be submitted again: {type(error).__name__}: {error}")
 

@@ -27,7 +27,9 @@ from cluster.launcher.bringup import Cluster
 from cluster.launcher.options import Options
 from cluster.node import teardown
 
-DEADLINE_SECONDS = 75.0  # for the driver to save its work, where SLURM does not say when the job ends
+DEADLINE_SECONDS = (
+    75.0  # for the driver to save its work, where SLURM does not say when the job ends
+)
 RESERVE_SECONDS = 30.0  # for the teardown, before the time limit
 SPARE_SECONDS = 5.0  # for the last line
 # Parts of SLURM's KillWait, the time between SIGTERM and SIGKILL.
@@ -40,7 +42,9 @@ FINISHED = (1, 2)  # of rayfold: it came to its end, whatever signal was on its 
 
 
 def driver_ending(code: int, is_rayfold: bool) -> Ending:
-    """How it ends after a driver's exit code, in which only rayfold itself says that the cluster was lost."""
+    """How it ends after a driver's exit code, in which only rayfold itself says that the cluster
+    was lost.
+    """
     if code == DRIVER_LOST_CLUSTER and is_rayfold:
         return Ending(HEAD_LOST, f"the driver lost the cluster and ended with {code}; {AGAIN}")
     return Ending(code, "the driver finished" if code == 0 else f"the driver ended with {code}")
@@ -62,7 +66,9 @@ class Job:
         requeue = False
         try:
             try:
-                if check := precheck.command(self.options.words(self.allocation), self.options.is_rayfold):
+                if check := precheck.command(
+                    self.options.words(self.allocation), self.options.is_rayfold
+                ):
                     self.cluster.require(check)
                 self.cluster.bring_up()
                 ending = self._work()
@@ -76,10 +82,12 @@ class Job:
         finally:
             self._tear_down()
         if requeue and (self.cluster.hurry or self.cluster.told_to_stop()):
-            return Ending(TERMINATED, f"{ending.what}, then stopped by SIGTERM before it could be requeued")
+            return Ending(
+                TERMINATED, f"{ending.what}, then stopped by SIGTERM before it could be requeued"
+            )
         return self._requeued(ending) if requeue else ending
 
-    # --- the work -----------------------------------------------------------------------------------------------------
+    # --- the work ---------------------------------------------------------------------------------
 
     def _work(self) -> Ending:
         if self.options.join:
@@ -119,8 +127,13 @@ class Job:
         address, gone = self.cluster.address, 0
         while gone < 3:  # a file system may fail to answer once
             if self.cluster.workers_ended() and not gone:
-                why = "; ".join(self.cluster.roster.failed.values()) or f"see {self.cluster.folder.restart}"
-                return Ending(HEAD_LOST, f"all nodes of this job left the cluster, which still runs: {why}")
+                why = (
+                    "; ".join(self.cluster.roster.failed.values())
+                    or f"see {self.cluster.folder.restart}"
+                )
+                return Ending(
+                    HEAD_LOST, f"all nodes of this job left the cluster, which still runs: {why}"
+                )
             self.cluster.turn(2)
             try:
                 gone = 0 if read_cluster(address_file)["address"] == address else gone + 1
@@ -128,7 +141,7 @@ class Job:
                 gone += 1
         return Ending(0, "the joined cluster ended")
 
-    # --- ends ---------------------------------------------------------------------------------------------------------
+    # --- ends -------------------------------------------------------------------------------------
 
     def _interrupted(self, name: str) -> tuple[Ending, bool]:
         """How it ends after a signal, and whether the job is to be requeued."""
@@ -168,7 +181,9 @@ class Job:
                 except StartError:
                     stopped = True
             if stopped:
-                return Ending(DEADLINE, "served until its deadline, which stopped jobs that were running"), True
+                return Ending(
+                    DEADLINE, "served until its deadline, which stopped jobs that were running"
+                ), True
             return Ending(0, "served until its deadline, no job was running"), False
         code = self._stop_driver(bound)
         if code == 0 or (self.options.is_rayfold and code in FINISHED):
@@ -176,13 +191,17 @@ class Job:
         return Ending(DEADLINE, "stopped at the deadline"), True
 
     def _too_late(self) -> tuple[Ending, bool]:
-        """The deadline came before the driver was started: once that may be a slow day, twice it is the time limit."""
+        """The deadline came before the driver was started: once that may be a slow day, twice it is
+        the time limit.
+        """
         what = "the deadline came before all nodes were up and the driver could start"
         again = self.cluster.folder.too_late.exists()
         self.cluster.folder.too_late.touch()
         if not again:
             return Ending(DEADLINE, f"{what}; it is tried once more"), True
-        return Ending(DEADLINE, f"{what}, for the second time: raise --time, or lower --signal=B:USR1@SECONDS"), False
+        return Ending(
+            DEADLINE, f"{what}, for the second time: raise --time, or lower --signal=B:USR1@SECONDS"
+        ), False
 
     def _stop_driver(self, seconds: float) -> int | None:
         """Ask the driver to save its work and end; its exit code, or None if it did not in time."""
@@ -195,7 +214,9 @@ class Job:
         while code is not None and teardown.session(self.driver.pid) and time.monotonic() < until:
             self.cluster.turn(0.2)
         self.journal.say(
-            f"the driver ended with {code}" if code is not None else f"the driver did not end in {seconds:.0f} s"
+            f"the driver ended with {code}"
+            if code is not None
+            else f"the driver did not end in {seconds:.0f} s"
         )
         return code
 
@@ -204,8 +225,12 @@ class Job:
         return max(end - time.time() - RESERVE_SECONDS, 5.0) if end else DEADLINE_SECONDS
 
     def _end_time(self) -> float | None:
-        """When the time limit is reached, in seconds since 1970, where SLURM says it, now or in the environment."""
-        end = field(slurm.job(self.allocation.job_id), "EndTime") or os.environ.get("SLURM_JOB_END_TIME")
+        """When the time limit is reached, in seconds since 1970, where SLURM says it, now or in the
+        environment.
+        """
+        end = field(slurm.job(self.allocation.job_id), "EndTime") or os.environ.get(
+            "SLURM_JOB_END_TIME"
+        )
         return float(end) if end and end.isdigit() else None
 
     def _tear_down(self) -> None:
@@ -213,28 +238,45 @@ class Job:
         started = time.monotonic()
         nodes = slurm_part(cluster.kill_wait, NODES_PART) if cluster.hurry else NODES_SECONDS
         kept = cluster.pids()
-        teardown.end_descendants(kept, grace=0.0 if cluster.hurry else 2.0, bound=5.0)  # what the driver left
+        # What the driver left.
+        teardown.end_descendants(kept, grace=0.0 if cluster.hurry else 2.0, bound=5.0)
         left = cluster.stop(nodes) + teardown.end_descendants((), grace=0.5, bound=5.0)
         text = f"left behind: {', '.join(left)}" if left else "nothing left behind"
-        text += f"; no word from {', '.join(cluster.roster.silent())}" if cluster.roster.silent() else ""
+        text += (
+            f"; no word from {', '.join(cluster.roster.silent())}"
+            if cluster.roster.silent()
+            else ""
+        )
         self.journal.say(f"torn down in {time.monotonic() - started:.1f} s, {text}")
 
     def _requeued(self, ending: Ending) -> Ending:
         """Requeue the job where that is allowed, and say which it is."""
         restart, limit = self.allocation.restart, self.options.max_requeues
         if restart >= limit:
-            return Ending(DEADLINE, f"{ending.what}, not requeued: --max-requeues {limit} is reached; {AGAIN}")
+            return Ending(
+                DEADLINE, f"{ending.what}, not requeued: --max-requeues {limit} is reached; {AGAIN}"
+            )
         until = (self._end_time() or time.time() + RESERVE_SECONDS) - SPARE_SECONDS
         code, said = slurm.insist("scontrol", "show", "job", self.allocation.job_id, until=until)
         if code == 0 and field(said, "JobState") not in ("RUNNING", "SUSPENDED"):
-            return Ending(TERMINATED, f"{ending.what}, not requeued: SLURM has the job as {field(said, 'JobState')}")
+            return Ending(
+                TERMINATED,
+                f"{ending.what}, not requeued: SLURM has the job as {field(said, 'JobState')}",
+            )
         if code == 0 and field(said, "Requeue") != "1":
-            return Ending(DEADLINE, f"{ending.what}, not requeued: the job was submitted with --no-requeue; {AGAIN}")
+            return Ending(
+                DEADLINE,
+                f"{ending.what}, not requeued: the job was submitted with --no-requeue; {AGAIN}",
+            )
         if code == 0:
             code, said = slurm.insist("scontrol", "requeue", self.allocation.job_id, until=until)
         if code != 0:
-            return Ending(DEADLINE, f"{ending.what}, not requeued: SLURM's controller said {said!r}; {AGAIN}")
-        return Ending(DEADLINE, f"{ending.what}, requeued as restart {restart + 1} of at most {limit}")
+            return Ending(
+                DEADLINE, f"{ending.what}, not requeued: SLURM's controller said {said!r}; {AGAIN}"
+            )
+        return Ending(
+            DEADLINE, f"{ending.what}, requeued as restart {restart + 1} of at most {limit}"
+        )
 
 
 def slurm_part(kill_wait: float, part: float) -> float:

@@ -1,8 +1,9 @@
-"""The batch process of a Ray cluster on SLURM: `python -m cluster.launcher.launch`, which ray_slurm.sh becomes.
+"""The batch process of a Ray cluster on SLURM: `python -m cluster.launcher.launch`, which
+ray_slurm.sh becomes.
 
-Exit codes: 0 the driver finished with 0, else the driver's own code;
-2 bad usage, 70 START_FAILED, 71 JOIN_TIMEOUT, 72 DEADLINE (stopped before the end, not requeued), 73 HEAD_LOST
-(also for 75 of rayfold itself), 143 ended by SIGTERM. The last line of the output always says which and why.
+Exit codes: 0 the driver finished with 0, else the driver's own code; 2 bad usage, 70 START_FAILED,
+71 JOIN_TIMEOUT, 72 DEADLINE (stopped before the end, not requeued), 73 HEAD_LOST (also for 75 of
+rayfold itself), 143 ended by SIGTERM. The last line of the output always says which and why.
 """
 
 import argparse
@@ -27,10 +28,11 @@ from cluster.launcher.options import Options
 USAGE_ERROR = 2
 
 USAGE = """\
-sbatch [slurm options] cluster/ray_slurm.sh [options] SUBCOMMAND [ARGUMENTS…]   a rayfold subcommand: run, explain, demo
-       sbatch [slurm options] cluster/ray_slurm.sh [options] -- COMMAND [ARGUMENTS…]   any driver, RAY_ADDRESS is set
-       sbatch [slurm options] cluster/ray_slurm.sh [options] --serve                   wait for `ray job submit`
-       sbatch [slurm options] cluster/ray_slurm.sh [options] --join CLUSTER.JSON       add nodes to a running cluster
+sbatch [slurm options] cluster/ray_slurm.sh [options] WORK, where WORK is one of
+       SUBCOMMAND [ARGUMENTS…]   a rayfold subcommand: run, explain, demo
+       -- COMMAND [ARGUMENTS…]   any driver, RAY_ADDRESS is set
+       --serve                   wait for `ray job submit`
+       --join CLUSTER.JSON       add nodes to a running cluster
 """
 
 
@@ -53,14 +55,26 @@ def parser() -> Parser:
         description="A Ray cluster across the nodes of a SLURM job.",
         allow_abbrev=False,
     )
-    made.add_argument("--dry-run", action="store_true", help="print exactly what would be run, run nothing")
-    made.add_argument("--serve", action="store_true", help="keep the cluster up for `ray job submit`")
-    made.add_argument("--join", metavar="CLUSTER.JSON", type=Path, help="add this job's nodes to a running cluster")
+    made.add_argument(
+        "--dry-run", action="store_true", help="print exactly what would be run, run nothing"
+    )
+    made.add_argument(
+        "--serve", action="store_true", help="keep the cluster up for `ray job submit`"
+    )
+    made.add_argument(
+        "--join",
+        metavar="CLUSTER.JSON",
+        type=Path,
+        help="add this job's nodes to a running cluster",
+    )
     made.add_argument(
         "--interface",
         metavar="NAME",
         default=os.environ.get("RAYFOLD_INTERFACE") or None,
-        help="network between the nodes, ib0 for instance; default: RAYFOLD_INTERFACE, else SLURM's node address",
+        help=(
+            "network between the nodes, ib0 for instance; default: RAYFOLD_INTERFACE, else SLURM's "
+            "node address"
+        ),
     )
     made.add_argument(
         "--jobs-folder",
@@ -68,7 +82,9 @@ def parser() -> Parser:
         type=Path,
         help="on a file system that the nodes share; default: slurm-jobs where sbatch was called",
     )
-    made.add_argument("--join-timeout", metavar="SECONDS", type=float, default=180, help="default: 180")
+    made.add_argument(
+        "--join-timeout", metavar="SECONDS", type=float, default=180, help="default: 180"
+    )
     made.add_argument(
         "--min-nodes",
         metavar="N",
@@ -82,7 +98,9 @@ def parser() -> Parser:
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], bool]:
     """Options, driver's command, and whether the command is a rayfold subcommand."""
     made = parser()
-    with_value = {name for action in made._actions if action.nargs != 0 for name in action.option_strings}
+    with_value = {
+        name for action in made._actions if action.nargs != 0 for name in action.option_strings
+    }
     place = 0
     while place < len(arguments) and arguments[place].startswith("-") and arguments[place] != "--":
         place += 2 if arguments[place] in with_value else 1
@@ -91,16 +109,23 @@ def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], bool
     any_driver = rest[:1] == ["--"]
     command = rest[1:] if any_driver else rest
     if bool(command) + options.serve + bool(options.join) != 1:
-        raise UsageError("give one of: a rayfold subcommand, -- COMMAND, --serve, --join CLUSTER.JSON (see --help)")
+        raise UsageError(
+            "give one of: a rayfold subcommand, -- COMMAND, --serve, --join CLUSTER.JSON (see "
+            "--help)"
+        )
     if not 0 < options.join_timeout < math.inf or options.max_requeues < 0:
-        raise UsageError("--join-timeout must be above 0, in seconds, and --max-requeues at least 0")
+        raise UsageError(
+            "--join-timeout must be above 0, in seconds, and --max-requeues at least 0"
+        )
     if options.min_nodes is not None and options.min_nodes < 1:
         raise UsageError(f"--min-nodes must be at least 1, got {options.min_nodes}")
     return options, command, not any_driver
 
 
 def complete(environ: MutableMapping[str, str]) -> None:
-    """Give PATH and HOME where the job has none (`sbatch --export=NONE` on some sites): srun and Ray need them."""
+    """Give PATH and HOME where the job has none (`sbatch --export=NONE` on some sites): srun and
+    Ray need them.
+    """
     if not environ.get("PATH"):
         environ["PATH"] = "/usr/local/bin:/usr/bin:/bin"
     if not environ.get("HOME"):
@@ -140,9 +165,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return code
         allocation = read_allocation(os.environ)
         if not os.environ.get("SLURM_CPUS_ON_NODE"):
-            raise StartError("this is no batch job, as inside of salloc: submit it with sbatch (docs/slurm.md)")
+            raise StartError(
+                "this is no batch job, as inside of salloc: submit it with sbatch (docs/slurm.md)"
+            )
         if (options.min_nodes or 1) > len(allocation.hosts):
-            raise UsageError(f"--min-nodes {options.min_nodes} is more than the job's {len(allocation.hosts)} nodes")
+            raise UsageError(
+                f"--min-nodes {options.min_nodes} is more than the job's {len(allocation.hosts)} "
+                "nodes"
+            )
         job = Job(options, allocation, journal)
         if early := os.environ.pop("RAYFOLD_SIGNALLED", ""):
             job.cluster.events.put(Signalled(early))

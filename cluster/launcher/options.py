@@ -8,7 +8,9 @@ from cluster.common.allocation import Allocation
 
 @dataclass(frozen=True)
 class Options:
-    """One of: a command (a rayfold subcommand or any other), `serve`, `join`; paths are absolute."""
+    """One of: a command (a rayfold subcommand or any other), `serve`, `join`; paths are
+    absolute.
+    """
 
     command: tuple[str, ...]
     is_rayfold: bool

@@ -70,9 +70,13 @@ class Roster:
     def _count(self, alive: set[str]) -> list[str]:
         before, self.alive = self.alive or set(), alive
         after = "" if self.draining else "; what ran there runs again elsewhere"
-        came = [f"{self._shown(name)} joined" for name in sorted(alive - before) if self._concerns(name)]
+        came = [
+            f"{self._shown(name)} joined" for name in sorted(alive - before) if self._concerns(name)
+        ]
         went = [
-            f"{self._shown(name)} left the cluster{after}" for name in sorted(before - alive) if self._concerns(name)
+            f"{self._shown(name)} left the cluster{after}"
+            for name in sorted(before - alive)
+            if self._concerns(name)
         ]
         return came + went
 
@@ -85,7 +89,11 @@ class Roster:
 
     def missing(self) -> list[str]:
         """The hosts of this job that are not in the cluster."""
-        return [host for host in self.allocation.hosts if self.allocation.node_name(host) not in (self.alive or ())]
+        return [
+            host
+            for host in self.allocation.hosts
+            if self.allocation.node_name(host) not in (self.alive or ())
+        ]
 
     def silent(self) -> list[str]:
         """The hosts that started but did not report their end, for they were lost."""

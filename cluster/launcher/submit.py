@@ -1,7 +1,8 @@
-"""Submit a cluster from wherever rayfold is installed: `rayfold sbatch`, `rayfold slurm-script`, `submit` in Python.
+"""Submit a cluster from wherever rayfold is installed: `rayfold sbatch`, `rayfold slurm-script`,
+`submit` in Python.
 
-What they submit is `ray_slurm.sh` with the Python that submits written into it, so that a job finds its rayfold whether
-or not SLURM carries an environment along.
+What they submit is `ray_slurm.sh` with the Python that submits written into it, so that a job finds
+its rayfold whether or not SLURM carries an environment along.
 """
 
 import argparse
@@ -28,9 +29,35 @@ _USAGE = "rayfold sbatch [slurm options]"
 _SHORT_FLAGS = frozenset("hHIkKOQsuvVWZ")
 _FLAGS = frozenset(
     {
-        *("--contiguous", "--exclusive", "--get-user-env", "--help", "--hold", "--ignore-pbs", "--no-kill", "--nice"),
-        *("--no-requeue", "--overcommit", "--oversubscribe", "--parsable", "--propagate", "--quiet", "--reboot"),
-        *("--requeue", "--spread-job", "--test-only", "--usage", "--use-min-nodes", "--verbose", "--version", "--wait"),
+        *(
+            "--contiguous",
+            "--exclusive",
+            "--get-user-env",
+            "--help",
+            "--hold",
+            "--ignore-pbs",
+            "--no-kill",
+            "--nice",
+        ),
+        *(
+            "--no-requeue",
+            "--overcommit",
+            "--oversubscribe",
+            "--parsable",
+            "--propagate",
+            "--quiet",
+            "--reboot",
+        ),
+        *(
+            "--requeue",
+            "--spread-job",
+            "--test-only",
+            "--usage",
+            "--use-min-nodes",
+            "--verbose",
+            "--version",
+            "--wait",
+        ),
     }
 )
 _PYTHON = re.compile(r"^RAYFOLD_PYTHON=.*$", re.MULTILINE)
@@ -60,14 +87,21 @@ def script_text(python: str = sys.executable) -> str:
 def write_script(path: Path) -> None:
     """Write the script; raises StartError where something is there already."""
     if path.exists():
-        raise StartError(f"{str(path)!r} exists already: choose another name, it is not overwritten")
+        raise StartError(
+            f"{str(path)!r} exists already: choose another name, it is not overwritten"
+        )
     write_private(path, script_text())
     path.chmod(0o700)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """SLURM's options, and what the launcher gets, which begins with an option of its own or a rayfold command."""
-    own = {name for action in launch.parser()._actions for name in action.option_strings} - {"--help", "-h"}
+    """SLURM's options, and what the launcher gets, which begins with an option of its own or a
+    rayfold command.
+    """
+    own = {name for action in launch.parser()._actions for name in action.option_strings} - {
+        "--help",
+        "-h",
+    }
     place = 0
     while place < len(arguments):
         word = arguments[place]
@@ -85,15 +119,18 @@ def _takes_the_next(option: str) -> bool:
 
 
 def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
-    """Submit; returns the id of the job, or what sbatch says where it submits nothing, as with --test-only.
+    """Submit; returns the id of the job, or what sbatch says where it submits nothing, as with
+    --test-only.
 
-    folder: where `sbatch` is called, from which relative paths count; default: the current one. Raises StartError with
-    what SLURM says against it, or why the experiment cannot run.
+    folder: where `sbatch` is called, from which relative paths count; default: the current one.
+    Raises StartError with what SLURM says against it, or why the experiment cannot run.
     """
     options, command = split(arguments)
     _, words, is_rayfold = launch.parse(command)
     if is_rayfold and words and words[0] not in SUBCOMMANDS:
-        raise launch.UsageError(f"{words[0]!r} is no rayfold command to submit: {', '.join(SUBCOMMANDS)}")
+        raise launch.UsageError(
+            f"{words[0]!r} is no rayfold command to submit: {', '.join(SUBCOMMANDS)}"
+        )
     if check := precheck.command(words, is_rayfold):
         code, reason = precheck.ask(check, folder)
         if code != 0:
@@ -110,7 +147,9 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     except OSError as error:
         raise StartError(f"{error.strerror}: 'sbatch': it is on SLURM's login nodes") from error
     said = done.stdout.strip()
-    if found := re.search(r"^(\d+)(;\S+)?$", said, re.MULTILINE):  # with --wait, whatever became of it
+    if found := re.search(
+        r"^(\d+)(;\S+)?$", said, re.MULTILINE
+    ):  # with --wait, whatever became of it
         return found[1]
     if done.returncode != 0:
         raise StartError(f"sbatch refused the job: {' '.join((done.stderr or said).split())[:500]}")
@@ -120,11 +159,13 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
 def clean(jobs: Path) -> list[Path]:
     """Remove the folders of jobs that have ended; returns them.
 
-    jobs: the folder of jobs. Only those of this SLURM cluster, as each folder says itself. Raises StartError where
-    there is no such folder, or SLURM does not say how a job stands.
+    jobs: the folder of jobs. Only those of this SLURM cluster, as each folder says itself. Raises
+    StartError where there is no such folder, or SLURM does not say how a job stands.
     """
     if not jobs.is_dir():
-        raise StartError(f"{str(jobs)!r} is no folder: name the one in which the folders of jobs lie")
+        raise StartError(
+            f"{str(jobs)!r} is no folder: name the one in which the folders of jobs lie"
+        )
     cluster = field(slurm.answer("scontrol", "show", "config"), "ClusterName") or ""
     removed = []
     for folder in sorted(jobs.iterdir()):
@@ -147,7 +188,9 @@ class SlurmJob:
 
     @property
     def state(self) -> str:
-        """SLURM's word: PENDING, RUNNING, COMPLETED, …; empty where it cannot be asked or does not know the job."""
+        """SLURM's word: PENDING, RUNNING, COMPLETED, …; empty where it cannot be asked or does not
+        know the job.
+        """
         state = slurm.state(self.job_id)
         return slurm.accounted(self.job_id) if state == slurm.GONE else state or ""
 
@@ -163,7 +206,9 @@ class SlurmJob:
         return line_field(slurm.job(self.job_id), "StdOut") or ""
 
     def result(self, poll_seconds: float = 5) -> Path | None:
-        """Wait for the end; the run folder, for `orchestrator.load_run`. Raises JobFailed for any end but success."""
+        """Wait for the end; the run folder, for `orchestrator.load_run`. Raises JobFailed for any
+        end but success.
+        """
         said, state = "", slurm.state(self.job_id)
         while state not in (slurm.GONE, *_OVER):  # None: SLURM is silent for the moment
             time.sleep(poll_seconds)
@@ -171,7 +216,10 @@ class SlurmJob:
         said = last_line(Path(self._output())) or said
         state = slurm.accounted(self.job_id) if state == slurm.GONE else state
         if state != "COMPLETED" and not said.endswith("(exit 0)"):
-            raise JobFailed(f"job {self.job_id} ended as {state or 'unknown to SLURM'}{f': {said}' if said else ''}")
+            raise JobFailed(
+                f"job {self.job_id} ended as "
+                f"{state or 'unknown to SLURM'}{f': {said}' if said else ''}"
+            )
         return self.run
 
     def cancel(self) -> None:
@@ -189,12 +237,16 @@ def submit(
 ) -> SlurmJob:
     """Submit `rayfold run EXPERIMENT` on a cluster of its own; raises StartError.
 
-    slurm_options: further options of sbatch, such as `--time=8:00:00`. Without `run` the results go where `rayfold run`
-    puts them, below the current folder.
+    slurm_options: further options of sbatch, such as `--time=8:00:00`. Without `run` the results go
+    where `rayfold run` puts them, below the current folder.
     """
     if isinstance(slurm_options, str):
         raise StartError(f"slurm_options must be a list of options, got {slurm_options!r}")
-    options = [f"--nodes={nodes}", *([f"--gpus-per-node={gpus_per_node}"] if gpus_per_node else []), *slurm_options]
+    options = [
+        f"--nodes={nodes}",
+        *([f"--gpus-per-node={gpus_per_node}"] if gpus_per_node else []),
+        *slurm_options,
+    ]
     target = ["--run", str(Path(run).absolute())] if run is not None else []
     job = sbatch([*options, "run", str(Path(experiment).absolute()), *target])
     return SlurmJob(job, Path(run).absolute() if run is not None else None)
@@ -213,7 +265,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _script(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="rayfold slurm-script", description="Write the script for sbatch.")
+    parser = argparse.ArgumentParser(
+        prog="rayfold slurm-script", description="Write the script for sbatch."
+    )
     parser.add_argument("file", type=Path, nargs="?", default=Path("ray_slurm.sh"))
     path = parser.parse_args(arguments).file
     write_script(path)
@@ -223,13 +277,24 @@ def _script(arguments: Sequence[str]) -> int:
 
 def _sbatch(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--clean"]:
-        parser = argparse.ArgumentParser(prog="rayfold sbatch --clean", description="Remove folders of ended jobs.")
+        parser = argparse.ArgumentParser(
+            prog="rayfold sbatch --clean", description="Remove folders of ended jobs."
+        )
         parser.add_argument("folder", type=Path, nargs="?", default=Path(JOBS))
         removed = clean(parser.parse_args(arguments[1:]).folder)
-        sys.stdout.write("".join(f"removed {folder}\n" for folder in removed) or "no folder of an ended job\n")
+        sys.stdout.write(
+            "".join(f"removed {folder}\n" for folder in removed) or "no folder of an ended job\n"
+        )
     elif not arguments or arguments[0] in ("-h", "--help"):
-        text = launch.parser().format_help().replace("sbatch [slurm options] cluster/ray_slurm.sh", _USAGE)
-        sys.stdout.write(f"{text}\n{_USAGE.partition(' [')[0]} --clean [FOLDER] removes the folders of ended jobs.\n")
+        text = (
+            launch.parser()
+            .format_help()
+            .replace("sbatch [slurm options] cluster/ray_slurm.sh", _USAGE)
+        )
+        sys.stdout.write(
+            f"{text}\n{_USAGE.partition(' [')[0]} --clean [FOLDER] removes the folders of ended "
+            "jobs.\n"
+        )
     elif launch.parse(split(arguments)[1])[0].dry_run:
         return launch.main(split(arguments)[1])
     else:

@@ -1,4 +1,6 @@
-"""The address of this node that the others can reach: of a named interface, or the one SLURM knows; never loopback."""
+"""The address of this node that the others can reach: of a named interface, or the one SLURM knows;
+never loopback.
+"""
 
 import contextlib
 import fcntl
@@ -18,7 +20,9 @@ def interfaces() -> dict[str, str]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with contextlib.suppress(OSError):  # down, or without an IPv4 address
-                reply = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                reply = fcntl.ioctl(
+                    probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15])
+                )
                 found[name] = socket.inet_ntoa(reply[20:24])
     return found
 
@@ -31,8 +35,9 @@ def is_loopback(address: str) -> bool:
 def node_address(interface: str | None, slurm_name: str | None) -> str:
     """The IPv4 address of this node.
 
-    With `interface`, that one's. Else what `slurm_name` (SLURM's NodeAddr) resolves to, if it is this machine's and not
-    loopback. Else the only address there is. Raises StartError where that leaves none or several.
+    With `interface`, that one's. Else what `slurm_name` (SLURM's NodeAddr) resolves to, if it is
+    this machine's and not loopback. Else the only address there is. Raises StartError where that
+    leaves none or several.
     """
     known = interfaces()
     usable = {name: address for name, address in known.items() if not is_loopback(address)}
@@ -50,4 +55,6 @@ def node_address(interface: str | None, slurm_name: str | None) -> str:
                     return address
     if len(usable) == 1:
         return next(iter(usable.values()))
-    raise StartError(f"no address of {host} is certain: SLURM's {slurm_name!r} is none of {shown}; {REMEDY}")
+    raise StartError(
+        f"no address of {host} is certain: SLURM's {slurm_name!r} is none of {shown}; {REMEDY}"
+    )

@@ -1,9 +1,10 @@
 """All ports of one Ray node from a block that is locked and checked.
 
-The space of ports, below the range from which the kernel draws ephemeral ones, is cut into a few guard ports, one per
-unit, followed by the units. A block is one or more units in a row; it belongs to the process that holds their guards,
-each a socket that is bound and never listens. A guard keeps out every other user's process too, needs no file, and
-dies with its process. Then each port of the block is tried, for what else may run on the node.
+The space of ports, below the range from which the kernel draws ephemeral ones, is cut into a few
+guard ports, one per unit, followed by the units. A block is one or more units in a row; it belongs
+to the process that holds their guards, each a socket that is bound and never listens. A guard keeps
+out every other user's process too, needs no file, and dies with its process. Then each port of the
+block is tried, for what else may run on the node.
 """
 
 import socket
@@ -18,7 +19,8 @@ UNIT = 128
 LOWEST = 10000  # well-known services live below
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# `ray start` wants each of these said, or it takes a default that a second cluster on the node would take too.
+# `ray start` wants each of these said, or it takes a default that a second cluster on the node
+# would take too.
 NODE_PORTS = ("node_manager", "object_manager", "agent_http", "agent_grpc", "runtime_env_agent")
 HEAD_PORTS = ("gcs", "dashboard", "client_server")
 FIXED = (*HEAD_PORTS, *NODE_PORTS)
@@ -26,7 +28,9 @@ FIXED = (*HEAD_PORTS, *NODE_PORTS)
 
 @dataclass
 class Block:
-    """A locked block: ports by name, and `worker_min`, `worker_max` (inclusive) for Ray's worker processes."""
+    """A locked block: ports by name, and `worker_min`, `worker_max` (inclusive) for Ray's worker
+    processes.
+    """
 
     ports: dict[str, int]
     guards: ExitStack
@@ -37,7 +41,9 @@ class Block:
 
 
 def space(environ: Mapping[str, str], ephemeral: str) -> range:
-    """The ports that may be used: RAYFOLD_PORTS=LOW-HIGH, else from 10000 up to the ephemeral range."""
+    """The ports that may be used: RAYFOLD_PORTS=LOW-HIGH, else from 10000 up to the ephemeral
+    range.
+    """
     if chosen := environ.get("RAYFOLD_PORTS"):
         low, _, high = chosen.partition("-")
         if not (low.isdigit() and high.isdigit() and 1024 <= int(low) <= int(high) < 65536):
@@ -46,14 +52,16 @@ def space(environ: Mapping[str, str], ephemeral: str) -> range:
     first = int(ephemeral.split()[0])
     if first - LOWEST <= UNIT:
         raise StartError(
-            f"the ephemeral ports begin at {first} and leave no room above {LOWEST} (/proc/sys/net/ipv4/"
-            "ip_local_port_range): name ports that nobody else uses with RAYFOLD_PORTS=LOW-HIGH"
+            f"the ephemeral ports begin at {first} and leave no room above {LOWEST} "
+            "(/proc/sys/net/ipv4/ip_local_port_range): name ports that nobody else uses with "
+            "RAYFOLD_PORTS=LOW-HIGH"
         )
     return range(LOWEST, first)
 
 
 def take(cpus: int, start: int, within: range) -> Block:
-    """Lock a block with room for the workers of so many CPUs; `start`, any number, says where to look first.
+    """Lock a block with room for the workers of so many CPUs; `start`, any number, says where to
+    look first.
 
     Raises StartError when no block is free.
     """
@@ -80,7 +88,10 @@ def _lock(index: int, units: int, within: range, total: int) -> Block | None:
         block = range(first, first + units * UNIT)
         if all(_is_free(port) for port in block):
             named = {name: first + offset for offset, name in enumerate(FIXED)}
-            return Block({**named, "worker_min": first + len(FIXED), "worker_max": block[-1]}, guards.pop_all())
+            return Block(
+                {**named, "worker_min": first + len(FIXED), "worker_max": block[-1]},
+                guards.pop_all(),
+            )
     return None
 
 
@@ -96,7 +107,9 @@ def _bind(port: int, guards: ExitStack) -> bool:
 
 
 def _is_free(port: int) -> bool:
-    """True if no socket on any address holds the port; without SO_REUSEADDR, so one in TIME_WAIT is not free."""
+    """True if no socket on any address holds the port; without SO_REUSEADDR, so one in TIME_WAIT is
+    not free.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         try:
             probe.bind(("", port))

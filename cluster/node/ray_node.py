@@ -1,11 +1,14 @@
-"""One Ray node: `python -m cluster.node.ray_node` owns one `ray start --block` from its ports to its last process.
+"""One Ray node: `python -m cluster.node.ray_node` owns one `ray start --block` from its ports to
+its last process.
 
-Runs on every node of the job, the head's as a child of the launcher, the others as srun's tasks. Speaks to the launcher
-in lines of JSON on standard output: `started` (host, name, address, cpus, gpus, ports, temp), `failed` (host, reason),
-`opened` (host, reason) when the temp dir had let others in, `again` (host, reason) when Ray ended by itself before the
-cluster was ready, and is started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended`
-(host, left, note). Standard input has orders: a line `anew` to start Ray once more, for the head's GCS is another one;
-`ready` when all are there; and to stop a line with the seconds it may take, or its end.
+Runs on every node of the job, the head's as a child of the launcher, the others as srun's tasks.
+Speaks to the launcher in lines of JSON on standard output: `started` (host, name, address, cpus,
+gpus, ports, temp), `failed` (host, reason), `opened` (host, reason) when the temp dir had let
+others in, `again` (host, reason) when Ray ended by itself before the cluster was ready, and is
+started once more, with a `started` of its own, `lost` (host, reason) when it is not, `ended` (host,
+left, note). Standard input has orders: a line `anew` to start Ray once more, for the head's GCS is
+another one; `ready` when all are there; and to stop a line with the seconds it may take, or its
+end.
 
 Exit codes: 0 stopped as ordered, 1 Ray ended by itself, 70 it could not start.
 """
@@ -32,20 +35,30 @@ from cluster.node import network, ports, rescue, teardown
 from cluster.node.temp import TempFolder
 
 STOP_SECONDS = 10.0
-# Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python on a cold network
-# file system; the next start finds the files in memory.
-STARTS, EARLIER = 3, 10  # tries of Ray's node itself, and of `ray start` alone, which gives up where the head is slow
+# Ray gives up a raylet whose agent does not answer within 15 s, as on a busy machine or with Python
+# on a cold network file system; the next start finds the files in memory.
+# Tries of Ray's node itself, and of `ray start` alone, which gives up where the head is slow.
+STARTS, EARLIER = (
+    3,
+    10,
+)
 OPEN_FILES = 65535
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Own one Ray node until the launcher says stop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="cluster.node.ray_node")
-    parser.add_argument("--head", help="address of the head's GCS; without it this node is the head")
+    parser.add_argument(
+        "--head", help="address of the head's GCS; without it this node is the head"
+    )
     parser.add_argument("--interface")
     parser.add_argument("--job", required=True, help="id of the SLURM job")
-    parser.add_argument("--patience", type=float, default=0, help="seconds to await the order to stop after SIGTERM")
-    parser.add_argument("--folder", type=Path, required=True, help="of the job and restart, for the logs")
+    parser.add_argument(
+        "--patience", type=float, default=0, help="seconds to await the order to stop after SIGTERM"
+    )
+    parser.add_argument(
+        "--folder", type=Path, required=True, help="of the job and restart, for the logs"
+    )
     options = parser.parse_args(arguments)
     host = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     orders = Orders(options.patience)
@@ -70,9 +83,11 @@ def tell(event: str, **facts: Any) -> None:
 
 
 class Orders:
-    """The orders of standard input, of which the one to stop may also be its end or, when nobody speaks, SIGTERM.
+    """The orders of standard input, of which the one to stop may also be its end or, when nobody
+    speaks, SIGTERM.
 
-    SLURM sends SIGTERM to every task at once, but the launcher first lets the driver save its cells.
+    SLURM sends SIGTERM to every task at once, but the launcher first lets the driver save its
+    cells.
     """
 
     def __init__(self, patience: float) -> None:
@@ -119,7 +134,9 @@ class Node:
             self.log = (options.folder / f"{self._role()}.log").open("ab")
         except OSError as error:
             self.temp.remove()
-            raise StartError(f"cannot write the log: {error}: is the jobs folder on a shared file system?") from error
+            raise StartError(
+                f"cannot write the log: {error}: is the jobs folder on a shared file system?"
+            ) from error
         self.logs = self.temp.ray / "session_latest" / "logs"
         self.mirror = rescue.Mirror(self.logs, options.folder / "ray" / host)
         self.core: dict[int, str] = {}  # what a Ray node cannot be without, by process id
@@ -137,13 +154,25 @@ class Node:
             ordered = self._watch(process, orders)
             if orders.anew and not ordered:
                 start = 0
-            elif not (ordered or self.core or orders.ready) and self.options.head and earlier < EARLIER:
+            elif (
+                not (ordered or self.core or orders.ready)
+                and self.options.head
+                and earlier < EARLIER
+            ):
                 start, earlier = start - 1, earlier + 1
-                tell("again", host=self.host, reason=f"{self._why_lost(process)}; the head may not be up yet")
+                tell(
+                    "again",
+                    host=self.host,
+                    reason=f"{self._why_lost(process)}; the head may not be up yet",
+                )
             elif ordered or start == STARTS or orders.ready or not self.temp.there():
                 break
             else:
-                tell("again", host=self.host, reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}")
+                tell(
+                    "again",
+                    host=self.host,
+                    reason=f"{self._why_lost(process)}; start {start + 1} of {STARTS}",
+                )
             self._clear(process)
         if not ordered:
             tell("lost", host=self.host, reason=self._why_lost(process))
@@ -154,7 +183,9 @@ class Node:
 
     def _start(self) -> subprocess.Popen[bytes]:
         name = f"{self.host}:{self.options.job}"
-        ray = commands.RayNode(name, self.address, self.block.ports, self.resources, self.temp.ray, self.options.head)
+        ray = commands.RayNode(
+            name, self.address, self.block.ports, self.resources, self.temp.ray, self.options.head
+        )
         settings = commands.node_settings(self.temp.temporary)
         process = subprocess.Popen(
             commands.ray_start(ray),
@@ -165,12 +196,25 @@ class Node:
             start_new_session=True,
             cwd="/",
         )
-        facts = {"cpus": self.resources.cpus, "gpus": self.resources.gpus, "ports": self.block.ports}
-        tell("started", host=self.host, name=name, address=self.address, temp=str(self.temp.path), **facts)
+        facts = {
+            "cpus": self.resources.cpus,
+            "gpus": self.resources.gpus,
+            "ports": self.block.ports,
+        }
+        tell(
+            "started",
+            host=self.host,
+            name=name,
+            address=self.address,
+            temp=str(self.temp.path),
+            **facts,
+        )
         return process
 
     def _watch(self, process: subprocess.Popen[bytes], orders: Orders) -> bool:
-        """Wait for the order to stop or start anew, or for Ray to end by itself; True for the order to stop."""
+        """Wait for the order to stop or start anew, or for Ray to end by itself; True for the order
+        to stop.
+        """
         ordered = orders.anew = False
         while self._runs(process) and not (ordered or orders.anew):
             ordered = orders.wait(0.5)
@@ -180,7 +224,9 @@ class Node:
         return ordered
 
     def _clear(self, process: subprocess.Popen[bytes]) -> None:
-        """End what is left of a start that failed; the next one of a worker has new ports, the head's are known."""
+        """End what is left of a start that failed; the next one of a worker has new ports, the
+        head's are known.
+        """
         process.kill()
         process.wait()
         teardown.end_descendants((), grace=0.5, bound=5.0)
@@ -192,7 +238,9 @@ class Node:
                 self.block = other
 
     def _runs(self, process: subprocess.Popen[bytes]) -> bool:
-        """True while Ray does. `ray start --block` itself stays when its raylet ended with 0 or on SIGTERM."""
+        """True while Ray does. `ray start --block` itself stays when its raylet ended with 0 or on
+        SIGTERM.
+        """
         if process.poll() is not None or not self.temp.there():
             return False
         if not self.core:
@@ -205,7 +253,11 @@ class Node:
         if not self.temp.there():
             return f"{self.temp.path}, where Ray's sockets lie, was moved or replaced"
         gone = [name for pid, name in self.core.items() if not teardown.is_alive(pid)]
-        what = f"its {' and '.join(gone)} ended" if gone else f"`ray start` ended with {process.poll()}"
+        what = (
+            f"its {' and '.join(gone)} ended"
+            if gone
+            else f"`ray start` ended with {process.poll()}"
+        )
         cause = rescue.cause(self.logs)
         return f"Ray ended by itself, {what}{f' ({cause})' if cause else ''}: see {self.log.name}"
 
@@ -229,17 +281,23 @@ class Node:
 
 
 def give_back_orphan(job_id: str) -> None:
-    """Requeue, or else end, a job without the node of its batch script: with --no-kill SLURM lets the rest run on."""
+    """Requeue, or else end, a job without the node of its batch script: with --no-kill SLURM lets
+    the rest run on.
+    """
     text = slurm.job(job_id)
     batch, hosts = field(text, "BatchHost"), allocation.hostnames(field(text, "NodeList") or "")
     if batch and hosts and batch not in hosts and field(text, "JobState") == "RUNNING":
-        tell("orphaned", reason=f"{batch}, which ran the batch script, is no longer part of the job")
+        tell(
+            "orphaned", reason=f"{batch}, which ran the batch script, is no longer part of the job"
+        )
         if slurm.ask("scontrol", "requeue", job_id)[0] != 0:
             slurm.ask("scancel", job_id)
 
 
 def measure(environ: Mapping[str, str]) -> allocation.NodeResources:
-    """The job's resources on this node, in SLURM's words; the machine's own only where SLURM has none."""
+    """The job's resources on this node, in SLURM's words; the machine's own only where SLURM has
+    none.
+    """
     cpus, gpus = allocation.cpus(environ), allocation.gpus(environ)
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory = allocation.memory(
@@ -252,14 +310,18 @@ def measure(environ: Mapping[str, str]) -> allocation.NodeResources:
     return allocation.NodeResources(cpus, gpus, memory, store)
 
 
-def take_ports(environ: Mapping[str, str], resources: allocation.NodeResources, job: str) -> ports.Block:
+def take_ports(
+    environ: Mapping[str, str], resources: allocation.NodeResources, job: str
+) -> ports.Block:
     """A block of ports on this node; where to look first differs from job to job."""
     space = ports.space(environ, ports.EPHEMERAL.read_text("ascii"))
     return ports.take(resources.cpus, int(job) if job.isdigit() else 0, space)
 
 
 def raise_open_files() -> None:
-    """Ray needs many sockets and files; the soft limit is often 1024, the hard one is ours to use."""
+    """Ray needs many sockets and files; the soft limit is often 1024, the hard one is ours to
+    use.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

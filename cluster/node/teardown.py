@@ -1,4 +1,5 @@
-"""Ending processes of one's own and no others: a subreaper finds every descendant, however often it forked.
+"""Ending processes of one's own and no others: a subreaper finds every descendant, however often it
+forked.
 
 Linux only (/proc, prctl).
 """
@@ -15,7 +16,9 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 def become_subreaper() -> None:
-    """From now on orphans among this process's descendants become its children, so that none can get away."""
+    """From now on orphans among this process's descendants become its children, so that none can
+    get away.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
@@ -24,7 +27,9 @@ def become_subreaper() -> None:
 def _parent(pid: int) -> int | None:
     """The parent of a living process; None for a zombie or one that is gone."""
     try:
-        state, parent = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+        state, parent = (
+            Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
+        )
     except (OSError, ValueError):
         return None
     return None if state in "ZX" else int(parent)
@@ -36,7 +41,9 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(root: int, without: Collection[int] = ()) -> list[int]:
-    """The living descendants of a process, parents first; not below or including the processes `without`."""
+    """The living descendants of a process, parents first; not below or including the processes
+    `without`.
+    """
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (parent := _parent(int(entry.name))) is not None:
@@ -52,12 +59,16 @@ def descendants(root: int, without: Collection[int] = ()) -> list[int]:
 
 
 def session(leader: int) -> list[int]:
-    """The living processes of the session that a process began, itself included, however far below it they are."""
+    """The living processes of the session that a process began, itself included, however far below
+    it they are.
+    """
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError, ValueError):
-                state, *_, owner = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+                state, *_, owner = (
+                    (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+                )
                 if state not in "ZX" and int(owner) == leader:
                     found.append(int(entry.name))
     return found
@@ -73,7 +84,9 @@ def name(pid: int) -> str:
 def reap(keep: Collection[int] = ()) -> None:
     """Collect ended orphans; those in `keep` are left to whoever waits for them."""
     with suppress(ChildProcessError):
-        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid not in keep:
+        while (
+            ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ) and ended.si_pid not in keep:
             os.waitpid(ended.si_pid, 0)
 
 
@@ -85,7 +98,8 @@ def send(pids: Collection[int], number: signal.Signals) -> None:
 
 
 def end_descendants(without: Collection[int], grace: float, bound: float) -> list[str]:
-    """End every descendant of this process: SIGTERM, after `grace` seconds SIGKILL; give up after `bound` seconds.
+    """End every descendant of this process: SIGTERM, after `grace` seconds SIGKILL; give up after
+    `bound` seconds.
 
     Returns what is left as `name (pid)`: nothing, unless a process hangs in the kernel.
     """

@@ -1,6 +1,8 @@
-"""The temporary folder of a Ray node: private, local to the node, short enough for sockets, removed in the end.
+"""The temporary folder of a Ray node: private, local to the node, short enough for sockets, removed
+in the end.
 
-Ray opens its own folder to everybody (0777, no sticky bit), whatever the umask, so it gets one inside of ours.
+Ray opens its own folder to everybody (0777, no sticky bit), whatever the umask, so it gets one
+inside of ours.
 """
 
 import fcntl
@@ -18,7 +20,19 @@ from cluster.common.allocation import StartError
 SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
 # The longest path that Ray makes below its folder.
 LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.4194304"
-SHARED_FILE_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "afs", "pvfs", "fuse", "9p")
+SHARED_FILE_SYSTEMS = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "smb",
+    "afs",
+    "pvfs",
+    "fuse",
+    "9p",
+)
 PREFIX = "rf"  # short, for the sockets' sake
 _OURS = re.compile(rf"{PREFIX}\d+-[a-z0-9_]{{8}}")  # as `mkdtemp` names them
 
@@ -30,7 +44,8 @@ class TempFolder:
     """
 
     def __init__(self, job: str, parents: Sequence[str | None], sweeps: bool = True) -> None:
-        """Make it under the first parent that serves: local, writable, short, safe from others; else StartError.
+        """Make it under the first parent that serves: local, writable, short, safe from others;
+        else StartError.
 
         sweeps: remove what killed nodes left there.
         """
@@ -43,7 +58,8 @@ class TempFolder:
                 reasons.append(str(error))
         else:
             raise StartError(
-                f"no folder for Ray's sockets: {'; '.join(reasons)}; set TMPDIR to a short path on the node"
+                f"no folder for Ray's sockets: {'; '.join(reasons)}; set TMPDIR to a short path on "
+                "the node"
             )
         self.ray, self.temporary = self.path / "r", self.path / "tmp"
         self.temporary.mkdir()
@@ -52,7 +68,9 @@ class TempFolder:
             sweep(Path(parent))
 
     def close_again(self) -> str | None:
-        """Let in nobody else, whatever has happened to the folder's mode; one line if something had."""
+        """Let in nobody else, whatever has happened to the folder's mode; one line if something
+        had.
+        """
         mode = stat.S_IMODE(os.fstat(self._handle).st_mode)
         if not mode & 0o077:
             return None
@@ -96,14 +114,21 @@ def _make(job: str, parent: str) -> tuple[Path, int]:
 
 
 def open_to_others(folder: Path) -> Path | None:
-    """The first folder on the way to this one in which another user may rename what is not his; None without any."""
+    """The first folder on the way to this one in which another user may rename what is not his;
+    None without any.
+    """
     trusted = {0, os.getuid()}
     if Path("/proc/self/uid_map").read_text("ascii").split() != ["0", "0", "4294967295"]:
-        trusted.add(int(Path("/proc/sys/kernel/overflowuid").read_text("ascii")))  # a container's word for root outside
+        # A container's word for root outside.
+        trusted.add(int(Path("/proc/sys/kernel/overflowuid").read_text("ascii")))
     ways = [folder, folder.resolve(strict=True)]
     for place in dict.fromkeys(each for way in ways for each in (*reversed(way.parents), way)):
         status = place.lstat()
-        writable = stat.S_ISDIR(status.st_mode) and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        writable = (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_mode & 0o022
+            and not status.st_mode & stat.S_ISVTX
+        )
         if writable or status.st_uid not in trusted:
             return place
     return None
@@ -133,9 +158,14 @@ def _lock(folder: Path) -> int | None:
 
 
 def sweep(parent: Path) -> None:
-    """Remove what this user's killed nodes left: when SLURM sets a node down, there is no time to clean up there."""
+    """Remove what this user's killed nodes left: when SLURM sets a node down, there is no time to
+    clean up there.
+    """
     for folder in parent.glob(f"{PREFIX}*-*"):
-        if not _OURS.fullmatch(folder.name) or not {path.name for path in folder.glob("*")} <= {"r", "tmp"}:
+        if not _OURS.fullmatch(folder.name) or not {path.name for path in folder.glob("*")} <= {
+            "r",
+            "tmp",
+        }:
             continue
         with suppress(OSError):
             if folder.lstat().st_uid == os.getuid() and (handle := _lock(folder)) is not None:

@@ -1,4 +1,6 @@
-"""From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold × seed."""
+"""From an experiment to its cells: manifest, folds, and one ledger entry per candidate × fold ×
+seed.
+"""
 
 import os
 from contextlib import suppress
@@ -23,7 +25,9 @@ from trainables.models import zoo
 
 @dataclass(frozen=True)
 class Prepared:
-    """An experiment with its data looked at and divided: all that is known before anything trains."""
+    """An experiment with its data looked at and divided: all that is known before anything
+    trains.
+    """
 
     experiment: Experiment
     layout: RunLayout
@@ -32,7 +36,9 @@ class Prepared:
     entries: list[Entry]
 
     def save(self) -> None:
-        """Write experiment, manifest, folds and the specification of every cell into the run folder."""
+        """Write experiment, manifest, folds and the specification of every cell into the run
+        folder.
+        """
         write_text(self.layout.experiment, self.experiment.to_yaml())
         self.manifest.save(self.layout.manifest)
         self.layout.unusable.unlink(missing_ok=True)
@@ -66,11 +72,15 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     f = experiment.folds
     folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
     manifest = replace(manifest, notes=(*manifest.notes, *_on_split(images, folds, f.test_set)))
-    return Prepared(experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds))
+    return Prepared(
+        experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
+    )
 
 
 def check_files(experiment: Experiment) -> None:
-    """Raise where data, weights or builders that the experiment names are not there; no image is looked at."""
+    """Raise where data, weights or builders that the experiment names are not there; no image is
+    looked at.
+    """
     path = getattr(experiment.data, "path", None)
     if path is not None and not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
@@ -83,38 +93,49 @@ def _on_changes(previous: Manifest, manifest: Manifest) -> str | None:
     """A note where the run folder was begun with other images, whose cells then do not count."""
     if previous.data_hash == manifest.data_hash:
         return None
-    before, now = (each.usable.set_index("image")[["content_hash", "label"]] for each in (previous, manifest))
+    before, now = (
+        each.usable.set_index("image")[["content_hash", "label"]] for each in (previous, manifest)
+    )
     both = before.index.intersection(now.index)
     gone, new = before.index.difference(now.index), now.index.difference(before.index)
     changed = both[(before.loc[both] != now.loc[both]).any(axis=1)]
     parts = [
-        f"{len(names):,} {what}" + (f" (the first is {quoted(str(names[0]))})" if len(names) else "")
+        f"{len(names):,} {what}"
+        + (f" (the first is {quoted(str(names[0]))})" if len(names) else "")
         for what, names in (("gone", gone), ("new", new), ("changed", changed))
     ]
     return (
-        f"the data are not those with which this run folder was begun, of {len(before):,} images {', '.join(parts)}: "
-        "finished cells stay in the ledger, but count again only when the data are as they were"
+        f"the data are not those with which this run folder was begun, of {len(before):,} images "
+        f"{', '.join(parts)}: finished cells stay in the ledger, but count again only when the "
+        "data are as they were"
     )
 
 
-def _on_split(images: pd.DataFrame, folds: pd.DataFrame, test_set: float | Literal["given"]) -> list[str]:
+def _on_split(
+    images: pd.DataFrame, folds: pd.DataFrame, test_set: float | Literal["given"]
+) -> list[str]:
     """A note where the images come with a division that is not kept."""
     given = images.loc[images["split"].notna(), "split"].value_counts()
     if given.empty or test_set == "given":
         return []
-    stated = ", ".join(f"{given[part]:,} {part}" for part in ("train", "validation", "test") if part in given)
+    stated = ", ".join(
+        f"{given[part]:,} {part}" for part in ("train", "validation", "test") if part in given
+    )
     if "test" not in given:
         return [f"the images' own split ({stated}) is not kept: every part is drawn anew"]
     published = set(images.loc[images["split"] == "test", "image"])
     drawn = set(folds.loc[folds["role"] == "test", "image"])
     return [
-        f"the images' own split ({stated}) is not kept: folds.test_set {test_set:g} draws a test set of "
-        f"{len(drawn):,} images anew, and {len(published - drawn):,} of the {len(published):,} images of the published "
-        "test set are trained on (folds.test_set: given keeps the published test set)"
+        f"the images' own split ({stated}) is not kept: folds.test_set {test_set:g} draws a test "
+        f"set of {len(drawn):,} images anew, and {len(published - drawn):,} of the "
+        f"{len(published):,} images of the published test set are trained on (folds.test_set: "
+        "given keeps the published test set)"
     ]
 
 
-def cell_entries(experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame) -> list[Entry]:
+def cell_entries(
+    experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
+) -> list[Entry]:
     """The ledger entries of all cells, candidate by candidate, then seed, then fold."""
     roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
     models = {candidate.model for candidate in experiment.candidates}
@@ -124,7 +145,9 @@ def cell_entries(experiment: Experiment, layout: RunLayout, manifest: Manifest, 
         common = _common(candidate, manifest) | {"builder_hash": builders[candidate.model]}
         for seed in experiment.seeds:
             for fold, roles_hash in roles.items():
-                spec = CellSpec(candidate=candidate, fold=fold, seed=seed, roles_hash=roles_hash, **common)
+                spec = CellSpec(
+                    candidate=candidate, fold=fold, seed=seed, roles_hash=roles_hash, **common
+                )
                 entries.append(Entry(layout.ledger, spec))
     _check_different(entries)
     return entries
@@ -137,8 +160,8 @@ def _check_different(entries: list[Entry]) -> None:
         twin = known.setdefault(entry.spec.key, entry.spec.candidate)
         if twin is not entry.spec.candidate:
             raise ExperimentError(
-                f"candidates {twin.name!r} and {entry.spec.candidate.name!r} would train identically, their weights "
-                "files have the same content: remove one (candidates)"
+                f"candidates {twin.name!r} and {entry.spec.candidate.name!r} would train "
+                "identically, their weights files have the same content: remove one (candidates)"
             )
 
 

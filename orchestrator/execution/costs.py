@@ -11,8 +11,8 @@ from trainables.core.ledger import CellState, Entry
 from trainables.models import zoo
 from trainables.models.architecture import Architecture
 
-#: Operations per second that convolutional networks reach in practice, an order of magnitude and no more; finished
-#: cells correct it.
+#: Operations per second that convolutional networks reach in practice, an order of magnitude and no
+#: more; finished cells correct it.
 GPU_GIGAFLOPS, CPU_GIGAFLOPS = 4000.0, 20.0
 
 
@@ -25,29 +25,44 @@ def part_sizes(folds: pd.DataFrame) -> dict[int, Counter[str]]:
 
 
 def cell_gigaflops(spec: CellSpec, sizes: Counter[str]) -> float:
-    """10⁹ operations of a cell that runs all its epochs: a training pass costs three forward passes."""
+    """10⁹ operations of a cell that runs all its epochs: a training pass costs three forward
+    passes.
+    """
     epochs = spec.candidate.training.epochs
     images = epochs * (3 * sizes["train"] + sizes["validation"]) + sizes["fold"] + sizes["test"]
     return images * zoo.forward_gigaflops(spec.candidate.model, spec.candidate.image_size)
 
 
-def measured_gigaflops(entries: Sequence[Entry], states: Sequence[CellState], folds: pd.DataFrame) -> float | None:
+def measured_gigaflops(
+    entries: Sequence[Entry], states: Sequence[CellState], folds: pd.DataFrame
+) -> float | None:
     """Estimated operations per second of the cells that are done; None where there are none.
 
-    An early stop counts as if all epochs had run, so that the pace also holds what early stopping saves.
+    An early stop counts as if all epochs had run, so that the pace also holds what early stopping
+    saves.
     """
     sizes = part_sizes(folds)
     done = [
-        (e.spec, s.seconds.train + s.seconds.score) for e, s in zip(entries, states, strict=True) if s.state == "done"
+        (e.spec, s.seconds.train + s.seconds.score)
+        for e, s in zip(entries, states, strict=True)
+        if s.state == "done"
     ]
     seconds = sum(taken for _, taken in done)
-    return sum(cell_gigaflops(spec, sizes[spec.fold]) for spec, _ in done) / seconds if seconds else None
+    return (
+        sum(cell_gigaflops(spec, sizes[spec.fold]) for spec, _ in done) / seconds
+        if seconds
+        else None
+    )
 
 
 def jobs(entries: Sequence[Entry], folds: pd.DataFrame, gigaflops: float) -> list[Job]:
     """The entries for the schedule, at an assumed pace of `gigaflops` per worker."""
     sizes = part_sizes(folds)
     return [
-        Job(e.spec.key, Architecture.of(e.spec).key, cell_gigaflops(e.spec, sizes[e.spec.fold]) / gigaflops)
+        Job(
+            e.spec.key,
+            Architecture.of(e.spec).key,
+            cell_gigaflops(e.spec, sizes[e.spec.fold]) / gigaflops,
+        )
         for e in entries
     ]

@@ -33,10 +33,13 @@ from trainables.training.gpu_cost import measure
 _STOPPED = "stopped before the end; run the same command again to continue"
 
 
-def run_experiment(experiment: Experiment, folder: Path, address: str | None, console: Console) -> int:
+def run_experiment(
+    experiment: Experiment, folder: Path, address: str | None, console: Console
+) -> int:
     """Do what the run folder still lacks, then write tables, figures and report.
 
-    Returns the exit code: 0 when every cell is done, 1 when some failed, 130 when a signal ended the work early.
+    Returns the exit code: 0 when every cell is done, 1 when some failed, 130 when a signal ended
+    the work early.
     """
     layout = RunLayout(folder.absolute())
     with _locked(layout):
@@ -45,9 +48,12 @@ def run_experiment(experiment: Experiment, folder: Path, address: str | None, co
             prepared = prepare(experiment, layout)
             prepared.save()
             missing = [entry for entry in prepared.entries if entry.state().state != "done"]
-            progress = RunProgress(len(prepared.entries), len(prepared.entries) - len(missing), console)
+            progress = RunProgress(
+                len(prepared.entries), len(prepared.entries) - len(missing), console
+            )
             progress.say(
-                f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, in {layout.root}"
+                f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, "
+                f"in {layout.root}"
             )
             if line := _on_skipped(prepared.manifest.table):
                 progress.say(line)
@@ -80,18 +86,28 @@ def _on_skipped(table: pd.DataFrame) -> str | None:
     reasons = table.loc[table["state"] == "skipped", "reason"].str.split(":").str[0].value_counts()
     if reasons.empty:
         return None
-    shown = ", ".join(f"{number:,} {printable(str(reason))}" for reason, number in reasons.iloc[:3].items())
+    shown = ", ".join(
+        f"{number:,} {printable(str(reason))}" for reason, number in reasons.iloc[:3].items()
+    )
     more = f" and {reasons.iloc[3:].sum():,} for other reasons" if len(reasons) > 3 else ""
-    return f"skipped {reasons.sum():,} of {len(table):,} images: {shown}{more}; manifest.parquet has them all"
+    return (
+        f"skipped {reasons.sum():,} of {len(table):,} images: {shown}{more}; manifest.parquet has "
+        "them all"
+    )
 
 
 def _write_up(layout: RunLayout) -> str | None:
-    from orchestrator.report.write_up import write_reports  # slow to import: `_train` does it while Ray starts
+    # Slow to import: `_train` does it while Ray starts.
+    from orchestrator.report.write_up import (
+        write_reports,
+    )
 
     return write_reports(layout)
 
 
-def _train(prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress) -> bool:
+def _train(
+    prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress
+) -> bool:
     experiment = prepared.experiment
     progress.say(f"ray     joining {address}" if address else "ray     starting on this machine")
     # Ray's start is mostly waiting: time to import what writes the reports.
@@ -104,7 +120,9 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
         _check_models(prepared, missing)
         _build_stores(prepared, missing, progress)
         probed = (
-            _probe(prepared, missing, progress) if share["GPU"] and experiment.resources.gpus_per_cell == "auto" else {}
+            _probe(prepared, missing, progress)
+            if share["GPU"] and experiment.resources.gpus_per_cell == "auto"
+            else {}
         )
         packing = Packing(connection.nodes, share, probed)
         for line in other_threads((entry.state() for entry in prepared.entries), share):
@@ -117,25 +135,36 @@ def _train(prepared: Prepared, missing: list[Entry], address: str | None, progre
 def _check_sight(always: bool) -> None:
     """Refuse nodes on which TensorFlow sees none of the GPUs that cells will be granted."""
     for host, found in tuning.on_gpu_nodes(blind_reason, always):
-        if isinstance(found, str):  # an error is of the node's, which may be leaving: its cells look for themselves
-            raise ResourceError(f"{host}: {found}; to train on CPUs say so, resources.gpus_per_cell: 0")
+        if isinstance(
+            found, str
+        ):  # an error is of the node's, which may be leaving: its cells look for themselves
+            raise ResourceError(
+                f"{host}: {found}; to train on CPUs say so, resources.gpus_per_cell: 0"
+            )
 
 
-def _probe(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> dict[Hashable, float]:
-    """The part of a GPU that a cell of each architecture needs; a whole one where that cannot be measured."""
+def _probe(
+    prepared: Prepared, missing: list[Entry], progress: RunProgress
+) -> dict[Hashable, float]:
+    """The part of a GPU that a cell of each architecture needs; a whole one where that cannot be
+    measured.
+    """
     batch_sizes: dict[str, int] = {}
     for entry in missing:
         key = Architecture.of(entry.spec).key
         batch_sizes[key] = max(batch_sizes.get(key, 0), entry.spec.candidate.training.batch_size)
     import_path = prepared.experiment.import_path
-    found = tuning.on_cluster(measure, [(*item, import_path) for item in batch_sizes.items()], gpus=1)
+    found = tuning.on_cluster(
+        measure, [(*item, import_path) for item in batch_sizes.items()], gpus=1
+    )
     shares: dict[Hashable, float] = {}
     for key, measured in zip(batch_sizes, found, strict=True):
         if isinstance(measured, tuple):
             shares[key] = Probe(*measured).share
             model = Architecture.model_validate_json(key).model
             progress.say(
-                f"probe   {model}: {measured[0] / 2**20:.0f} MiB, {measured[2]:.0%} busy, {shares[key]:g} GPU per cell"
+                f"probe   {model}: {measured[0] / 2**20:.0f} MiB, {measured[2]:.0%} busy, "
+                f"{shares[key]:g} GPU per cell"
             )
     return shares
 
@@ -144,12 +173,16 @@ def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgres
     root = cache_folder() / "stores"
     for size in sorted({entry.spec.candidate.image_size for entry in missing}):
         if open_store(prepared.manifest, size, root) is None:
-            progress.say(f"store   decoding {len(prepared.manifest.usable)} images at {size} px into {root}")
+            progress.say(
+                f"store   decoding {len(prepared.manifest.usable)} images at {size} px into {root}"
+            )
             build_store(prepared.manifest, size, root, tuning.decode_on_cluster)
 
 
 def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
-    """Build what may be impossible to build, downloaded weights and users' models, once before all cells start."""
+    """Build what may be impossible to build, downloaded weights and users' models, once before all
+    cells start.
+    """
     doubtful: dict[str, Entry] = {}
     for entry in missing:
         candidate = entry.spec.candidate
@@ -157,12 +190,14 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
             doubtful[candidate.id] = entry
     import_path = prepared.experiment.import_path
     arguments = [(Architecture.of(entry.spec).key, import_path) for entry in doubtful.values()]
-    for entry, problem in zip(doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True):
+    for entry, problem in zip(
+        doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True
+    ):
         candidate = entry.spec.candidate
         if isinstance(problem, WorkerCrashedError) and ":" in candidate.model:
             problem = (
-                f"the process that built {candidate.model} died: the code ended it, crashed in a library, or took more "
-                "memory than there is; build the model by hand to see"
+                f"the process that built {candidate.model} died: the code ended it, crashed in a "
+                "library, or took more memory than there is; build the model by hand to see"
             )
         # Whatever else became of the worker belongs to the cells, and must not stop the others.
         if isinstance(problem, str):
@@ -170,7 +205,9 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
 
 
 def _try_model(architecture: str, import_path: str | None) -> str | None:
-    """Runs in a Ray worker: why no cell of this architecture could be trained and opened again, or None."""
+    """Runs in a Ray worker: why no cell of this architecture could be trained and opened again, or
+    None.
+    """
     import tensorflow as tf
 
     from trainables.models import builders
@@ -188,19 +225,29 @@ def _try_model(architecture: str, import_path: str | None) -> str | None:
             contract.check_before_training(a.model, session.model)
             for head_only in sorted({False, a.frozen_phase}):
                 check_step(a.model, session, head_only)
-    except BaseException as error:  # whatever a builder raises would fail every cell of the candidate
-        if any(isinstance(each, tf.errors.ResourceExhaustedError) for each in (error, error.__cause__)):
+    except (
+        BaseException
+    ) as error:  # whatever a builder raises would fail every cell of the candidate
+        if any(
+            isinstance(each, tf.errors.ResourceExhaustedError) for each in (error, error.__cause__)
+        ):
             return None  # cells that run out of memory are tried again, with a larger part of a GPU
-        return str(error) if isinstance(error, ModelError) else builders.where_it_broke(a.model, error)
+        return (
+            str(error) if isinstance(error, ModelError) else builders.where_it_broke(a.model, error)
+        )
     return None
 
 
 @contextmanager
 def _imported_meanwhile(module: str) -> Iterator[None]:
-    """Import a module in a thread, which is waited for: one that outlives a failed block would have the last word."""
+    """Import a module in a thread, which is waited for: one that outlives a failed block would have
+    the last word.
+    """
 
     def attempt() -> None:
-        with suppress(Exception):  # whoever needs the module meets the error again, at a better place
+        with suppress(
+            Exception
+        ):  # whoever needs the module meets the error again, at a better place
             import_module(module)
 
     thread = Thread(target=attempt)
@@ -213,11 +260,13 @@ def _imported_meanwhile(module: str) -> Iterator[None]:
 
 @contextmanager
 def _locked(layout: RunLayout) -> Iterator[None]:
-    """Only one driver may work in a run folder; the kernel releases the lock when the driver dies."""
+    """Only one driver may work in a run folder; the kernel releases the lock when the driver
+    dies.
+    """
     if (owner := foreign_owner(layout.root)) is not None:
         raise RunFolderError(
-            f"the run folder {str(layout.root)!r} belongs to user {owner}, who could change what is believed and run "
-            "there: choose another one with --run"
+            f"the run folder {str(layout.root)!r} belongs to user {owner}, who could change what "
+            "is believed and run there: choose another one with --run"
         )
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
@@ -225,11 +274,13 @@ def _locked(layout: RunLayout) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise RunFolderError(
-            f"another run is at work in {str(layout.root)!r}: wait for it, stop it, or choose another folder with --run"
+            f"another run is at work in {str(layout.root)!r}: wait for it, stop it, or choose "
+            "another folder with --run"
         ) from None
     except OSError as error:
         raise RunFolderError(
-            f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; choose one with --run"
+            f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; "
+            "choose one with --run"
         ) from error
     try:
         yield
@@ -241,6 +292,10 @@ def _verdict(failed: list[CellState], layout: RunLayout) -> str:
     report = f"report  {layout.report_html}"
     if not failed:
         return report
-    known = "tracebacks are" if all(state.traceback for state in failed) else "reasons, tracebacks as far as known, are"
+    known = (
+        "tracebacks are"
+        if all(state.traceback for state in failed)
+        else "reasons, tracebacks as far as known, are"
+    )
     cells = "1 cell" if len(failed) == 1 else f"{len(failed)} cells"
     return f"{cells} failed, the {known} in the report; run again to retry\n{report}"

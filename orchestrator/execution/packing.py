@@ -1,7 +1,7 @@
 """How much of a node one cell gets, by architecture: pure arithmetic over nodes and shares.
 
-With `gpus_per_cell: auto` a short probe says how many cells of an architecture one GPU can hold. An architecture that
-runs out of memory all the same gets a larger share from then on.
+With `gpus_per_cell: auto` a short probe says how many cells of an architecture one GPU can hold. An
+architecture that runs out of memory all the same gets a larger share from then on.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -40,7 +40,10 @@ class Packing:
     """The share of each architecture, and whether one more cell fits beside those that run."""
 
     def __init__(
-        self, nodes: Callable[[], Sequence[Mapping[str, Any]]], share: Share, probed: Mapping[Hashable, float]
+        self,
+        nodes: Callable[[], Sequence[Mapping[str, Any]]],
+        share: Share,
+        probed: Mapping[Hashable, float],
     ):
         self._nodes, self._share = nodes, share
         self._gpus: dict[Hashable, float] = dict(probed)
@@ -52,7 +55,9 @@ class Packing:
         return {"CPU": float(max(1, int(self._share["CPU"] * part))), "GPU": gpus}
 
     def fits(self, architecture: Hashable, running: Iterable[Hashable]) -> bool:
-        """Whether the cluster as a whole has room for one more; a share that fits no node at all was refused before."""
+        """Whether the cluster as a whole has room for one more; a share that fits no node at all
+        was refused before.
+        """
         wanted = [self.share(each) for each in (*running, architecture)]
         nodes = self._nodes()
         return all(
@@ -61,7 +66,9 @@ class Packing:
         )
 
     def enlarge(self, architecture: Hashable, had: float) -> bool:
-        """Whether a cell that ran out of memory on `had` GPUs can have more: twice that, if not more by now."""
+        """Whether a cell that ran out of memory on `had` GPUs can have more: twice that, if not
+        more by now.
+        """
         if not 0 < had < 1:
             return False
         self._gpus[architecture] = max(self.share(architecture)["GPU"], min(1.0, 2 * had))
@@ -71,8 +78,9 @@ class Packing:
 def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Share:
     """CPUs and GPUs of one cell on these nodes; ResourceError when no node can ever give that much.
 
-    CPUs by default: without GPUs one, whatever the machine and however few the cells, since the number of threads is
-    part of what a result depends on; with GPUs, which do the sums then, an equal share per GPU of this cluster.
+    CPUs by default: without GPUs one, whatever the machine and however few the cells, since the
+    number of threads is part of what a result depends on; with GPUs, which do the sums then, an
+    equal share per GPU of this cluster.
     """
     gpu_nodes = [node for node in nodes if node["gpus"] > 0]
     gpus = resources.gpus_per_cell
@@ -83,34 +91,49 @@ def cell_share(resources: Resources, nodes: Sequence[Mapping[str, Any]]) -> Shar
         per_gpu = min((node["cpus"] / node["gpus"] for node in gpu_nodes), default=0.0)
         cpus = max(1, int(per_gpu * gpus))
     if not any(node["cpus"] >= cpus and node["gpus"] >= gpus for node in nodes):
-        largest_nodes = "; ".join(f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs" for node in nodes)
+        largest_nodes = "; ".join(
+            f"{node['host']}: {node['cpus']:g} CPUs, {node['gpus']:g} GPUs" for node in nodes
+        )
         raise ResourceError(
-            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node of the cluster has ({largest_nodes}): "
-            f"lower resources.gpus_per_cell or resources.cpus_per_cell"
+            f"a cell asks for {cpus:g} CPUs and {gpus:g} GPUs, which no node of the cluster has "
+            f"({largest_nodes}): lower resources.gpus_per_cell or resources.cpus_per_cell"
         )
     return {"CPU": float(cpus), "GPU": float(gpus)}
 
 
 def other_threads(states: Iterable[CellState], share: Share) -> Iterator[str]:
-    """One line where cells without a GPU were computed with other numbers of threads than the next ones will get."""
-    before = {state.threads for state in states if state.state == "done" and state.threads and state.device == "CPU"}
+    """One line where cells without a GPU were computed with other numbers of threads than the next
+    ones will get.
+    """
+    before = {
+        state.threads
+        for state in states
+        if state.state == "done" and state.threads and state.device == "CPU"
+    }
     now = int(share["CPU"])
     if not share["GPU"] and (others := sorted(before - {now})):
         yield (
-            f"threads the cells that are done had {' and '.join(map(str, others))} threads, the next ones get {now}, "
-            f"which moves their results: resources.cpus_per_cell: {others[0]} goes on as before"
+            f"threads the cells that are done had {' and '.join(map(str, others))} threads, the "
+            f"next ones get {now}, which moves their results: resources.cpus_per_cell: {others[0]} "
+            "goes on as before"
         )
 
 
 def check_devices(candidates: Iterable[Candidate], share: Share) -> None:
-    """Refuse what pays on GPUs only where cells have none: CPUs emulate bfloat16, and XLA is several times slower."""
+    """Refuse what pays on GPUs only where cells have none: CPUs emulate bfloat16, and XLA is
+    several times slower.
+    """
     if share["GPU"]:
         return
     for candidate in candidates:
         training = candidate.training
-        for name, value, default in (("precision", training.precision, "float32"), ("xla", training.xla, False)):
+        for name, value, default in (
+            ("precision", training.precision, "float32"),
+            ("xla", training.xla, False),
+        ):
             if value != default:
                 raise ResourceError(
-                    f"training.{name}: {str(value).lower()} needs GPUs, and the cells of this run have none (candidate "
-                    f"{candidate.name!r}): leave it out, or run where there are GPUs"
+                    f"training.{name}: {str(value).lower()} needs GPUs, and the cells of this run "
+                    f"have none (candidate {candidate.name!r}): leave it out, or run where there "
+                    "are GPUs"
                 )

@@ -7,7 +7,13 @@ from itertools import islice
 import pandas as pd
 
 from orchestrator.execution.cells import Prepared
-from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, cell_gigaflops, measured_gigaflops, part_sizes
+from orchestrator.execution.costs import (
+    CPU_GIGAFLOPS,
+    GPU_GIGAFLOPS,
+    cell_gigaflops,
+    measured_gigaflops,
+    part_sizes,
+)
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
@@ -22,7 +28,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
     images = prepared.manifest.usable
     lines = [f"experiment  {experiment.name} ({experiment.hash})"]
     lines.append(
-        f"data        {len(images)} images, {prepared.manifest.channels} channel(s), {images['group'].nunique()} groups"
+        f"data        {len(images)} images, {prepared.manifest.channels} channel(s), "
+        f"{images['group'].nunique()} groups"
     )
     for name in prepared.manifest.classes:
         lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")
@@ -35,24 +42,29 @@ def plan_lines(prepared: Prepared) -> list[str]:
     found = [entry.state() for entry in prepared.entries]
     states = Counter(state.state for state in found)
     lines.append(
-        f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × {experiment.folds.k} folds × "
-        f"{len(experiment.seeds)} seeds; {states['done']} already done"
+        f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × "
+        f"{experiment.folds.k} folds × {len(experiment.seeds)} seeds; {states['done']} already done"
     )
     for candidate in experiment.candidates:
         t = candidate.training
         lines.append(
-            f"            {candidate.name}: {candidate.image_size} px, up to {t.epochs} epochs, batch {t.batch_size}, "
-            f"{t.optimizer} {t.learning_rate:g}, weights {t.weights}"
+            f"            {candidate.name}: {candidate.image_size} px, up to {t.epochs} epochs, "
+            f"batch {t.batch_size}, {t.optimizer} {t.learning_rate:g}, weights {t.weights}"
         )
     lines += _watched(prepared)
     lines.append(f"estimate    {_estimate(prepared, found)}")
     r = experiment.resources
-    lines.append(f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, {r.retries} retries")
+    lines.append(
+        f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, "
+        f"{r.retries} retries"
+    )
     return lines
 
 
 def _skipped(images: pd.DataFrame) -> Iterator[str]:
-    """A line for each image, but of many with one reason, or many reasons, the number and the first."""
+    """A line for each image, but of many with one reason, or many reasons, the number and the
+    first.
+    """
     reasons = images.groupby("reason", sort=False)["image"]
     for reason, names in islice(reasons, _SHOWN):
         for name in names.iloc[:_SHOWN]:
@@ -60,11 +72,16 @@ def _skipped(images: pd.DataFrame) -> Iterator[str]:
         if len(names) > _SHOWN:
             yield f"            skipped {len(names) - _SHOWN:,} more: {printable(str(reason))}"
     if (others := len(reasons) - _SHOWN) > 0:
-        yield f"            skipped for {others:,} other reasons: all are in the manifest.parquet of a run"
+        yield (
+            f"            skipped for {others:,} other reasons: all are in the manifest.parquet of "
+            "a run"
+        )
 
 
 def _watched(prepared: Prepared) -> list[str]:
-    """The user's own files: an edit of one, but for comments and layout, makes the cells of its candidates new."""
+    """The user's own files: an edit of one, but for comments and layout, makes the cells of its
+    candidates new.
+    """
     experiment = prepared.experiment
     lines = []
     models = {c.model.partition(":")[0]: c.model for c in experiment.candidates if ":" in c.model}
@@ -76,11 +93,18 @@ def _watched(prepared: Prepared) -> list[str]:
 
 def _estimate(prepared: Prepared, states: list[CellState]) -> str:
     """Device-hours of what is not done yet."""
-    missing = [entry for entry, state in zip(prepared.entries, states, strict=True) if state.state != "done"]
+    missing = [
+        entry
+        for entry, state in zip(prepared.entries, states, strict=True)
+        if state.state != "done"
+    ]
     sizes = part_sizes(prepared.folds)
     work = sum(cell_gigaflops(entry.spec, sizes[entry.spec.fold]) for entry in missing)
     measured = measured_gigaflops(prepared.entries, states, prepared.folds)
     if measured:
-        return f"{work / measured / 3600:.2g} device-hours to go, at the pace of the cells that are done"
+        return (
+            f"{work / measured / 3600:.2g} device-hours to go, at the pace of the cells that are "
+            "done"
+        )
     gpu, cpu = work / GPU_GIGAFLOPS / 3600, work / CPU_GIGAFLOPS / 3600
     return f"roughly {gpu:.2g} GPU-hours, or {cpu:.2g} CPU-core-hours, if no cell stops early"

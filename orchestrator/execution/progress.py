@@ -1,4 +1,6 @@
-"""What people see while cells run: a live table on a terminal, plain lines elsewhere and in `run.log`."""
+"""What people see while cells run: a live table on a terminal, plain lines elsewhere and in
+`run.log`.
+"""
 
 import logging
 import time
@@ -45,7 +47,8 @@ class CellView:
 class RunProgress:
     """Counts cells and estimates when the last one will be done.
 
-    Used as a context manager around the work; `console` decides between the live table and plain lines.
+    Used as a context manager around the work; `console` decides between the live table and plain
+    lines.
     """
 
     def __init__(self, total: int, already_done: int, console: Console) -> None:
@@ -56,10 +59,14 @@ class RunProgress:
         self._running: dict[str, CellView] = {}
         self._began = 0.0
         self._console = console
-        self._live = Live(console=console, refresh_per_second=2, get_renderable=self._render, transient=True)
+        self._live = Live(
+            console=console, refresh_per_second=2, get_renderable=self._render, transient=True
+        )
 
     def expect(self, keys: Iterable[str], seconds: Callable[[str], float]) -> None:
-        """Tell which cells are to be run and what each is expected to take, in any unit; asked again every time."""
+        """Tell which cells are to be run and what each is expected to take, in any unit; asked
+        again every time.
+        """
         self._left, self._expected = set(keys), seconds
 
     def __enter__(self) -> "RunProgress":
@@ -94,7 +101,10 @@ class RunProgress:
         self._finish(key)
         if cell is not None:
             took = duration(time.monotonic() - cell.began)
-            self.say(f"done    {cell.label}: {epochs} epochs, best {best_epoch}, {took}; {self._counts()}")
+            self.say(
+                f"done    {cell.label}: {epochs} epochs, best {best_epoch}, {took}; "
+                f"{self._counts()}"
+            )
 
     def lost(self, key: str, reason: str, final: bool) -> None:
         """A cell failed; `final` when it is not tried again in this run."""
@@ -106,7 +116,9 @@ class RunProgress:
         self.say(f"{'failed ' if final else 'retried'} {label}: {reason}; {self._counts()}")
 
     def eta_seconds(self) -> float | None:
-        """Wall time to go: what is left, at the pace of this run so far; None until something is known."""
+        """Wall time to go: what is left, at the pace of this run so far; None until something is
+        known.
+        """
         expected, running = self._expected, list(self._running.items())  # drawn by another thread
         part = sum(expected(key) * cell.epoch / cell.epochs for key, cell in running)
         worked = sum(map(expected, self._finished_here)) + part
@@ -121,7 +133,9 @@ class RunProgress:
 
     def _counts(self) -> str:
         eta = self.eta_seconds()
-        text = f"{self.done} of {self.total} done, {self.failed} failed, {len(self._running)} running"
+        text = (
+            f"{self.done} of {self.total} done, {self.failed} failed, {len(self._running)} running"
+        )
         return text if not eta else f"{text}, about {duration(eta)} to go"
 
     def _render(self) -> Group:

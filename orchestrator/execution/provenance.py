@@ -1,4 +1,6 @@
-"""Where results come from: code, packages, seeds, data, machine and command line, kept with the run."""
+"""Where results come from: code, packages, seeds, data, machine and command line, kept with the
+run.
+"""
 
 import getpass
 import json
@@ -19,16 +21,20 @@ from trainables.core.records import DamagedRecord, read_text
 from trainables.runtime.startup import NUMERIC_VARIABLES
 
 _PACKAGES = (
-    "rayfold", "ray", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy", "pyarrow", "pillow",
-    "opencv-python-headless", "matplotlib", "pydantic",
-)  # fmt: skip
+    *("rayfold", "ray", "tensorflow", "keras", "numpy", "pandas", "scikit-learn", "scipy"),
+    *("pyarrow", "pillow", "opencv-python-headless", "matplotlib", "pydantic"),
+)
 
 
 def write_provenance(prepared: Prepared, cluster: list[dict[str, Any]]) -> None:
-    """Add this invocation to the run's `provenance.json`; `cluster`: the nodes with their resources."""
+    """Add this invocation to the run's `provenance.json`; `cluster`: the nodes with their
+    resources.
+    """
     path = prepared.layout.provenance
     earlier: list[Any] = []
-    with suppress(FileNotFoundError, DamagedRecord, ValueError, KeyError, TypeError, RecursionError):
+    with suppress(
+        FileNotFoundError, DamagedRecord, ValueError, KeyError, TypeError, RecursionError
+    ):
         earlier = list(json.loads(read_text(path))["invocations"])
     experiment = prepared.experiment
     write_json(
@@ -37,7 +43,11 @@ def write_provenance(prepared: Prepared, cluster: list[dict[str, Any]]) -> None:
             "experiment_hash": experiment.hash,
             "data_hash": prepared.manifest.data_hash,
             "folds_hash": folds_hash(prepared.folds),
-            "seeds": {"cells": list(experiment.seeds), "folds": experiment.folds.seed, "data": experiment.data.seed},
+            "seeds": {
+                "cells": list(experiment.seeds),
+                "folds": experiment.folds.seed,
+                "data": experiment.data.seed,
+            },
             "invocations": [*earlier, _invocation(experiment.folder, cluster)],
         },
     )
@@ -76,9 +86,20 @@ def _version(package: str) -> str | None:
 
 
 def _git_commit(folder: Path) -> str | None:
-    """The commit of the experiment file's folder, with '-dirty' where files differ from it; None outside git."""
+    """The commit of the experiment file's folder, with '-dirty' where files differ from it; None
+    outside git.
+    """
     try:
-        command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+        command = [
+            "git",
+            "-C",
+            str(folder),
+            "describe",
+            "--always",
+            "--abbrev=40",
+            "--dirty",
+            "--exclude=*",
+        ]
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None

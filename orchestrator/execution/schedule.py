@@ -1,6 +1,8 @@
-"""Which cell next: workers stay warm, the costliest architectures start first, nobody idles while work is left.
+"""Which cell next: workers stay warm, the costliest architectures start first, nobody idles while
+work is left.
 
-Pure bookkeeping over keys and seconds; knows neither Ray nor files. Within one architecture cells keep their order.
+Pure bookkeeping over keys and seconds; knows neither Ray nor files. Within one architecture cells
+keep their order.
 """
 
 from collections import Counter, deque
@@ -8,12 +10,16 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from math import ceil
 
-_AMORTISED = 4  # set-ups that a worker's part of an architecture must outweigh for cost alone to decide
+_AMORTISED = (
+    4  # set-ups that a worker's part of an architecture must outweigh for cost alone to decide
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell to be handed out. `cost`: estimated seconds of training and scoring on a warm worker."""
+    """One cell to be handed out. `cost`: estimated seconds of training and scoring on a warm
+    worker.
+    """
 
     key: str
     architecture: Hashable
@@ -23,10 +29,11 @@ class Job:
 class Schedule:
     """The cells that wait, and where they had better run.
 
-    While a worker's part of the costliest waiting architecture is long against building and tracing it (`setup`
-    seconds), the longest cells go first (Graham 1969), since a long cell that starts late is what delays the end. Where
-    set-up counts, a free worker keeps its architecture, unless another one is so far behind that even after a set-up
-    the end would come earlier; a cold one takes an architecture that nobody works on, else the one that would end last.
+    While a worker's part of the costliest waiting architecture is long against building and tracing
+    it (`setup` seconds), the longest cells go first (Graham 1969), since a long cell that starts
+    late is what delays the end. Where set-up counts, a free worker keeps its architecture, unless
+    another one is so far behind that even after a set-up the end would come earlier; a cold one
+    takes an architecture that nobody works on, else the one that would end last.
     """
 
     def __init__(self, jobs: Iterable[Job], setup: float = 60.0) -> None:
@@ -46,7 +53,9 @@ class Schedule:
         self._waiting.setdefault(job.architecture, deque()).append(job)
 
     def take(self, warm: Hashable | None) -> Job | None:
-        """The next cell for a worker that holds `warm`, or nothing compiled; None when no cell waits."""
+        """The next cell for a worker that holds `warm`, or nothing compiled; None when no cell
+        waits.
+        """
         chosen = self._choose(warm)
         if chosen is None:
             return None
@@ -62,14 +71,18 @@ class Schedule:
         self._waiting.setdefault(job.architecture, deque()).appendleft(job)
 
     def release(self, job: Job, seconds: float | None) -> None:
-        """A worker is through with a cell; `seconds`: what training and scoring took, None if it failed."""
+        """A worker is through with a cell; `seconds`: what training and scoring took, None if it
+        failed.
+        """
         self._at_work[job.architecture] -= 1
         if seconds is not None:
             taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
             self._measured[job.architecture] = (taken + seconds, estimated + job.cost)
 
     def expected(self, job: Job) -> float:
-        """Seconds a cell is expected to take: its estimate, corrected by what finished cells really took."""
+        """Seconds a cell is expected to take: its estimate, corrected by what finished cells really
+        took.
+        """
         taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
         if not estimated:
             taken = sum(t for t, _ in self._measured.values())
@@ -79,20 +92,29 @@ class Schedule:
     def _choose(self, warm: Hashable | None) -> Hashable | None:
         if not self._waiting:
             return None
-        costliest = max(self._waiting, key=lambda architecture: self.expected(self._waiting[architecture][0]))
+        costliest = max(
+            self._waiting, key=lambda architecture: self.expected(self._waiting[architecture][0])
+        )
         part = sum(map(self.expected, self._waiting[costliest])) / (self._at_work.total() + 1)
         if part > _AMORTISED * self._setup:
             return costliest
         latest = max(self._waiting, key=lambda architecture: self._end(architecture, 0))
         if warm is None or warm not in self._waiting:
-            # One more set-up of an architecture that has a worker is dearer than the first of one that has none.
-            alone = [architecture for architecture in self._waiting if not self._at_work[architecture]]
-            return max(alone, key=lambda architecture: self._end(architecture, 1)) if alone else latest
+            # One more set-up of an architecture that has a worker is dearer than the first of one
+            # that has none.
+            alone = [
+                architecture for architecture in self._waiting if not self._at_work[architecture]
+            ]
+            return (
+                max(alone, key=lambda architecture: self._end(architecture, 1)) if alone else latest
+            )
         joining = self._setup + self.expected(self._waiting[latest][0])
         return latest if self._end(latest, 0) > self._end(warm, 1) + joining else warm
 
     def _end(self, architecture: Hashable, joining: int) -> float:
-        """When the waiting cells of an architecture would be through, with its workers and `joining` more."""
+        """When the waiting cells of an architecture would be through, with its workers and
+        `joining` more.
+        """
         jobs = self._waiting[architecture]
         workers = self._at_work[architecture] + joining
         return ceil(len(jobs) / max(workers, 1)) * self.expected(jobs[0])

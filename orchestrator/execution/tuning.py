@@ -1,7 +1,8 @@
-"""The adapter to Ray Tune on the driver's side: hands out the cells that the ledger lacks, one trial each.
+"""The adapter to Ray Tune on the driver's side: hands out the cells that the ledger lacks, one
+trial each.
 
-Tune schedules; the ledger remembers. Tune's own snapshots are never read back, so a new run of the same command is
-the one way to go on after any interruption.
+Tune schedules; the ledger remembers. Tune's own snapshots are never read back, so a new run of the
+same command is the one way to go on after any interruption.
 """
 
 import os
@@ -58,17 +59,27 @@ def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
 _PART_OF_A_GPU = 0.01
 
 
-def on_cluster(function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0) -> list[Any]:
-    """Call a function once per tuple of arguments in fresh Ray worker processes, in which TensorFlow is configured.
+def on_cluster(
+    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0
+) -> list[Any]:
+    """Call a function once per tuple of arguments in fresh Ray worker processes, in which
+    TensorFlow is configured.
 
     Returns results, or errors, in order.
     """
     task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
-    return list(results([task.remote(function, *each) for each in arguments], "building a model", _SECONDS_TO_BUILD))
+    return list(
+        results(
+            [task.remote(function, *each) for each in arguments],
+            "building a model",
+            _SECONDS_TO_BUILD,
+        )
+    )
 
 
 def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
-    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one; hosts and results.
+    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one;
+    hosts and results.
 
     A node that leaves meanwhile has an error of Ray's as its result.
     """
@@ -77,9 +88,13 @@ def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> list[tuple[st
     task = ray.remote(max_calls=1, num_gpus=_PART_OF_A_GPU, num_cpus=0, max_retries=0)(_granted)
     nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]
     there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    asked = [task.options(scheduling_strategy=place).remote(function, *arguments) for place in there]
+    asked = [
+        task.options(scheduling_strategy=place).remote(function, *arguments) for place in there
+    ]
     found = results(asked, "looking at the GPUs", _SECONDS_TO_BUILD)
-    return [(node["NodeManagerHostname"], result) for node, result in zip(nodes, found, strict=True)]
+    return [
+        (node["NodeManagerHostname"], result) for node, result in zip(nodes, found, strict=True)
+    ]
 
 
 def _granted(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -101,10 +116,12 @@ def train_cells(
     layout: RunLayout,
     progress: RunProgress,
 ) -> bool:
-    """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the work early.
+    """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the
+    work early.
 
-    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again as often as the experiment
-    allows; the outcome of each stands in its ledger entry. Raises NoWorkerError when not one worker could start.
+    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again as often
+    as the experiment allows; the outcome of each stands in its ledger entry. Raises NoWorkerError
+    when not one worker could start.
     """
     resources = experiment.resources
     searcher = CellSearcher(entries, jobs, packing, resources.retries, progress)
@@ -137,12 +154,16 @@ def train_cells(
     finally:
         shutil.rmtree(layout.tune, ignore_errors=True)
     if searcher.obstacle:
-        raise NoWorkerError(f"{searcher.obstacle}; mend it and run again, nothing that was computed is lost")
+        raise NoWorkerError(
+            f"{searcher.obstacle}; mend it and run again, nothing that was computed is lost"
+        )
     return searcher.exhausted
 
 
 class Trials(tune.Callback):  # type: ignore[misc]
-    """Keeps the list of Tune's trials, which alone know how a process died, and tells Tune when it is to stop."""
+    """Keeps the list of Tune's trials, which alone know how a process died, and tells Tune when it
+    is to stop.
+    """
 
     _all: Sequence[Any] = ()
     _asked_at: float | None = None  # when cells were asked to stop
@@ -156,9 +177,13 @@ class Trials(tune.Callback):  # type: ignore[misc]
             self._asked_at = time.monotonic()
             leaving.ask_cells_to_stop()
         running = any(trial.status == "RUNNING" for trial in trials)
-        if not running or time.monotonic() - self._asked_at > lifeline.seconds_to_save() - _SECONDS_OF_TUNE:
+        if (
+            not running
+            or time.monotonic() - self._asked_at > lifeline.seconds_to_save() - _SECONDS_OF_TUNE
+        ):
             self._told = True
-            signal.raise_signal(signal.SIGUSR1)  # which Tune takes for itself: it stops its trials, and comes back
+            # Which Tune takes for itself: it stops its trials, and comes back.
+            signal.raise_signal(signal.SIGUSR1)
 
     def error(self, trial_id: str) -> str:
         """What Ray says about the end of a trial; empty where it says nothing."""
@@ -170,12 +195,14 @@ class Trials(tune.Callback):  # type: ignore[misc]
 
 
 class CellSearcher(Searcher):  # type: ignore[misc]
-    """Suggests each cell once, and again after a failure while tries are left; `Schedule` says which one is next.
+    """Suggests each cell once, and again after a failure while tries are left; `Schedule` says
+    which one is next.
 
-    Retrying is done here and not by Tune, so that a retried cell waits behind the others and every attempt is seen.
-    `packing` says what share a cell gets and whether it fits, every time anew, since nodes come and go. A cell that ran
-    out of memory on a part of a GPU gets a larger part; that attempt is not counted, nor is one whose node was lost.
-    While no worker has managed to start, one that cannot is reason to hand out nothing more: the next would fail, too.
+    Retrying is done here and not by Tune, so that a retried cell waits behind the others and every
+    attempt is seen. `packing` says what share a cell gets and whether it fits, every time anew,
+    since nodes come and go. A cell that ran out of memory on a part of a GPU gets a larger part;
+    that attempt is not counted, nor is one whose node was lost. While no worker has managed to
+    start, one that cannot is reason to hand out nothing more: the next would fail, too.
     """
 
     def __init__(
@@ -193,9 +220,14 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._entries = {entry.spec.key: entry for entry in entries}
         self._tries = dict.fromkeys(self._entries, 1 + retries)
         self.trials = Trials()
-        self._started, self._stopped_by = False, ""  # whether any worker could start, what the first failure was
+        # Whether any worker could start, what the first failure was.
+        self._started, self._stopped_by = (
+            False,
+            "",
+        )
         self._running: dict[str, tuple[Job, Share, int, Counter[str]]] = {}
-        # What free workers hold, latest last. Tune gives a new trial to an actor that has just become free.
+        # What free workers hold, latest last. Tune gives a new trial to an actor that has just
+        # become free.
         self._free: list[Hashable] = []
         by_key = {job.key: job for job in jobs}
         progress.expect(by_key, lambda key: self._schedule.expected(by_key[key]))
@@ -212,7 +244,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> Any:
         if not self._schedule or self.obstacle or lifeline.stopping():
-            # A running cell may still fail and come back, so the end is near only when none is running.
+            # A running cell may still fail and come back, so the end is near only when none is
+            # running.
             return None if self._running else Searcher.FINISHED
         job = self._schedule.take(self._free[-1] if self._free else None)
         if job is None:
@@ -224,12 +257,19 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if self._free:
             self._free.pop()
         share = self._packing.share(job.architecture)
-        self._running[trial_id] = job, share, self._entries[job.key].state().attempts, losses_by_host()
+        self._running[trial_id] = (
+            job,
+            share,
+            self._entries[job.key].state().attempts,
+            losses_by_host(),
+        )
         self._tries[job.key] -= 1
         spec = self._entries[job.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
-        self._progress.started(spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor)
+        self._progress.started(
+            spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor
+        )
         return {**self.constants, "share": share, "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -239,7 +279,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             monitor = self._entries[job.key].spec.candidate.training.monitor
             self._progress.epoch(job.key, result["epoch"], result[f"validation_{monitor}"])
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
         if trial_id not in self._running:
             return
         job, share, attempts, losses = self._running.pop(trial_id)
@@ -282,15 +324,25 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
 
 def _note_death(entry: Entry, state: CellState, said: str) -> CellState:
-    """Note in the ledger that the process of a cell ended without an error of its own, and what Ray knows of it."""
+    """Note in the ledger that the process of a cell ended without an error of its own, and what Ray
+    knows of it.
+    """
     told = _COLOURS.sub("", said).strip()
     last = told.rpartition("\n")[2]
-    facts: dict[str, object] = {"state": "failed", "traceback": told, "worker_failed": "creation task" in told}
+    facts: dict[str, object] = {
+        "state": "failed",
+        "traceback": told,
+        "worker_failed": "creation task" in told,
+    }
     if facts["worker_failed"]:
         return entry.update(**facts, reason=f"the worker could not start: {last}"[:500])
     # Ray knows no exit code or signal, only whether its own guard of the memory was at work.
     cause = "killed, out of memory, crashed in native code, or its node was lost"
     if "low on memory" in told:
         cause = "Ray killed it because its node ran low on memory"
-    held = f"; it held {state.peak_memory_mb:.0f} MB when it last said so" if state.peak_memory_mb else ""
+    held = (
+        f"; it held {state.peak_memory_mb:.0f} MB when it last said so"
+        if state.peak_memory_mb
+        else ""
+    )
     return entry.update(**facts, reason=f"the worker process died ({cause}{held})")

@@ -1,4 +1,6 @@
-"""From the candidates of an experiment file, grids among them, to complete candidates with names and ids."""
+"""From the candidates of an experiment file, grids among them, to complete candidates with names
+and ids.
+"""
 
 import itertools
 import math
@@ -12,7 +14,16 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 
 from orchestrator.experiment.messages import explain, shown
-from trainables.core.config import Argument, Candidate, Frozen, Line, Training, Whole, digest, is_file_name
+from trainables.core.config import (
+    Argument,
+    Candidate,
+    Frozen,
+    Line,
+    Training,
+    Whole,
+    digest,
+    is_file_name,
+)
 from trainables.core.errors import ExperimentError, ModelError
 from trainables.core.files import expand
 from trainables.core.quoting import printable
@@ -25,16 +36,23 @@ _LONGEST_ID = 80  # characters: ids become file names
 
 
 class CandidateEntry(Frozen):
-    """A candidate as the file states it; training fields that are absent come from the training section."""
+    """A candidate as the file states it; training fields that are absent come from the training
+    section.
+    """
 
     model: str = Field(description="A name of the model zoo, or 'package.module:builder'.")
-    name: Line | None = Field(None, description="What people read; default: the model and what is stated here.")
+    name: Line | None = Field(
+        None, description="What people read; default: the model and what is stated here."
+    )
     image_size: Whole | None = Field(
         None, ge=8, le=4096, description="Edge of the input in pixels; default: the model's."
     )
     arguments: dict[str, Argument] = Field(
         default_factory=dict,
-        description="Keyword arguments of a builder. A list is a grid; [[8, 16]] is one value, the list [8, 16].",
+        description=(
+            "Keyword arguments of a builder. A list is a grid; [[8, 16]] is one value, the list "
+            "[8, 16]."
+        ),
     )
 
 
@@ -57,7 +75,8 @@ class Choice:
 def resolve_candidates(
     section: Sequence[Mapping[str, Any]], training: Training, folder: Path, source: str
 ) -> tuple[Candidate, ...]:
-    """Unfold and complete the candidates section; `training` holds what a candidate does not state itself.
+    """Unfold and complete the candidates section; `training` holds what a candidate does not state
+    itself.
 
     Relative paths start at `folder`; `source` names the file in errors. Raises ExperimentError.
     """
@@ -67,8 +86,8 @@ def resolve_candidates(
         try:
             if (number := len(candidates) + combinations(raw)) > MOST_CANDIDATES:
                 raise ExperimentError(
-                    f"an experiment may have {MOST_CANDIDATES:,} candidates, got {number:,} as grids are unfolded "
-                    f"({source}: {place}); make several experiments of it"
+                    f"an experiment may have {MOST_CANDIDATES:,} candidates, got {number:,} as "
+                    f"grids are unfolded ({source}: {place}); make several experiments of it"
                 )
             choices = list(unfold(raw))
         except ValueError as error:
@@ -79,14 +98,18 @@ def resolve_candidates(
 
 
 def unfold(raw: Mapping[str, Any]) -> Iterator[Choice]:
-    """The grid of one candidate: every combination of the listed values, in the order in which they are written."""
+    """The grid of one candidate: every combination of the listed values, in the order in which they
+    are written.
+    """
     places = _listed(raw)
     for place, choices in places:
         if not choices:
             raise ValueError(f"{'.'.join(place)} must list at least one value, got []")
     varied = frozenset(place for place, choices in places if len(choices) > 1)
     for combination in itertools.product(*(choices for _, choices in places)):
-        values = {key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()}
+        values = {
+            key: dict(value) if isinstance(value, dict) else value for key, value in raw.items()
+        }
         for (place, _), choice in zip(places, combination, strict=True):
             target = values
             for key in place[:-1]:
@@ -107,19 +130,30 @@ def _listed(raw: Mapping[str, Any]) -> list[tuple[tuple[str, ...], list[Any]]]:
         if isinstance(value, list):
             places.append(((key,), value))
         elif isinstance(value, dict):
-            places += [((key, inner), choices) for inner, choices in value.items() if isinstance(choices, list)]
+            places += [
+                ((key, inner), choices)
+                for inner, choices in value.items()
+                if isinstance(choices, list)
+            ]
     return places
 
 
 def as_grid(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A builder's arguments as a file states them: a list is one value of a grid, and so stands in a list."""
-    return {name: [value] if isinstance(value, list) else value for name, value in arguments.items()}
+    """A builder's arguments as a file states them: a list is one value of a grid, and so stands in
+    a list.
+    """
+    return {
+        name: [value] if isinstance(value, list) else value for name, value in arguments.items()
+    }
 
 
-def _resolve(choice: Choice, training: Training, folder: Path, source: str, place: str) -> Candidate:
+def _resolve(
+    choice: Choice, training: Training, folder: Path, source: str, place: str
+) -> Candidate:
     values = choice.values
     try:
-        CandidateFile.model_validate(values)  # names what is wrong by the place where the user wrote it
+        # Names what is wrong by the place where the user wrote it.
+        CandidateFile.model_validate(values)
     except ValidationError as error:
         raise ExperimentError(explain(error, CandidateFile, source, place)) from error
     entry = CandidateEntry.model_validate({k: v for k, v in values.items() if k in _ENTRY_FIELDS})
@@ -128,11 +162,18 @@ def _resolve(choice: Choice, training: Training, folder: Path, source: str, plac
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
     resolved = Training.model_validate({**training.model_dump(), **stated})
     if resolved.weights not in ("none", "imagenet"):
-        resolved = resolved.model_copy(update={"weights": absolute(resolved.weights, folder, source)})
+        resolved = resolved.model_copy(
+            update={"weights": absolute(resolved.weights, folder, source)}
+        )
     size = _image_size(entry, source, place)
     name = _readable_name(choice)
     return Candidate(
-        id=_slug(name), name=name, model=entry.model, image_size=size, arguments=entry.arguments, training=resolved
+        id=_slug(name),
+        name=name,
+        model=entry.model,
+        image_size=size,
+        arguments=entry.arguments,
+        training=resolved,
     )
 
 
@@ -145,7 +186,9 @@ def _image_size(entry: CandidateEntry, source: str, place: str) -> int:
     known = zoo.MODELS.get(entry.model)
     size = entry.image_size or zoo.default_image_size(entry.model)
     if size is None:
-        raise ExperimentError(f"{place}.image_size is missing: a builder has no size of its own ({source}: {place})")
+        raise ExperimentError(
+            f"{place}.image_size is missing: a builder has no size of its own ({source}: {place})"
+        )
     if known and size < known.smallest:
         raise ExperimentError(
             f"{place}.image_size must be at least {known.smallest} for {entry.model}, got {size} "
@@ -162,7 +205,9 @@ def _image_size(entry: CandidateEntry, source: str, place: str) -> int:
 
 
 def _readable_name(choice: Choice) -> str:
-    """The stated name and what the grid varies; without one, the model and what the file says about this candidate."""
+    """The stated name and what the grid varies; without one, the model and what the file says about
+    this candidate.
+    """
     stated = choice.values.get("name")
     settings = []
     for key, value in choice.values.items():
@@ -176,11 +221,15 @@ def _readable_name(choice: Choice) -> str:
     if stated is not None and ("model",) in choice.varied:
         settings.insert(0, choice.values["model"])
     name = printable(" ".join([stated or choice.values["model"], *settings]))
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}… {digest(name, 8)}"
+    return (
+        name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}… {digest(name, 8)}"
+    )
 
 
 def _slug(name: str) -> str:
-    """The name as a file name; where that loses letters or is too long, a digest tells it from others."""
+    """The name as a file name; where that loses letters or is too long, a digest tells it from
+    others.
+    """
     slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
     lossy = "[[" in name or is_file_name(slug)  # where a list ends in a list
     slug = slug.replace(".", "_") if is_file_name(slug) else slug
@@ -197,19 +246,21 @@ def _check_unique(candidates: list[Candidate], source: str) -> None:
         twin = contents.setdefault(content, candidate)
         if twin is not candidate:
             raise ExperimentError(
-                f"candidates {twin.name!r} and {candidate.name!r} are the same, they would train identically: "
-                f"remove one ({source}: candidates)"
+                f"candidates {twin.name!r} and {candidate.name!r} are the same, they would train "
+                f"identically: remove one ({source}: candidates)"
             )
         namesake = ids.setdefault(candidate.id, candidate)
         if namesake is not candidate:
             raise ExperimentError(
-                f"candidates {namesake.name!r} and {candidate.name!r} would both be filed as {candidate.id!r}: give "
-                f"each a name of its own ({source}: candidates)"
+                f"candidates {namesake.name!r} and {candidate.name!r} would both be filed as "
+                f"{candidate.id!r}: give each a name of its own ({source}: candidates)"
             )
 
 
 def absolute(stated: str, folder: Path, source: str) -> str:
-    """A path of the file as an absolute one, with its variables put in unless a file is called so literally."""
+    """A path of the file as an absolute one, with its variables put in unless a file is called so
+    literally.
+    """
     try:
         path = str(folder / stated)
         if not os.path.lexists(path):
@@ -217,8 +268,8 @@ def absolute(stated: str, folder: Path, source: str) -> str:
         path.encode()
     except KeyError as error:
         raise ExperimentError(
-            f"environment variables in paths must be set, ${error.args[0]} in {printable(repr(stated))} is not "
-            f"({source}); set it, or write $$ for a dollar sign"
+            f"environment variables in paths must be set, ${error.args[0]} in "
+            f"{printable(repr(stated))} is not ({source}); set it, or write $$ for a dollar sign"
         ) from None
     except UnicodeEncodeError:
         raise ExperimentError(

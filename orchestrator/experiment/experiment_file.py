@@ -1,7 +1,8 @@
 """The experiment file: YAML in, one frozen `Experiment` out, or one line that says what is wrong.
 
-A candidate may override any training field; a list of values makes a grid. `Experiment.to_yaml` writes the resolved
-form, which is again an experiment file. This module knows neither Ray nor TensorFlow.
+A candidate may override any training field; a list of values makes a grid. `Experiment.to_yaml`
+writes the resolved form, which is again an experiment file. This module knows neither Ray nor
+TensorFlow.
 """
 
 import os
@@ -40,10 +41,17 @@ class Folds(Frozen):
 
     k: Whole = Field(5, ge=2, le=100, description="Number of outer folds.")
     test_set: Real | Literal["given"] = Field(
-        0.1, description="Fraction of all images that is held out first, or 'given': the images whose split is test."
+        0.1,
+        description=(
+            "Fraction of all images that is held out first, or 'given': the images whose split is "
+            "test."
+        ),
     )
     validation_fraction: Real = Field(
-        0.1, ge=0.05, le=0.5, description="Fraction of each fold's training part kept for early stopping."
+        0.1,
+        ge=0.05,
+        le=0.5,
+        description="Fraction of each fold's training part kept for early stopping.",
     )
     seed: Seed = Field(0, description="Seed of the draw.")
 
@@ -53,26 +61,44 @@ class Resources(Frozen):
 
     gpus_per_cell: Real | Literal["auto"] = Field(
         "auto",
-        description="GPUs of one cell, from 0 to 1, fractions share one; auto: one where there are any, else none.",
+        description=(
+            "GPUs of one cell, from 0 to 1, fractions share one; auto: one where there are any, "
+            "else none."
+        ),
     )
     cpus_per_cell: Whole | Literal["auto"] = Field(
-        "auto", description="CPU cores and threads of one cell; auto: one, or with GPUs an equal share per GPU."
+        "auto",
+        description=(
+            "CPU cores and threads of one cell; auto: one, or with GPUs an equal share per GPU."
+        ),
     )
     require_gpu: bool | Literal["auto"] = Field(
         "auto",
-        description="Whether cells that are granted GPUs must see them in TensorFlow; auto: where the node has any, "
-        "and in jobs of SLURM.",
+        description=(
+            "Whether cells that are granted GPUs must see them in TensorFlow; auto: where the node "
+            "has any, and in jobs of SLURM."
+        ),
     )
     deterministic: bool = Field(
-        True, description="The same tables every time; false lets GPUs use kernels that are faster but do not repeat."
+        True,
+        description=(
+            "The same tables every time; false lets GPUs use kernels that are faster but do not "
+            "repeat."
+        ),
     )
-    retries: Whole = Field(1, ge=0, le=100, description="How often a cell that failed is tried again in the same run.")
+    retries: Whole = Field(
+        1, ge=0, le=100, description="How often a cell that failed is tried again in the same run."
+    )
 
 
 class ExperimentFile(Frozen):
     """Everything but the candidates, which are a grid until it is unfolded."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80, description="Also the run folder's name.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        max_length=80,
+        description="Also the run folder's name.",
+    )
     data: DataConfig
     folds: Folds = Folds()
     training: Training = Training()
@@ -92,7 +118,9 @@ class Experiment(Frozen):
     candidates: tuple[Candidate, ...]
     seeds: tuple[int, ...]
     resources: Resources
-    folder: Path = Field(description="Where relative paths and the user's own model builders are looked for.")
+    folder: Path = Field(
+        description="Where relative paths and the user's own model builders are looked for."
+    )
 
     @property
     def hash(self) -> str:
@@ -102,7 +130,11 @@ class Experiment(Frozen):
     @property
     def import_path(self) -> str | None:
         """Where the user's own model builders are looked for, if a candidate names one."""
-        return str(self.folder) if any(":" in candidate.model for candidate in self.candidates) else None
+        return (
+            str(self.folder)
+            if any(":" in candidate.model for candidate in self.candidates)
+            else None
+        )
 
     def to_yaml(self) -> str:
         """The resolved form as an experiment file that gives this experiment again."""
@@ -115,9 +147,13 @@ class Experiment(Frozen):
             }
             for candidate in self.candidates
         ]
-        for section, key in [(content["data"], "path"), *((each, "weights") for each in content["candidates"])]:
+        for section, key in [
+            (content["data"], "path"),
+            *((each, "weights") for each in content["candidates"]),
+        ]:
             if key in section:
-                section[key] = section[key].replace("$", "$$")  # what is resolved names no variables any more
+                # What is resolved names no variables any more.
+                section[key] = section[key].replace("$", "$$")
         return yaml_text.dump(content)
 
 
@@ -127,7 +163,9 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def read_text(path: Path) -> str:
-    """The text of an experiment file; raises ExperimentError for what is none, and never waits for a pipe."""
+    """The text of an experiment file; raises ExperimentError for what is none, and never waits for
+    a pipe.
+    """
     most = 4 * yaml_text.MOST_CHARACTERS
     try:
         with open_regular(path) as file:
@@ -140,25 +178,29 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError:
         reason = "it is not UTF-8 text"
     raise ExperimentError(
-        f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, or write a new one "
-        "with `rayfold init`"
+        f"cannot read the experiment file {printable(repr(str(path)))}: {reason}; check the path, "
+        "or write a new one with `rayfold init`"
     )
 
 
 def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
-    """Resolve the text of an experiment file; `source` names it in errors, relative paths start at `folder`.
+    """Resolve the text of an experiment file; `source` names it in errors, relative paths start at
+    `folder`.
 
-    Whether the files that it names exist is not looked at, so that results can be read where the data no longer is.
+    Whether the files that it names exist is not looked at, so that results can be read where the
+    data no longer is.
     """
     source = printable(source)
     try:
         content = yaml_text.load(text)
     except ValueError as error:
-        raise ExperimentError(printable(f"not valid YAML: {error} ({source}); correct that line")) from error
+        raise ExperimentError(
+            printable(f"not valid YAML: {error} ({source}); correct that line")
+        ) from error
     if not isinstance(content, dict):
         raise ExperimentError(
-            f"an experiment file must be a mapping with name, data and candidates, got {shown(content)} ({source}); "
-            "`rayfold init` writes one"
+            "an experiment file must be a mapping with name, data and candidates, got "
+            f"{shown(content)} ({source}); `rayfold init` writes one"
         )
     try:
         file = ExperimentFile.model_validate(content)
@@ -171,8 +213,8 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     cells = len(candidates) * file.folds.k * len(file.seeds)
     if cells > MOST_CELLS:
         raise ExperimentError(
-            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got {cells:,} ({source}); "
-            "make several experiments of it"
+            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got "
+            f"{cells:,} ({source}); make several experiments of it"
         )
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
@@ -188,38 +230,49 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     )
 
 
-# --- what types cannot state ------------------------------------------------------------------------------------------
+# --- what types cannot state ----------------------------------------------------------------------
 
 
 def _check_ranges(file: ExperimentFile) -> None:
     test_set, resources = file.folds.test_set, file.resources
     if test_set != "given" and not 0.05 <= test_set <= 0.5:
-        raise ValueError(f"folds.test_set must be 'given' or a fraction from 0.05 to 0.5, got {test_set}")
+        raise ValueError(
+            f"folds.test_set must be 'given' or a fraction from 0.05 to 0.5, got {test_set}"
+        )
     if len(set(file.seeds)) < len(file.seeds):
-        raise ValueError(f"seeds must all be different, got {shown(list(file.seeds))}: remove the repeated ones")
+        raise ValueError(
+            f"seeds must all be different, got {shown(list(file.seeds))}: remove the repeated ones"
+        )
     gpus, cpus = resources.gpus_per_cell, resources.cpus_per_cell
     if gpus != "auto" and not 0 <= gpus <= 1:
         raise ValueError(
-            f"resources.gpus_per_cell must be auto or from 0 to 1, got {gpus:g}: a cell uses one GPU at most, and more "
-            "GPUs train more cells at once"
+            f"resources.gpus_per_cell must be auto or from 0 to 1, got {gpus:g}: a cell uses one "
+            "GPU at most, and more GPUs train more cells at once"
         )
     if cpus != "auto" and cpus < 1:
         raise ValueError(f"resources.cpus_per_cell must be auto or at least 1, got {cpus}")
     if not getattr(file.data, "path", "of phantoms").strip():
-        raise ValueError("data.path must name a folder or a table, got '': write where the images are")
+        raise ValueError(
+            "data.path must name a folder or a table, got '': write where the images are"
+        )
     classes = file.data.classes
     if isinstance(file.data, PhantomData):
-        megapixels = len(file.data.classes) * file.data.images_per_class * file.data.image_size**2 / 1e6
+        megapixels = (
+            len(file.data.classes) * file.data.images_per_class * file.data.image_size**2 / 1e6
+        )
         if megapixels > _MOST_MEGAPIXELS:
             raise ValueError(
-                f"phantoms may have {_MOST_MEGAPIXELS:,} million pixels in all, got {megapixels:,.0f} by data.classes, "
-                "data.images_per_class and data.image_size: lower one of them"
+                f"phantoms may have {_MOST_MEGAPIXELS:,} million pixels in all, got "
+                f"{megapixels:,.0f} by data.classes, data.images_per_class and data.image_size: "
+                "lower one of them"
             )
     if classes is not None and (len(classes) < 2 or len(set(classes)) < len(classes)):
-        raise ValueError(f"data.classes must name at least 2 different classes, got {shown(list(classes))}")
+        raise ValueError(
+            f"data.classes must name at least 2 different classes, got {shown(list(classes))}"
+        )
 
 
-# --- for editors ------------------------------------------------------------------------------------------------------
+# --- for editors ----------------------------------------------------------------------------------
 
 
 def json_schema() -> dict[str, Any]:
@@ -229,9 +282,15 @@ def json_schema() -> dict[str, Any]:
     schema["$defs"].update(candidate.pop("$defs", {}))
     augmentation = Augmentation.model_json_schema()
     properties = candidate["properties"]
-    properties["augmentation"] = {**augmentation, "properties": _gridded(augmentation["properties"])}
+    properties["augmentation"] = {
+        **augmentation,
+        "properties": _gridded(augmentation["properties"]),
+    }
     arguments = properties["arguments"]
-    properties["arguments"] = {**arguments, **_gridded({"additionalProperties": arguments["additionalProperties"]})}
+    properties["arguments"] = {
+        **arguments,
+        **_gridded({"additionalProperties": arguments["additionalProperties"]}),
+    }
     candidate["properties"] = _gridded(properties)
     schema["properties"]["candidates"]["items"] = candidate
     schema["title"] = "rayfold experiment"

@@ -1,4 +1,6 @@
-"""What is wrong with an experiment file, in one line: the rule, the value, where it stands, the remedy."""
+"""What is wrong with an experiment file, in one line: the rule, the value, where it stands, the
+remedy.
+"""
 
 from typing import Any, get_args, get_origin
 
@@ -36,11 +38,15 @@ _RULES = {
 _SHOWN = 80  # characters of a value
 
 
-def explain(error: ValidationError, model: type[Frozen], source: str, place: str = "", text: str = "") -> str:
-    """The first problem of a validation error; `source` names the file, `place` what `model` stands for in it.
+def explain(
+    error: ValidationError, model: type[Frozen], source: str, place: str = "", text: str = ""
+) -> str:
+    """The first problem of a validation error; `source` names the file, `place` what `model` stands
+    for in it.
 
-    `text` is the file itself, where `model` stands for the whole of it: values are then shown as they are written.
-    A key that does not exist comes before one that is missing: it usually is the same one, misspelt.
+    `text` is the file itself, where `model` stands for the whole of it: values are then shown as
+    they are written. A key that does not exist comes before one that is missing: it usually is the
+    same one, misspelt.
     """
     problems: list[Any] = error.errors(include_url=False)
     problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
@@ -56,7 +62,10 @@ def explain(error: ValidationError, model: type[Frozen], source: str, place: str
     elif problem["type"] == "union_tag_not_found":
         what = f"{where} is missing: it says where the images come from"
     elif problem["type"] == "union_tag_invalid":
-        what = f"{where} must be one of {problem['ctx']['expected_tags']}, got {shown(problem['input']['source'])}"
+        what = (
+            f"{where} must be one of {problem['ctx']['expected_tags']}, got "
+            f"{shown(problem['input']['source'])}"
+        )
     else:
         # A union reports one problem for each of its branches, all at the same place.
         rules = [_rule(p) for p in problems if _walk(model, p["loc"])[0] == path]
@@ -65,7 +74,9 @@ def explain(error: ValidationError, model: type[Frozen], source: str, place: str
 
 
 def _as_written(problem: Any, text: str, path: list[Any]) -> str:
-    """The value that breaks a rule; where text is wanted, as it is written in the file, with the remedy."""
+    """The value that breaks a rule; where text is wanted, as it is written in the file, with the
+    remedy.
+    """
     value, written = problem["input"], yaml_text.written(text, path)
     if problem["type"] == "string_type" and (written or isinstance(value, bool | int | float)):
         value = written or shown(value)
@@ -92,7 +103,9 @@ def _either(rules: list[str]) -> str:
 
 
 def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], Any]:
-    """The keys and indices of a pydantic location without the names of union branches, and what holds the last."""
+    """The keys and indices of a pydantic location without the names of union branches, and what
+    holds the last.
+    """
     path: list[Any] = []
     current: Any = model
     parent: Any = model
@@ -100,7 +113,9 @@ def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], An
         if hasattr(current, "model_fields"):
             path.append(part)
             parent = current
-            current = current.model_fields[part].annotation if part in current.model_fields else None
+            current = (
+                current.model_fields[part].annotation if part in current.model_fields else None
+            )
         elif isinstance(part, int) or _is_mapping(current):
             if part != "[key]":
                 path.append(part)

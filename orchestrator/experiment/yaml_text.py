@@ -14,7 +14,10 @@ _SCALARS = {
     "null": r"~|null|Null|NULL|",
     "bool": r"true|True|TRUE|false|False|FALSE",
     "int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
-    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
     "merge": r"<<",
 }
 #: Characters of a file, and values in it.
@@ -23,7 +26,10 @@ _MOST_DIGITS, _DEEPEST = 1000, 100
 #: What an explicit tag may ask for: the kinds of values that an experiment is made of.
 _TAGS = ("null", "bool", "int", "float", "str", "seq", "map")
 _RESOLVERS = {
-    None: [(f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z")) for name, pattern in _SCALARS.items()]
+    None: [
+        (f"tag:yaml.org,2002:{name}", re.compile(rf"^(?:{pattern})\Z"))
+        for name, pattern in _SCALARS.items()
+    ]
 }
 
 
@@ -32,14 +38,18 @@ class _TooLarge(Exception):
 
 
 def _check_text(text: str) -> None:
-    """Raise _TooLarge, or RecursionError, for what would be read for too long: counted in C, before Python reads it."""
+    """Raise _TooLarge, or RecursionError, for what would be read for too long: counted in C, before
+    Python reads it.
+    """
     if len(text) > MOST_CHARACTERS:
         raise _TooLarge(f"it has {len(text):,} characters, more than {MOST_CHARACTERS:,}")
     values = depth = 0
     try:
         for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             values += isinstance(event, yaml.NodeEvent)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+                event, yaml.CollectionEndEvent
+            )
             if values > MOST_VALUES:
                 raise _too_many(event.start_mark)
             if depth > _DEEPEST:
@@ -49,7 +59,9 @@ def _check_text(text: str) -> None:
 
 
 def _check_size(root: Any) -> None:
-    """Raise where aliases are in themselves, or make a small text endless; what is written once is counted once."""
+    """Raise where aliases are in themselves, or make a small text endless; what is written once is
+    counted once.
+    """
     sizes: dict[int, int] = {}
     waiting, above = [root], set()
     while waiting:
@@ -61,7 +73,9 @@ def _check_size(root: Any) -> None:
             above.add(id(node))
             waiting += [each for each in inner if id(each) not in sizes]
             if any(id(each) in above for each in inner):
-                raise yaml.constructor.ConstructorError(None, None, "an alias stands within itself", node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, "an alias stands within itself", node.start_mark
+                )
             continue
         waiting.pop()
         above.discard(id(node))
@@ -72,18 +86,22 @@ def _check_size(root: Any) -> None:
 
 def _too_many(mark: Any) -> _TooLarge:
     return _TooLarge(
-        f"it comes to more than {MOST_VALUES:,} values, aliases counted as what they stand for (line {mark.line + 1})"
+        f"it comes to more than {MOST_VALUES:,} values, aliases counted as what they stand for "
+        f"(line {mark.line + 1})"
     )
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
     yaml_constructors = {  # noqa: RUF012 - as PyYAML has it
-        f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"] for name in _TAGS
+        f"tag:yaml.org,2002:{name}": yaml.SafeLoader.yaml_constructors[f"tag:yaml.org,2002:{name}"]
+        for name in _TAGS
     }
 
     def construct_plain(self, node: Any) -> Any:
-        """An explicit tag of a scalar must fit what is written: `!!null x` is no null, `!!bool yes` no true."""
+        """An explicit tag of a scalar must fit what is written: `!!null x` is no null, `!!bool yes`
+        no true.
+        """
         name = node.tag.rpartition(":")[2]
         if not re.fullmatch(_SCALARS[name], self.construct_scalar(node)):
             raise ValueError(node.value)
@@ -92,7 +110,10 @@ class _Loader(yaml.SafeLoader):
     def refuse_tag(self, node: Any) -> Any:
         name = node.tag.replace("tag:yaml.org,2002:", "!!")
         known = ", ".join(f"!!{tag}" for tag in _TAGS)
-        problem = f"could not determine a constructor for the explicit tag {name}, which is none of {known}"
+        problem = (
+            f"could not determine a constructor for the explicit tag {name}, which is none of "
+            f"{known}"
+        )
         raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
     def compose_mapping_node(self, anchor: Any) -> Any:
@@ -108,7 +129,9 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> Any:
-        """The document, once it is known what it comes to when every alias is the content that it stands for."""
+        """The document, once it is known what it comes to when every alias is the content that it
+        stands for.
+        """
         node = super().get_single_node()
         if node is not None:
             _check_size(node)
@@ -122,7 +145,9 @@ class _Loader(yaml.SafeLoader):
         return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
     def construct_yaml_float(self, node: Any) -> float:
-        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+        return float(
+            self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan")
+        )
 
 
 for _tag in ("null", "bool"):
@@ -139,7 +164,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def load(text: str) -> Any:
-    """The content of one YAML document; raises ValueError with one line that says what is wrong and where."""
+    """The content of one YAML document; raises ValueError with one line that says what is wrong and
+    where.
+    """
     try:
         _check_text(text)
         return yaml.load(text, Loader=_Loader)
@@ -159,7 +186,9 @@ def load(text: str) -> Any:
 
 
 def written(text: str, path: Sequence[str | int]) -> str | None:
-    """The scalar at a place of a document as it is written there: 007 and not 7; None where there is none."""
+    """The scalar at a place of a document as it is written there: 007 and not 7; None where there
+    is none.
+    """
     try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:

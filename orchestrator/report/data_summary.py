@@ -15,7 +15,9 @@ _MOST_ROWS = 30  # rows of a table that has no natural bound
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; the first `left` columns hold text, the others numbers; `best` is a row to mark."""
+    """Cells as they are shown; the first `left` columns hold text, the others numbers; `best` is a
+    row to mark.
+    """
 
     title: str
     columns: tuple[str, ...]
@@ -36,36 +38,65 @@ def describe_data(run: "Run") -> Iterator[Table]:
     columns = tuple(role.capitalize() for role in _ROLES)
     ranges = [counts_by_class(run, role) for role in _ROLES]
     rows = tuple((label, *(_range(counts, label) for counts in ranges)) for label in run.classes)
-    yield Table("Images per class and role, least to most over the folds", ("Class", *columns), rows)
-    sizes = run.folds.groupby(["fold", "role"]).size().unstack(fill_value=0).reindex(columns=list(_ROLES), fill_value=0)
-    rows = tuple((str(fold), *map(_count, counts)) for fold, counts in zip(sizes.index, sizes.to_numpy(), strict=True))
+    yield Table(
+        "Images per class and role, least to most over the folds", ("Class", *columns), rows
+    )
+    sizes = (
+        run.folds.groupby(["fold", "role"])
+        .size()
+        .unstack(fill_value=0)
+        .reindex(columns=list(_ROLES), fill_value=0)
+    )
+    rows = tuple(
+        (str(fold), *map(_count, counts))
+        for fold, counts in zip(sizes.index, sizes.to_numpy(), strict=True)
+    )
     yield Table("Images per fold and role", ("Fold", *columns), rows)
     if left_out := _bounded(_left_out(listed)):
-        yield Table("Images left out", ("State", "Reason", "First image", "Images"), left_out, left=3)
+        yield Table(
+            "Images left out", ("State", "Reason", "First image", "Images"), left_out, left=3
+        )
     used = listed[listed["state"] == "ok"]
     if used["view"].notna().any():
         views = used["view"].fillna("not stated").value_counts()
-        yield Table("Views", ("View", "Images"), _bounded((str(view), _count(n)) for view, n in views.items()))
-    shapes = used.groupby(["width", "height", "channels"]).size().sort_values(ascending=False, kind="stable")
+        yield Table(
+            "Views",
+            ("View", "Images"),
+            _bounded((str(view), _count(n)) for view, n in views.items()),
+        )
+    shapes = (
+        used.groupby(["width", "height", "channels"])
+        .size()
+        .sort_values(ascending=False, kind="stable")
+    )
     sized = shapes.reset_index(name="images").itertuples(index=False)
-    rows = _bounded((f"{s.width:.0f} × {s.height:.0f}", f"{s.channels:.0f}", _count(s.images)) for s in sized)
+    rows = _bounded(
+        (f"{s.width:.0f} × {s.height:.0f}", f"{s.channels:.0f}", _count(s.images)) for s in sized
+    )
     yield Table("Image sizes", ("Width × height in pixels", "Channels", "Images"), rows)
 
 
 def counts_by_class(run: "Run", role: str) -> pd.DataFrame:
-    """Least and most images of each class (the index) that a fold has in `role`: columns least, most."""
+    """Least and most images of each class (the index) that a fold has in `role`: columns least,
+    most.
+    """
     part = run.folds[run.folds["role"] == role]
     counts = part.groupby(["label", "fold"]).size().unstack(fill_value=0)
     return pd.DataFrame({"least": counts.min(axis=1), "most": counts.max(axis=1)})
 
 
 def _by_class(run: "Run", listed: pd.DataFrame) -> Table:
-    """Every listed image by label and state; groups as the folds know them, where groups with equal pixels are one."""
+    """Every listed image by label and state; groups as the folds know them, where groups with equal
+    pixels are one.
+    """
     in_folds = run.folds.drop_duplicates("image")
     labels = [*run.classes, *sorted(set(listed["label"].dropna()) - set(run.classes))]
     rows = []
     for name, images, grouped in [
-        *((label, listed[listed["label"] == label], in_folds[in_folds["label"] == label]) for label in labels),
+        *(
+            (label, listed[listed["label"] == label], in_folds[in_folds["label"] == label])
+            for label in labels
+        ),
         ("All", listed, in_folds),
     ]:
         states = [(images["state"] == state).sum() for state in ("skipped", "unused", "ok")]

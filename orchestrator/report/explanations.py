@@ -28,8 +28,9 @@ _PLACES = {
 
 
 class _Explained(NamedTuple):
-    """One candidate, method and layer: what they are called, mean of each score, the highest where it has one for each
-    class, chance and ceiling of those that have any, and the sanity check's verdict.
+    """One candidate, method and layer: what they are called, mean of each score, the highest where
+    it has one for each class, chance and ceiling of those that have any, and the sanity check's
+    verdict.
     """
 
     head: tuple[str, str, str]
@@ -47,14 +48,18 @@ class _Explained(NamedTuple):
         return f"{self.mean(score)}×" if score in self.means else _NONE
 
     def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str]:
-        """The mean, what chance gives, and the best that is possible; of maps that older versions judged, the first."""
+        """The mean, what chance gives, and the best that is possible; of maps that older versions
+        judged, the first.
+        """
         shown = (self.means[score], *self.limits.get(score, ()))
         chance, ceiling = [f"{value:.2f}{unit}" for value in shown[1:]] or (_NONE, _NONE)
         return f"{shown[0]:.2f}{unit}", chance, ceiling
 
     @property
     def hottest_corner(self) -> str:
-        corners = [name for name in self.means if name.startswith("corner") and name.endswith("_ratio")]
+        corners = [
+            name for name in self.means if name.startswith("corner") and name.endswith("_ratio")
+        ]
         return self.times(max(corners, key=lambda name: self.means[name], default=""))
 
 
@@ -65,16 +70,21 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
         return
     explained = list(_explained(scores, _table(run, "sanity"), names))
     known = set(map(str, scores["score"]))
-    masks = sorted(score.removesuffix("_pointing") for score in known if score.endswith("_pointing"))
+    masks = sorted(
+        score.removesuffix("_pointing") for score in known if score.endswith("_pointing")
+    )
     if masks:
         yield _on_masks(explained, masks)
     lungs = ["outside_lungs_ratio"] if "outside_lungs_ratio" in known else []
     columns = [*_HEAD, *["Outside lungs"] * len(lungs), "Border", "Hottest corner"]
-    where = [(*each.head, *map(each.times, [*lungs, "border_ratio"]), each.hottest_corner) for each in explained]
+    where = [
+        (*each.head, *map(each.times, [*lungs, "border_ratio"]), each.hottest_corner)
+        for each in explained
+    ]
     yield Table(
-        "Evidence where no disease is (energy in multiples of a uniform map's; of the worst class). "
-        f"{scores['flagged'].sum()} of {scores['p_adjusted'].notna().sum()} regions and classes are flagged as a "
-        "possible shortcut; the chance of any false flag is at most 5 %",
+        "Evidence where no disease is (energy in multiples of a uniform map's; of the worst "
+        f"class). {scores['flagged'].sum()} of {scores['p_adjusted'].notna().sum()} regions and "
+        "classes are flagged as a possible shortcut; the chance of any false flag is at most 5 %",
         tuple(columns),
         tuple(where),
         left=3,
@@ -96,7 +106,9 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
 def _summary(run: "Run") -> pd.DataFrame:
     """The table, with what one of an older version lacks as unknown."""
     table = _table(run, "summary")
-    return table.assign(**{name: np.nan for name in ("chance", "ceiling", "p_adjusted") if name not in table})
+    return table.assign(
+        **{name: np.nan for name in ("chance", "ceiling", "p_adjusted") if name not in table}
+    )
 
 
 def _table(run: "Run", name: str) -> pd.DataFrame:
@@ -113,17 +125,19 @@ def _damaged(run: "Run") -> Iterator[str]:
             load_table(run.layout, name)
         except DamagedRecord as error:
             yield (
-                f"xai/tables/{name}.parquet is damaged, {error.reason}, and counts as none: `rayfold explain` makes it "
-                "again."
+                f"xai/tables/{name}.parquet is damaged, {error.reason}, and counts as none: "
+                "`rayfold explain` makes it again."
             )
 
 
 def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
-    """How well the maps of each candidate and method find each mask, beside chance and the best that they could do."""
+    """How well the maps of each candidate and method find each mask, beside chance and the best
+    that they could do.
+    """
     title = (
-        "Where the evidence lies. Energy: inside the mask, in multiples of a uniform map's. Pointing: share of images "
-        "whose hottest place is in the mask. By chance: what a map that knows nothing has. At best: no map with this "
-        "number of cells can have more"
+        "Where the evidence lies. Energy: inside the mask, in multiples of a uniform map's. "
+        "Pointing: share of images whose hottest place is in the mask. By chance: what a map that "
+        "knows nothing has. At best: no map with this number of cells can have more"
     )
     columns = ("Mask", "Energy", "by chance", "at best", "Pointing", "by chance", "at best")
     rows = [
@@ -140,41 +154,62 @@ def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
     return Table(title, (*_HEAD, *columns), tuple(rows), left=4)
 
 
-def _explained(scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]) -> Iterator[_Explained]:
+def _explained(
+    scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
+) -> Iterator[_Explained]:
     for identity in scores[_SET].drop_duplicates().astype(str).itertuples(index=False):
         candidate, method, layer = identity
         of_set = scores[(scores[_SET] == list(identity)).all(axis=1)]
         checked = sanity[(sanity[_SET] == list(identity)).all(axis=1)] if len(sanity) else sanity
         verdict = _NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
-        means = {str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()}
+        means = {
+            str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()
+        }
         limited = of_set[of_set["ceiling"].notna()]
-        limits = dict(zip(limited["score"], zip(limited["chance"], limited["ceiling"], strict=True), strict=True))
+        limits = dict(
+            zip(
+                limited["score"],
+                zip(limited["chance"], limited["ceiling"], strict=True),
+                strict=True,
+            )
+        )
         place = f"{layer}, {of_set['height'].iloc[0]}×{of_set['width'].iloc[0]}"
-        yield _Explained((names.get(candidate, candidate), method_title(method), place), means, limits, verdict)
+        yield _Explained(
+            (names.get(candidate, candidate), method_title(method), place), means, limits, verdict
+        )
 
 
 def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
-    """Candidates whose evidence lies where no disease is, methods that do not explain them, and what was left out."""
+    """Candidates whose evidence lies where no disease is, methods that do not explain them, and
+    what was left out.
+    """
     yield from _damaged(run)
     scores, sanity = _summary(run), _table(run, "sanity")
     trained = run.cells.loc[run.cells["state"] == "done", "candidate"].unique()
-    if len(scores) and (left := [names[str(each)] for each in trained if each not in set(scores["candidate"])]):
-        yield f"Not explained yet, and so in no table of explanations: {', '.join(left)}. Run `rayfold explain` again."
+    if len(scores) and (
+        left := [names[str(each)] for each in trained if each not in set(scores["candidate"])]
+    ):
+        yield (
+            f"Not explained yet, and so in no table of explanations: {', '.join(left)}. Run "
+            "`rayfold explain` again."
+        )
     tested = int(scores["p_adjusted"].notna().sum()) if len(scores) else 0
     for row in scores[scores["flagged"]].to_dict("records") if len(scores) else ():
         score, candidate = str(row["score"]).removesuffix("_ratio"), str(row["candidate"])
         yield (
-            f"{method_title(str(row['method']))} finds {row['mean']:.1f} times the evidence of a uniform map "
-            f"{_PLACES.get(score, score)} for what {names.get(candidate, candidate)} calls {row['class']} (95 % "
-            f"interval {row['low']:.1f} to {row['high']:.1f}; {_p(row['p_adjusted'])} after correction for all "
-            f"{tested} regions and classes that were looked at): it may have learned a shortcut."
+            f"{method_title(str(row['method']))} finds {row['mean']:.1f} times the evidence of a "
+            f"uniform map {_PLACES.get(score, score)} for what {names.get(candidate, candidate)} "
+            f"calls {row['class']} (95 % interval {row['low']:.1f} to {row['high']:.1f}; "
+            f"{_p(row['p_adjusted'])} after correction for all {tested} regions and classes that "
+            "were looked at): it may have learned a shortcut."
         )
     failed = sanity[~sanity["passed"].astype(bool)].drop_duplicates(_SET) if len(sanity) else sanity
     for row in failed.to_dict("records"):
         candidate = str(row["candidate"])
         yield (
-            f"{method_title(str(row['method']))} changes little when what {names.get(candidate, candidate)} has "
-            "learned is thrown away: its maps do not explain this model."
+            f"{method_title(str(row['method']))} changes little when what "
+            f"{names.get(candidate, candidate)} has learned is thrown away: its maps do not "
+            "explain this model."
         )
 
 

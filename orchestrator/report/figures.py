@@ -1,7 +1,9 @@
-"""The pictures of a run: learning curves, confusion matrices, ROC and PR curves, and the comparison of candidates.
+"""The pictures of a run: learning curves, confusion matrices, ROC and PR curves, and the comparison
+of candidates.
 
-Every figure is drawn from the run's tables alone, with matplotlib's object interface and matplotlib's own defaults, so
-that equal tables give equal bytes whatever the user's matplotlib settings are.
+Every figure is drawn from the run's tables alone, with matplotlib's object interface and
+matplotlib's own defaults, so that equal tables give equal bytes whatever the user's matplotlib
+settings are.
 """
 
 import textwrap
@@ -41,7 +43,8 @@ METRIC_LABELS = {
 }
 COMPARED = ("auc", "accuracy", "balanced_accuracy", "f1", "mcc", "average_precision")
 
-# Okabe & Ito's palette, which the colour-blind can tell apart, without its yellow, which vanishes on white.
+# Okabe & Ito's palette, which the colour-blind can tell apart, without its yellow, which vanishes
+# on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _BLUE, _ORANGE, _GREY = _COLOURS[0], _COLOURS[1], "#767676"
 _STYLE = {
@@ -65,10 +68,12 @@ _MOST_FOLDS_IN_LEGEND = 10
 
 
 def draw_figures(run: "Run") -> list[Path]:
-    """Draw every figure that the run's done cells allow and return the PNG files: the comparison, then by candidate.
+    """Draw every figure that the run's done cells allow and return the PNG files: the comparison,
+    then by candidate.
 
-    For each candidate: `roc.png`, `pr.png` and `cm_oof.png` from its fold predictions; for each done cell:
-    `fold_<i>_acc_loss.png` and `fold_<i>_cm.png`, or `fold_<i>_seed_<s>_…` where the run has several seeds.
+    For each candidate: `roc.png`, `pr.png` and `cm_oof.png` from its fold predictions; for each
+    done cell: `fold_<i>_acc_loss.png` and `fold_<i>_cm.png`, or `fold_<i>_seed_<s>_…` where the run
+    has several seeds.
     """
     done = run.cells[run.cells["state"] == "done"]
     written: list[Path] = []
@@ -78,13 +83,19 @@ def draw_figures(run: "Run") -> list[Path]:
             written.append(_save(_comparison(run), run.layout.figures / "comparison.png"))
         for candidate in run.candidates.itertuples():
             cells = done[done["candidate"] == candidate.id]
-            for name, figure in _candidate_figures(run, str(candidate.id), str(candidate.name), cells):
-                written.append(_save(figure, run.layout.candidate_figures(str(candidate.id)) / name))
+            for name, figure in _candidate_figures(
+                run, str(candidate.id), str(candidate.name), cells
+            ):
+                written.append(
+                    _save(figure, run.layout.candidate_figures(str(candidate.id)) / name)
+                )
     return written
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    """Write a PNG without date or software, in at most 256 colours: a third of the size, the same bytes each time."""
+    """Write a PNG without date or software, in at most 256 colours: a third of the size, the same
+    bytes each time.
+    """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256)
@@ -94,17 +105,22 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _label(text: str, width: int, lines: int = 3) -> str:
-    """`text` on at most `lines` lines of `width` characters, with every odd character made visible."""
+    """`text` on at most `lines` lines of `width` characters, with every odd character made
+    visible.
+    """
     shown = legible("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
-    wide = sum(east_asian_width(character) in "WF" for character in shown)  # twice as wide as others
+    # Twice as wide as others.
+    wide = sum(east_asian_width(character) in "WF" for character in shown)
     width = max(width * len(shown) // (len(shown) + wide), 1) if wide else width
     return "\n".join(textwrap.wrap(shown, width, max_lines=lines, placeholder=" …")) or "(empty)"
 
 
-# --- one candidate ----------------------------------------------------------------------------------------------------
+# --- one candidate --------------------------------------------------------------------------------
 
 
-def _candidate_figures(run: "Run", candidate: str, name: str, cells: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+def _candidate_figures(
+    run: "Run", candidate: str, name: str, cells: pd.DataFrame
+) -> Iterator[tuple[str, Figure]]:
     """File names and figures of one candidate; `cells` are its done cells."""
     if not len(cells):
         return
@@ -112,7 +128,11 @@ def _candidate_figures(run: "Run", candidate: str, name: str, cells: pd.DataFram
     folds = predictions[(predictions["candidate"] == candidate) & (predictions["split"] == "fold")]
     seeds = run.cells["seed"].nunique()
     planned = int((run.cells["candidate"] == candidate).sum())
-    extent = "" if len(cells) == planned else f" ({len(cells)} of {planned} {'folds' if seeds == 1 else 'cells'})"
+    extent = (
+        ""
+        if len(cells) == planned
+        else f" ({len(cells)} of {planned} {'folds' if seeds == 1 else 'cells'})"
+    )
     mean = "" if seeds == 1 else f", mean counts of {seeds} seeds"
     yield "roc.png", _ranking(folds, run.classes, f"{name}{extent}", roc=True)
     yield "pr.png", _ranking(folds, run.classes, f"{name}{extent}", roc=False)
@@ -127,21 +147,36 @@ def _candidate_figures(run: "Run", candidate: str, name: str, cells: pd.DataFram
 
 def _of_cell(table: pd.DataFrame, cell: Any) -> pd.DataFrame:
     chosen: pd.DataFrame = table[
-        (table["candidate"] == cell.candidate) & (table["fold"] == cell.fold) & (table["seed"] == cell.seed)
+        (table["candidate"] == cell.candidate)
+        & (table["fold"] == cell.fold)
+        & (table["seed"] == cell.seed)
     ]
     return chosen
 
 
 def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figure:
-    """Loss and accuracy of the training and validation parts by epoch, with the epoch whose weights were kept."""
+    """Loss and accuracy of the training and validation parts by epoch, with the epoch whose weights
+    were kept.
+    """
     figure = Figure(figsize=(9, 3.6))
     figure.suptitle(_label(title, 90))
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, colour in (("train", _BLUE), ("validation", _ORANGE)):
-            axes.plot(epochs["epoch"], epochs[f"{part}_{metric}"], color=colour, marker="o", markersize=3, label=part)
+            axes.plot(
+                epochs["epoch"],
+                epochs[f"{part}_{metric}"],
+                color=colour,
+                marker="o",
+                markersize=3,
+                label=part,
+            )
         if pd.notna(best_epoch):
             axes.axvline(
-                best_epoch, color=_GREY, linestyle="--", linewidth=1.2, label=f"best epoch ({int(best_epoch)})"
+                best_epoch,
+                color=_GREY,
+                linestyle="--",
+                linewidth=1.2,
+                label=f"best epoch ({int(best_epoch)})",
             )
         axes.set(xlabel="Epoch", ylabel=metric.capitalize())
         axes.set_xlim(0.5, max(epochs["epoch"].max(), 1) + 0.5)
@@ -174,7 +209,14 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
             text = f"{counts[row, column]:.{0 if seeds == 1 else 1}f}\n" + (
                 f"{share:.1%}" if np.isfinite(share) else "–"
             )
-            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.55 else "black")
+            axes.text(
+                column,
+                row,
+                text,
+                ha="center",
+                va="center",
+                color="white" if share > 0.55 else "black",
+            )
     axes.set_xticks(range(n), [_label(name, 12 if n < 6 else 24, 2) for name in classes])
     axes.tick_params(axis="x", rotation=0 if n < 6 else 90)
     axes.set_yticks(range(n), [_label(name, 18, 2) for name in classes])
@@ -184,18 +226,22 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
     return figure
 
 
-# --- ranking curves ---------------------------------------------------------------------------------------------------
+# --- ranking curves -------------------------------------------------------------------------------
 
 
 def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: bool) -> Figure:
-    """ROC or precision-recall curves: each cell thin; all fold predictions pooled, bold, one line per seed.
+    """ROC or precision-recall curves: each cell thin; all fold predictions pooled, bold, one line
+    per seed.
 
     For two classes the second is the positive one; for more, each class is held against the rest.
     """
     figure = Figure(figsize=(7.8, 4.6))
     axes = figure.subplots()
     axes.set_title(_label(title, 52), loc="left")
-    cells, by_seed = list(folds.groupby(["fold", "seed"])), [part for _, part in folds.groupby("seed")]
+    cells, by_seed = (
+        list(folds.groupby(["fold", "seed"])),
+        [part for _, part in folds.groupby("seed")],
+    )
     positives = classes[1:] if len(classes) == 2 else classes
     pooled, thin = [], []
     for index, positive in enumerate(positives):
@@ -203,15 +249,25 @@ def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: 
         dashes = ("-", "--", ":", "-.")[index // len(_COLOURS) % 4]
         for (fold, seed), cell in cells:
             line, area = _curve(axes, cell, positive, roc, color=colour, linewidth=0.9, alpha=0.45)
-            thin.append((line, f"{_area(area)}  fold {fold}" + (f", seed {seed}" if len(by_seed) > 1 else "")))
-        curves = [_curve(axes, part, positive, roc, color=colour, linewidth=2.4, linestyle=dashes) for part in by_seed]
+            thin.append(
+                (
+                    line,
+                    f"{_area(area)}  fold {fold}" + (f", seed {seed}" if len(by_seed) > 1 else ""),
+                )
+            )
+        curves = [
+            _curve(axes, part, positive, roc, color=colour, linewidth=2.4, linestyle=dashes)
+            for part in by_seed
+        ]
         name = "pooled out-of-fold" if len(positives) == 1 else _label(positive, 26)
         pooled.append((curves[0][0], f"{_area(*(area for _, area in curves))}  {name}"))
         _chance(axes, folds, positive, roc, colour)
     if len(positives) > 1 or len(thin) > _MOST_FOLDS_IN_LEGEND:
         thin = [(thin[0][0], "each fold" if len(by_seed) == 1 else "each fold and seed")]
     subject = (
-        f" ({_label(positives[0], 40, 1)} is positive)" if len(positives) == 1 else " (each class against the rest)"
+        f" ({_label(positives[0], 40, 1)} is positive)"
+        if len(positives) == 1
+        else " (each class against the rest)"
     )
     names = ("False positive rate", "True positive rate") if roc else ("Recall", "Precision")
     axes.set(xlabel=names[0] + subject, ylabel=names[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
@@ -219,7 +275,9 @@ def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: 
     heading += ["pooled out-of-fold"] if len(positives) > 1 else []
     heading += ["mean over seeds"] if len(by_seed) > 1 else []
     handles, labels = zip(*pooled, *thin, strict=True)
-    figure.legend(handles, labels, loc="outside right upper", title=",\n".join(heading), alignment="left")
+    figure.legend(
+        handles, labels, loc="outside right upper", title=",\n".join(heading), alignment="left"
+    )
     return figure
 
 
@@ -229,8 +287,12 @@ def _area(*areas: float) -> str:
     return f"{mean:.3f}" if np.isfinite(mean) else "–"
 
 
-def _curve(axes: Any, predictions: pd.DataFrame, positive: str, roc: bool, **style: Any) -> tuple[Any, float]:
-    """Draw one curve and return it with its area: empty and NaN without both classes and finite scores."""
+def _curve(
+    axes: Any, predictions: pd.DataFrame, positive: str, roc: bool, **style: Any
+) -> tuple[Any, float]:
+    """Draw one curve and return it with its area: empty and NaN without both classes and finite
+    scores.
+    """
     truth = (predictions["label"] == positive).to_numpy()
     scores = ranking(predictions)[positive].to_numpy()  # as the tables do
     if truth.all() or not truth.any() or not np.isfinite(scores).all():
@@ -251,13 +313,16 @@ def _chance(axes: Any, folds: pd.DataFrame, positive: str, roc: bool, colour: st
         axes.axhline((folds["label"] == positive).mean(), color=colour, linestyle=":", linewidth=1)
 
 
-# --- comparison -------------------------------------------------------------------------------------------------------
+# --- comparison -----------------------------------------------------------------------------------
 
 
 def _comparison(run: "Run") -> Figure:
-    """Every candidate's folds, mean ± standard deviation and test ensemble, one panel per metric."""
+    """Every candidate's folds, mean ± standard deviation and test ensemble, one panel per
+    metric.
+    """
     names = [
-        _comparison_label(run, str(candidate.id), str(candidate.name)) for candidate in run.candidates.itertuples()
+        _comparison_label(run, str(candidate.id), str(candidate.name))
+        for candidate in run.candidates.itertuples()
     ]
     height = sum(max(0.17 * (name.count("\n") + 1) + 0.12, 0.4) for name in names)
     figure = Figure(figsize=(11, 2 * max(height, 0.8) + 1.8))
@@ -269,7 +334,12 @@ def _comparison(run: "Run") -> Figure:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0, labelsize=9)
         axes.hlines(
-            np.arange(1, len(names)) - 0.5, 0, 1, transform=axes.get_yaxis_transform(), color="#E4E4E4", linewidth=1
+            np.arange(1, len(names)) - 0.5,
+            0,
+            1,
+            transform=axes.get_yaxis_transform(),
+            color="#E4E4E4",
+            linewidth=1,
         )
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
@@ -301,17 +371,29 @@ def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
         markersize=13,
         markeredgewidth=2,
         capsize=3,
-        label="mean ± standard deviation" if one_seed else "mean ± standard deviation over folds and seeds",
+        label="mean ± standard deviation"
+        if one_seed
+        else "mean ± standard deviation over folds and seeds",
     )
     whole = folds["candidate"].isin(models.loc[complete, "candidate"]).to_numpy()
     dots = []
     cell = "fold" if one_seed else "fold and seed"
-    for chosen, face, label in ((whole, _BLUE, cell), (~whole, "none", f"{cell} of an incomplete candidate")):
+    for chosen, face, label in (
+        (whole, _BLUE, cell),
+        (~whole, "none", f"{cell} of an incomplete candidate"),
+    ):
         points = folds[chosen]
         at = points["candidate"].map(order).to_numpy(dtype=float) - 0.14
         edge = _BLUE
         drawn = axes.scatter(
-            points[metric], at, s=22, facecolor=face, edgecolor=edge, linewidth=1, alpha=0.75, label=label
+            points[metric],
+            at,
+            s=22,
+            facecolor=face,
+            edgecolor=edge,
+            linewidth=1,
+            alpha=0.75,
+            label=label,
         )
         dots += [drawn] if chosen.any() or label == cell else []
     tests = models[f"{metric}_test_ensemble"]

@@ -62,17 +62,29 @@ def gather(run: "Run") -> Report:
     best = _best(run)
     names = _names(run)
     unfinished = tuple(
-        (names[str(c.candidate)], str(c.fold), str(c.seed), str(c.state), str(c.attempts), str(c.reason or _NONE))
+        (
+            names[str(c.candidate)],
+            str(c.fold),
+            str(c.seed),
+            str(c.state),
+            str(c.attempts),
+            str(c.reason or _NONE),
+        )
         for c in run.cells[run.cells["state"] != "done"].itertuples()
     )
     tracebacks = tuple(
-        (f"{names[f['candidate']]}, fold {f['fold']}, seed {f['seed']}", str(f["traceback"] or f["reason"]))
+        (
+            f"{names[f['candidate']]}, fold {f['fold']}, seed {f['seed']}",
+            str(f["traceback"] or f["reason"]),
+        )
         for f in run.failures()
     )
     columns = ("Candidate", "Fold", "Seed", "State", "Attempts", "Reason")
     return Report(
         name=run.name,
-        started=next((str(i["started"]) for i in _invocations(run)), _NONE).replace("T", " ").replace("+00:00", " UTC"),
+        started=next((str(i["started"]) for i in _invocations(run)), _NONE)
+        .replace("T", " ")
+        .replace("+00:00", " UTC"),
         verdict=tuple(_verdict(run, best)),
         numbers=tuple(_key_numbers(run, best)),
         warnings=(*_warnings(run), *explanation_warnings(run, names)),
@@ -90,7 +102,10 @@ def gather(run: "Run") -> Report:
 
 
 def _names(run: "Run") -> dict[str, str]:
-    return {str(key): str(name) for key, name in zip(run.candidates["id"], run.candidates["name"], strict=True)}
+    return {
+        str(key): str(name)
+        for key, name in zip(run.candidates["id"], run.candidates["name"], strict=True)
+    }
 
 
 def _invocations(run: "Run") -> list[dict[str, Any]]:
@@ -104,7 +119,9 @@ def _complete(run: "Run") -> pd.DataFrame:
 
 
 def _best(run: "Run") -> "pd.Series[Any] | None":
-    """The row of the complete candidate with the highest pooled out-of-fold AUC; the first of equals."""
+    """The row of the complete candidate with the highest pooled out-of-fold AUC; the first of
+    equals.
+    """
     complete = _complete(run)
     return complete.iloc[int(complete["auc_oof"].to_numpy().argmax())] if len(complete) else None
 
@@ -114,34 +131,59 @@ def _verdict(run: "Run", best: "pd.Series[Any] | None") -> Iterator[str]:
         yield "No candidate is complete, so none is called the best."
         return
     names, complete = _names(run), _complete(run)
-    others = complete[complete["candidate"] != best["candidate"]].sort_values("auc_oof", ascending=False, kind="stable")
+    others = complete[complete["candidate"] != best["candidate"]].sort_values(
+        "auc_oof", ascending=False, kind="stable"
+    )
     name, score = names[best["candidate"]], _three(best["auc_oof"])
     unit = "fold" if _seeds(run) == 1 else "cell"
     spread = f"{unit} mean {_spread(best, 'auc')}"
     if len(others):
         second, gap = others.iloc[0], best["auc_oof"] - others.iloc[0]["auc_oof"]
-        tied = [name, *(names[other] for other in others.loc[others["auc_oof"] == best["auc_oof"], "candidate"])]
-        compared = f"Of {len(complete)} complete candidates, {' and '.join(tied)} {'has' if gap else 'have'}"
-        yield f"{compared} the highest pooled out-of-fold AUC: {score} ({'' if gap else f'{name}: '}{spread})."
+        tied = [
+            name,
+            *(
+                names[other]
+                for other in others.loc[others["auc_oof"] == best["auc_oof"], "candidate"]
+            ),
+        ]
+        compared = (
+            f"Of {len(complete)} complete candidates, {' and '.join(tied)} "
+            f"{'has' if gap else 'have'}"
+        )
+        yield (
+            f"{compared} the highest pooled out-of-fold AUC: {score} "
+            f"({'' if gap else f'{name}: '}{spread})."
+        )
         if not gap:
-            yield "They tie: the one that is named first is the first in the experiment, and no better by this score."
+            yield (
+                "They tie: the one that is named first is the first in the experiment, and no "
+                "better by this score."
+            )
         elif gap < best["auc_std"]:
             yield (
-                f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard deviation over "
-                f"{_units(run)}: do not read a ranking into this difference."
+                f"{names[second['candidate']]} is {_three(gap)} behind, less than the standard "
+                f"deviation over {_units(run)}: do not read a ranking into this difference."
             )
         yield (
-            "Choosing the best by a score makes that very score optimistic. On the test set, which had no part in "
-            f"the choice, {_on_test(best)}."
+            "Choosing the best by a score makes that very score optimistic. On the test set, which "
+            f"had no part in the choice, {_on_test(best)}."
         )
     else:
-        yield f"{name} reaches a pooled out-of-fold AUC of {score} ({spread}). On the test set {_on_test(best)}."
+        yield (
+            f"{name} reaches a pooled out-of-fold AUC of {score} ({spread}). On the test set "
+            f"{_on_test(best)}."
+        )
     if left := len(run.candidates) - len(complete):
-        yield f"{left} of {len(run.candidates)} candidates {'is' if left == 1 else 'are'} incomplete and not ranked."
+        yield (
+            f"{left} of {len(run.candidates)} candidates {'is' if left == 1 else 'are'} incomplete "
+            "and not ranked."
+        )
 
 
 def _on_test(model: "pd.Series[Any]") -> str:
-    """A single model is what fold scores speak of; the ensemble, which is better, is another thing."""
+    """A single model is what fold scores speak of; the ensemble, which is better, is another
+    thing.
+    """
     single, ensemble = _three(model["auc_test_mean"]), _three(model["auc_test_ensemble"])
     return f"its single models reach an AUC of {single} on average, their ensemble {ensemble}"
 
@@ -163,66 +205,100 @@ def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[st
 
 def _warnings(run: "Run") -> Iterator[str]:
     states = run.cells["state"].value_counts()
-    for state, meaning in (("failed", "failed"), ("missing", "did not run yet"), ("running", "did not finish yet")):
+    for state, meaning in (
+        ("failed", "failed"),
+        ("missing", "did not run yet"),
+        ("running", "did not finish yet"),
+    ):
         if count := int(states.get(state, 0)):
             yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
     if skipped := int((run.manifest.table["state"] == "skipped").sum()):
-        yield f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and skipped; see Data."
+        yield (
+            f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and "
+            "skipped; see Data."
+        )
     yield from (f"{note[:1].upper()}{note[1:]}." for note in run.manifest.notes)
     for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
         counts = counts_by_class(run, role)
         if len(counts) and counts["least"].min() < _FEW:
             label, least = counts["least"].idxmin(), int(counts["least"].min())
             which = "The test set" if role == "test" else f"The smallest {part}"
-            yield f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its metrics are coarse."
+            yield (
+                f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its "
+                "metrics are coarse."
+            )
     if note := missing_note((*run.classes, *_names(run).values())):
         yield f"{note}."
     for package, versions in _differing_versions(run):
         yield f"The run was continued with another version of {package}: {', '.join(versions)}."
-    devices = sorted({str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]})
+    devices = sorted(
+        {str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]}
+    )
     if len(devices) > 1:
-        yield f"The cells ran on different devices, whose last digits may differ: {', '.join(devices)}."
+        yield (
+            "The cells ran on different devices, whose last digits may differ: "
+            f"{', '.join(devices)}."
+        )
     yield from _differing_threads(run)
 
 
 def _differing_threads(run: "Run") -> Iterator[str]:
     """Where the done cells had different numbers of threads, which cells had which."""
-    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(subset=["threads"])
+    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(
+        subset=["threads"]
+    )
     if done["threads"].nunique() < 2:
         return
     names = _names(run)
     had = []
     for threads, cells in done.groupby("threads"):
-        labels = [f"{names[str(c.candidate)]} fold {c.fold} seed {c.seed}" for c in cells.itertuples()]
+        labels = [
+            f"{names[str(c.candidate)]} fold {c.fold} seed {c.seed}" for c in cells.itertuples()
+        ]
         more = f" and {len(labels) - _FEW} more" if len(labels) > _FEW else ""
         had.append(f"{threads} ({', '.join(labels[:_FEW])}{more})")
     yield (
-        f"Cells were computed with different numbers of threads, which may move probabilities by hundredths: "
-        f"{'; '.join(had)}. Do not read small differences between them; resources.cpus_per_cell fixes the number."
+        "Cells were computed with different numbers of threads, which may move probabilities by "
+        f"hundredths: {'; '.join(had)}. Do not read small differences between them; "
+        "resources.cpus_per_cell fixes the number."
     )
 
 
 def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:
-    """Packages of which this run's commands had different versions, with these versions in the order of use."""
+    """Packages of which this run's commands had different versions, with these versions in the
+    order of use.
+    """
     used: dict[str, dict[str, None]] = {}
     for invocation in _invocations(run):
-        for package, version in {"python": invocation.get("python"), **invocation.get("packages", {})}.items():
+        for package, version in {
+            "python": invocation.get("python"),
+            **invocation.get("packages", {}),
+        }.items():
             used.setdefault(package, {})[str(version)] = None
-    yield from ((package, list(versions)) for package, versions in used.items() if len(versions) > 1)
+    yield from (
+        (package, list(versions)) for package, versions in used.items() if len(versions) > 1
+    )
 
 
 def _comparison(run: "Run", best: "pd.Series[Any] | None") -> Table:
     rows = []
     for identity, name in _names(run).items():
         model = _model(run, identity)
-        means = [_spread(model, metric) for metric in ("auc", "accuracy", "balanced_accuracy", "f1", "mcc")]
+        means = [
+            _spread(model, metric)
+            for metric in ("auc", "accuracy", "balanced_accuracy", "f1", "mcc")
+        ]
         scores = [_three(model["auc_oof"]), _three(model["auc_test_ensemble"])]
         rows.append((name, _progress(run, identity), *scores, *means))
     metrics = ("AUC", "Accuracy", "Balanced accuracy", "F1", "MCC")
     columns = ("Candidate", "Done", "AUC, pooled OOF", "AUC, test ensemble", *metrics)
     marked = None if best is None else list(run.candidates["id"]).index(best["candidate"])
     return Table(
-        f"Candidates (mean ± standard deviation over {_units(run)})", columns, tuple(rows), left=2, best=marked
+        f"Candidates (mean ± standard deviation over {_units(run)})",
+        columns,
+        tuple(rows),
+        left=2,
+        best=marked,
     )
 
 
@@ -231,7 +307,9 @@ def _seeds(run: "Run") -> int:
 
 
 def _units(run: "Run") -> str:
-    """What a candidate's mean and deviation are over; images count once per seed, so cells are not called folds."""
+    """What a candidate's mean and deviation are over; images count once per seed, so cells are not
+    called folds.
+    """
     folds, seeds = run.folds["fold"].nunique(), _seeds(run)
     return "the folds" if seeds == 1 else f"{folds * seeds} cells: {folds} folds × {seeds} seeds"
 
@@ -255,16 +333,24 @@ def _candidate(run: "Run", candidate: Any) -> CandidatePart:
     ]
     columns = ("Metric", "Mean ± std", "Pooled out-of-fold", "Test, mean", "Test, ensemble")
     fields = candidate._asdict()
-    parameters = "" if pd.isna(candidate.parameters) else f", {int(candidate.parameters):,} parameters"
-    stated = {key: value for key, value in fields.items() if isinstance(value, list) or pd.notna(value)}
+    parameters = (
+        "" if pd.isna(candidate.parameters) else f", {int(candidate.parameters):,} parameters"
+    )
+    stated = {
+        key: value for key, value in fields.items() if isinstance(value, list) or pd.notna(value)
+    }
     settings = [f"{key} {_setting(value)}" for key, value in stated.items() if key not in _IDENTITY]
     return CandidatePart(
         id=str(candidate.id),
         name=str(candidate.name),
         progress=_progress(run, candidate.id),
         complete=bool(model["folds_missing"] == 0),
-        settings="; ".join([f"{candidate.model}, {candidate.image_size} px{parameters}", *settings]),
-        metrics=Table(f"All metrics (mean ± standard deviation over {_units(run)})", columns, tuple(rows)),
+        settings="; ".join(
+            [f"{candidate.model}, {candidate.image_size} px{parameters}", *settings]
+        ),
+        metrics=Table(
+            f"All metrics (mean ± standard deviation over {_units(run)})", columns, tuple(rows)
+        ),
         folds=_folds(run, candidate.id),
         per_class=_per_class(run, candidate.id, complete=bool(model["folds_missing"] == 0)),
     )
@@ -277,16 +363,34 @@ def _setting(value: Any) -> str:
 def _folds(run: "Run", candidate: str) -> Table:
     keys = ["candidate", "fold", "seed"]
     table = run.folds_summary[run.folds_summary["candidate"] == candidate]
-    table = table.merge(run.cells[[*keys, "epochs", "best_epoch", "seconds_total"]], on=keys, how="left")
+    table = table.merge(
+        run.cells[[*keys, "epochs", "best_epoch", "seconds_total"]], on=keys, how="left"
+    )
     rows = []
     for _, row in table.iterrows():
         done = row["state"] == "done"
-        epoch = f"{row['best_epoch']:.0f} of {row['epochs']:.0f}" if done and pd.notna(row["best_epoch"]) else _NONE
+        epoch = (
+            f"{row['best_epoch']:.0f} of {row['epochs']:.0f}"
+            if done and pd.notna(row["best_epoch"])
+            else _NONE
+        )
         minutes = f"{row['seconds_total'] / 60:.1f}" if done else _NONE
         scores = [_three(row[metric]) for metric in METRIC_LABELS]
-        rows.append((str(row["fold"]), str(row["seed"]), row["state"], f"{row['n_fold']:.0f}", *scores, epoch, minutes))
+        rows.append(
+            (
+                str(row["fold"]),
+                str(row["seed"]),
+                row["state"],
+                f"{row['n_fold']:.0f}",
+                *scores,
+                epoch,
+                minutes,
+            )
+        )
     columns = ("Fold", "Seed", "State", "Images", *METRIC_LABELS.values(), "Best epoch", "Minutes")
-    return Table("Each fold" if _seeds(run) == 1 else "Each fold and seed", columns, tuple(rows), left=3)
+    return Table(
+        "Each fold" if _seeds(run) == 1 else "Each fold and seed", columns, tuple(rows), left=3
+    )
 
 
 def _per_class(run: "Run", candidate: str, complete: bool) -> Table:
@@ -295,13 +399,15 @@ def _per_class(run: "Run", candidate: str, complete: bool) -> Table:
     rows = []
     for label in run.classes:
         columns = [table[f"{metric}_{label}"] for metric in PER_CLASS]
-        means = [_pair(c.mean(skipna=False), c.std(skipna=False)) if complete else _NONE for c in columns]
+        means = [
+            _pair(c.mean(skipna=False), c.std(skipna=False)) if complete else _NONE for c in columns
+        ]
         rows.append((label, *means))
     title = f"Each class (mean ± standard deviation over {_units(run)})"
     return Table(title, ("Class", *(METRIC_LABELS[metric] for metric in PER_CLASS)), tuple(rows))
 
 
-# --- words and numbers ------------------------------------------------------------------------------------------------
+# --- words and numbers ----------------------------------------------------------------------------
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -323,7 +429,11 @@ def _three(value: float) -> str:
 
 def _pair(mean: float, std: float) -> str:
     """Mean ± standard deviation; a single fold has no deviation."""
-    return f"{_three(mean)} ± {_three(std)}" if math.isfinite(mean) and math.isfinite(std) else _three(mean)
+    return (
+        f"{_three(mean)} ± {_three(std)}"
+        if math.isfinite(mean) and math.isfinite(std)
+        else _three(mean)
+    )
 
 
 def _spread(model: "pd.Series[Any]", metric: str) -> str:

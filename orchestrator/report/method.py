@@ -11,28 +11,37 @@ def describe_method(run: "Run") -> Iterator[str]:
     """What a reader must know of folds, seeds and metrics to read the numbers."""
     seeds = sorted(run.cells["seed"].unique())
     yield (
-        f"The test set was held out first. The rest was divided into {run.folds['fold'].nunique()} folds, "
-        "stratified by class, with no group in two parts, once and for all candidates."
+        f"The test set was held out first. The rest was divided into {run.folds['fold'].nunique()} "
+        "folds, stratified by class, with no group in two parts, once and for all candidates."
     )
     yield (
-        "Each fold's training part gave up a validation part. Early stopping and the choice of the best epoch looked "
-        "at it alone, so neither the fold nor the test set had a say in the training that they score."
+        "Each fold's training part gave up a validation part. Early stopping and the choice of the "
+        "best epoch looked at it alone, so neither the fold nor the test set had a say in the "
+        "training that they score."
     )
     yield (
-        f"Every candidate was trained once per fold and seed ({'seed' if len(seeds) == 1 else 'seeds'} "
-        f"{', '.join(map(str, seeds))}). Mean and sample standard deviation are over these trainings."
+        "Every candidate was trained once per fold and seed "
+        f"({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}). Mean and sample "
+        "standard deviation are over these trainings."
     )
     pooled = "all fold predictions scored as one set"
     models = "the folds' models"
     if len(seeds) > 1:
-        pooled = f"the fold predictions of one seed scored as one set, averaged over the {len(seeds)} seeds"
+        pooled = (
+            f"the fold predictions of one seed scored as one set, averaged over the {len(seeds)} "
+            "seeds"
+        )
         models = "the models of all folds and seeds"
     yield (
-        f"Pooled out-of-fold: {pooled}. Test, mean: the average score of {models} on the test set. Test, ensemble: "
-        "the score of their averaged probabilities."
+        f"Pooled out-of-fold: {pooled}. Test, mean: the average score of {models} on the test set. "
+        "Test, ensemble: the score of their averaged probabilities."
     )
     yield (
-        "Precision, recall, F1, specificity, AUC and average precision are macro averages: every class counts the "
-        "same. For the Brier score and the log loss lower is better, for all others higher."
+        "Precision, recall, F1, specificity, AUC and average precision are macro averages: every "
+        "class counts the same. For the Brier score and the log loss lower is better, for all "
+        "others higher."
     )
-    yield ("A candidate with a cell that is not done has no averages: what is missing might have been its worst fold.")
+    yield (
+        "A candidate with a cell that is not done has no averages: what is missing might have been "
+        "its worst fold."
+    )

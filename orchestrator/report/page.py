@@ -1,4 +1,6 @@
-"""The report of a run: `final_report.txt` for the terminal and a self-contained `report.html`; both say the same."""
+"""The report of a run: `final_report.txt` for the terminal and a self-contained `report.html`; both
+say the same.
+"""
 
 import base64
 import textwrap
@@ -22,23 +24,30 @@ if TYPE_CHECKING:
 _WIDTH = 100  # columns of the text report
 _SCALE = 0.58  # CSS pixels per pixel of a figure
 _NARROWEST = 8  # columns to which a table's column may be squeezed
-# What the text report leaves to the HTML one for want of room; macro recall is the balanced accuracy.
+# What the text report leaves to the HTML one for want of room; macro recall is the balanced
+# accuracy.
 _LESS_COMPARED = ("Balanced accuracy", "F1")
 _LESS_OF_A_FOLD = ("Precision", "Recall", "Brier score", "Log loss", "Best epoch", "Minutes")
 
 
 def write_report(run: "Run", figures: list[Path]) -> None:
-    """Write `final_report.txt` and `report.html`; `figures` are the PNG files of `draw_figures`, to be embedded."""
+    """Write `final_report.txt` and `report.html`; `figures` are the PNG files of `draw_figures`, to
+    be embedded.
+    """
     report = gather(run)
     write_text(run.layout.report_text, "\n".join(_text_lines(report)) + "\n")
     write_text(run.layout.report_html, _html(report, run.layout, figures))
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 def _text_lines(report: Report) -> Iterator[str]:
-    yield from ("=" * _WIDTH, f"Model comparison: {printable(report.name)}", f"Started: {printable(report.started)}")
+    yield from (
+        "=" * _WIDTH,
+        f"Model comparison: {printable(report.name)}",
+        f"Started: {printable(report.started)}",
+    )
     yield from ("=" * _WIDTH, "", *_paragraphs(report.verdict))
     if report.warnings:
         yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
@@ -46,7 +55,11 @@ def _text_lines(report: Report) -> Iterator[str]:
     for candidate in report.candidates:
         yield from _heading(f"{candidate.name} ({candidate.progress})")
         yield from (*_paragraphs((candidate.settings,)), "")
-        for table in (candidate.metrics, candidate.folds.without(*_LESS_OF_A_FOLD), candidate.per_class):
+        for table in (
+            candidate.metrics,
+            candidate.folds.without(*_LESS_OF_A_FOLD),
+            candidate.per_class,
+        ):
             yield from _text_table(table)
     if report.explanations:
         yield from _heading("Explanations")
@@ -57,7 +70,10 @@ def _text_lines(report: Report) -> Iterator[str]:
         yield from _text_table(table)
     yield from (*_heading("How it was done"), *_paragraphs(report.method, bullet="- "))
     if report.unfinished.rows:
-        yield from (*_heading("Failures and missing cells"), *_text_table(report.unfinished, titled=False))
+        yield from (
+            *_heading("Failures and missing cells"),
+            *_text_table(report.unfinished, titled=False),
+        )
     yield from (*_heading("Provenance"), *_text_table(report.provenance, titled=False))
 
 
@@ -67,15 +83,20 @@ def _heading(text: str) -> tuple[str, ...]:
 
 def _paragraphs(texts: tuple[str, ...], bullet: str = "") -> Iterator[str]:
     for text in texts:
-        yield from textwrap.wrap(bullet + printable(text), _WIDTH, subsequent_indent=" " * len(bullet))
+        yield from textwrap.wrap(
+            bullet + printable(text), _WIDTH, subsequent_indent=" " * len(bullet)
+        )
 
 
 def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
-    """Fixed-width lines; the widest columns, those of text first, are wrapped until the table fits."""
+    """Fixed-width lines; the widest columns, those of text first, are wrapped until the table
+    fits.
+    """
     columns = [[printable(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     columns = columns or [[] for _ in table.columns]
     widths = [
-        max([0, *map(len, name.split()), *map(len, cells)]) for name, cells in zip(table.columns, columns, strict=True)
+        max([0, *map(len, name.split()), *map(len, cells)])
+        for name, cells in zip(table.columns, columns, strict=True)
     ]
     while sum(widths) + 2 * (len(widths) - 1) > _WIDTH and max(widths) > _NARROWEST:
         text = max(widths[: table.left])
@@ -98,7 +119,7 @@ def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[st
         yield "  ".join(aligned).rstrip()
 
 
-# --- HTML -------------------------------------------------------------------------------------------------------------
+# --- HTML -----------------------------------------------------------------------------------------
 
 
 def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
@@ -113,9 +134,12 @@ def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
         report=report,
         chart=_rows(figures, layout.figures),
         pictures={
-            candidate.id: _rows(figures, layout.candidate_figures(candidate.id)) for candidate in report.candidates
+            candidate.id: _rows(figures, layout.candidate_figures(candidate.id))
+            for candidate in report.candidates
         },
-        gallery=quote(layout.gallery.relative_to(layout.root).as_posix()) if layout.gallery.is_file() else "",
+        gallery=quote(layout.gallery.relative_to(layout.root).as_posix())
+        if layout.gallery.is_file()
+        else "",
         files=list(_files(layout)),
     )
 
@@ -128,25 +152,50 @@ def _rows(figures: list[Path], folder: Path) -> list[list[dict[str, Any]]]:
 
 def _row(path: Path) -> str:
     """The two ranking curves stand together, and the two figures of a cell."""
-    return "curves" if path.stem in ("roc", "pr") else path.stem.removesuffix("_acc_loss").removesuffix("_cm")
+    return (
+        "curves"
+        if path.stem in ("roc", "pr")
+        else path.stem.removesuffix("_acc_loss").removesuffix("_cm")
+    )
 
 
 def _figure(path: Path) -> dict[str, Any]:
-    """What an <img> needs; all figures are shown at one scale, so that their letters are equally large."""
-    caption = path.stem.replace("acc_loss", "accuracy and loss").replace("cm", "confusion matrix").replace("_", " ")
-    caption = {"roc": "ROC curves", "pr": "Precision-recall curves", "comparison": "All candidates"}.get(
-        caption, caption
+    """What an <img> needs; all figures are shown at one scale, so that their letters are equally
+    large.
+    """
+    caption = (
+        path.stem.replace("acc_loss", "accuracy and loss")
+        .replace("cm", "confusion matrix")
+        .replace("_", " ")
     )
+    caption = {
+        "roc": "ROC curves",
+        "pr": "Precision-recall curves",
+        "comparison": "All candidates",
+    }.get(caption, caption)
     caption = caption.replace("oof", "of the pooled out-of-fold predictions")
     png = path.read_bytes()
-    width, height = (round(int.from_bytes(png[start : start + 4]) * _SCALE) for start in (16, 20))  # of the PNG header
+    # From the PNG header.
+    width, height = (round(int.from_bytes(png[start : start + 4]) * _SCALE) for start in (16, 20))
     source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
-    return {"caption": caption[0].upper() + caption[1:], "source": source, "width": width, "height": height}
+    return {
+        "caption": caption[0].upper() + caption[1:],
+        "source": source,
+        "width": width,
+        "height": height,
+    }
 
 
 def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
     """Names and relative links of the run's tables and records, as far as they exist."""
-    records = (layout.experiment, layout.manifest, layout.folds, layout.provenance, layout.report_text, layout.log)
+    records = (
+        layout.experiment,
+        layout.manifest,
+        layout.folds,
+        layout.provenance,
+        layout.report_text,
+        layout.log,
+    )
     tables = whole_files(layout.results), whole_files(layout.xai_tables)
     for path in (*chain(*tables), *records):
         if path.is_file():

@@ -16,7 +16,8 @@ _MOST_BYTES = 16 * 2**20  # of a picture
 
 
 def write_reports(layout: RunLayout, say: Callable[[str], None] = lambda _: None) -> str | None:
-    """Tables, figures and report of everything that is done so far; returns what to say of names without a font.
+    """Tables, figures and report of everything that is done so far; returns what to say of names
+    without a font.
 
     `say` gets a line for each picture that is none, and is left out.
     """
@@ -43,4 +44,9 @@ def _is_png(path: Path) -> bool:
 def _representatives(run: Run) -> list[Path]:
     """The pictures that `rayfold explain` has drawn for each class of each candidate."""
     folders = [run.layout.candidate_figures(str(candidate)) for candidate in run.candidates["id"]]
-    return [path for folder in folders for method in METHODS for path in sorted(folder.glob(f"{method}_*.png"))]
+    return [
+        path
+        for folder in folders
+        for method in METHODS
+        for path in sorted(folder.glob(f"{method}_*.png"))
+    ]

@@ -1,1 +1,3 @@
-"""The tables of a run folder, and new images scored by its models. Reads what is done, starts nothing."""
+"""The tables of a run folder, and new images scored by its models. Reads what is done, starts
+nothing.
+"""

@@ -1,4 +1,6 @@
-"""The ledger entries of a run's cells, those too whose folders do not tell any more which cells they are."""
+"""The ledger entries of a run's cells, those too whose folders do not tell any more which cells
+they are.
+"""
 
 from itertools import product
 from pathlib import Path
@@ -28,7 +30,8 @@ class LostEntry(Entry):
 def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -> list[Entry]:
     """The entries of all cells that the experiment asks for, in the order of `cells.json`.
 
-    Those that are lost are the cells that the others are not. Raises RunFolderError where that does not add up.
+    Those that are lost are the cells that the others are not. Raises RunFolderError where that does
+    not add up.
     """
     entries: dict[str, Entry] = {}
     lost: dict[str, RunFolderError] = {}
@@ -46,12 +49,19 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     for entry in entries.values():
         if entry.spec.candidate.deciding() != stated.get(entry.spec.candidate.id):
             raise DamagedRecord(layout.experiment, "its candidates are not those of the cells")
-    known = {(entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()}
+    known = {
+        (entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()
+    }
     asked = product(experiment.candidates, experiment.seeds, range(experiment.folds.k))
     left = [cell for cell in asked if (cell[0].id, *cell[1:]) not in known]
     if len(left) != len(lost):
         raise next(iter(lost.values()), _other_cells(layout))
-    common = {"classes": manifest.classes, "channels": manifest.channels, "data_hash": "", "roles_hash": ""}
+    common = {
+        "classes": manifest.classes,
+        "channels": manifest.channels,
+        "data_hash": "",
+        "roles_hash": "",
+    }
     for key, (candidate, seed, fold) in zip(lost, left, strict=True):
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
         entries[key] = LostEntry(layout.ledger / key, spec, str(lost[key]))
@@ -59,7 +69,9 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
 
 
 def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
-    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord for others than the cells'."""
+    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord for others
+    than the cells'.
+    """
     folds = read_folds(layout)
     digests = {fold: roles_digest(folds, fold) for fold in folds["fold"].unique()}
     if any(entry.spec.roles_hash not in ("", digests.get(entry.spec.fold)) for entry in entries):
@@ -70,12 +82,16 @@ def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
 
 
 def predictions_of(entry: Entry, folds: pd.DataFrame) -> pd.DataFrame:
-    """The predictions of a done cell; raises DamagedRecord where they are of other images than those of its fold."""
+    """The predictions of a done cell; raises DamagedRecord where they are of other images than
+    those of its fold.
+    """
     table = entry.predictions()
     part = folds[(folds["fold"] == entry.spec.fold) & folds["role"].isin(["fold", "test"])]
     asked = zip(part["image"], part["label"], part["role"], strict=True)
     if set(asked) != set(zip(table["image"], table["label"], table["split"], strict=True)):
-        raise DamagedRecord(entry.folder / "predictions.parquet", "its images or labels are not those of its fold")
+        raise DamagedRecord(
+            entry.folder / "predictions.parquet", "its images or labels are not those of its fold"
+        )
     return table
 
 
@@ -90,13 +106,14 @@ def epochs_of(entry: Entry, state: CellState) -> pd.DataFrame:
 def _of_run(entry: Entry, manifest: Manifest) -> Entry:
     if entry.spec.classes != manifest.classes:
         raise RunFolderError(
-            f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run the experiment again "
-            "to restore it"
+            f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run "
+            "the experiment again to restore it"
         )
     return entry
 
 
 def _other_cells(layout: RunLayout) -> RunFolderError:
     return RunFolderError(
-        f"{str(layout.cells)!r} lists other cells than the experiment asks for: run the experiment again to restore it"
+        f"{str(layout.cells)!r} lists other cells than the experiment asks for: run the experiment "
+        "again to restore it"
     )

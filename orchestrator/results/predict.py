@@ -25,29 +25,35 @@ _BATCH = 32  # images
 
 @dataclass(frozen=True)
 class _Read:
-    """One image at every size in use, (size, size, channels); none where it was skipped for its `reason`."""
+    """One image at every size in use, (size, size, channels); none where it was skipped for its
+    `reason`.
+    """
 
     reason: str
     pixels: dict[int, Uint8] = field(default_factory=dict)
 
 
 def predict(
-    run: Run, sources: list[Path], candidate: str | None, say: Callable[[str], None] = lambda _: None
+    run: Run,
+    sources: list[Path],
+    candidate: str | None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> pd.DataFrame:
     """Mean class probabilities of all fold models for each image.
 
-    `sources`: files, or folders that are searched as those of training are. One row per candidate and image: image,
-    candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was done to make it fit), models,
-    `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN where there is one), prediction. Candidates without a
-    finished cell are left out (see `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line
-    for what folders hold that is no image, and for a model that cannot be opened.
+    `sources`: files, or folders that are searched as those of training are. One row per candidate
+    and image: image, candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was
+    done to make it fit), models, `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN
+    where there is one), prediction. Candidates without a finished cell are left out (see
+    `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line for what
+    folders hold that is no image, and for a model that cannot be opened.
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
         reasons = [reason for reason in run.cells["reason"] if reason]
         raise RunFolderError(
-            "no candidate asked for has a finished cell in this run: run the experiment again to finish it"
-            + (f" (the first: {reasons[0]})" if reasons else "")
+            "no candidate asked for has a finished cell in this run: run the experiment again to "
+            "finish it" + (f" (the first: {reasons[0]})" if reasons else "")
         )
     sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
     files = _listed(sources, say)
@@ -58,7 +64,9 @@ def predict(
 
 
 def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]]:
-    """By the id of each candidate, or of the one that is named: how many of its cells are finished, of how many."""
+    """By the id of each candidate, or of the one that is named: how many of its cells are finished,
+    of how many.
+    """
     chosen = [run.candidate_id(candidate)] if candidate else list(run.candidates["id"])
     states = run.cells.groupby("candidate")["state"]
     done, cells = states.agg(lambda state: (state == "done").sum()), states.size()
@@ -69,13 +77,19 @@ def write_predictions(table: pd.DataFrame, out: Path) -> None:
     try:
         write_csv(out, table, float_format="%.9g")  # what float32 can tell apart
     except OSError as error:
-        raise RunFolderError(f"cannot write the predictions to {str(out)!r}: {error.strerror or error}") from error
+        raise RunFolderError(
+            f"cannot write the predictions to {str(out)!r}: {error.strerror or error}"
+        ) from error
 
 
 def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path, str | None]]:
-    """Every file that is to be a row, with the reason why it is no image by its name and first bytes, or None."""
+    """Every file that is to be a row, with the reason why it is no image by its name and first
+    bytes, or None.
+    """
     if not any(map(os.path.lexists, sources)):
-        raise DataError(f"there is no image file or folder {str(sources[0])!r} (IMAGES): check the path")
+        raise DataError(
+            f"there is no image file or folder {str(sources[0])!r} (IMAGES): check the path"
+        )
     files: list[tuple[Path, str | None]] = []
     for source in sources:
         if os.path.isdir(source):  # noqa: PTH112  # false for names that no folder can have
@@ -89,13 +103,16 @@ def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path,
             files.append((source, "missing file"))
     if not files:
         raise DataError(
-            f"no images below {', '.join(repr(str(source)) for source in sources)} (IMAGES): check the path"
+            f"no images below {', '.join(repr(str(source)) for source in sources)} (IMAGES): check "
+            "the path"
         )
     return files
 
 
 def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) -> list[_Read]:
-    """Every image as training would see it: by the rules of the experiment and the depth that its images share."""
+    """Every image as training would see it: by the rules of the experiment and the depth that its
+    images share.
+    """
     data, channels, shared = run.experiment["data"], run.manifest.channels, run.manifest.shared_bits
 
     asked = [
@@ -113,19 +130,26 @@ def _judged(answer: Any) -> _Read:
 
 
 def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:
-    """(n, classes). One graph per model, traced by itself: TensorFlow takes many of one function for a mistake."""
+    """(n, classes). One graph per model, traced by itself: TensorFlow takes many of one function
+    for a mistake.
+    """
     import tensorflow as tf
 
     images = tf.TensorSpec((None, *pixels.shape[1:]), tf.float32)
-    infer = tf.function(lambda batch: model(batch, training=False), autograph=False).get_concrete_function(images)
+    infer = tf.function(
+        lambda batch: model(batch, training=False), autograph=False
+    ).get_concrete_function(images)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
     return np.concatenate([infer(tf.constant(batch, tf.float32)).numpy() for batch in batches])
 
 
-def _members(run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]) -> NDArray[np.float64]:
+def _members(
+    run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]
+) -> NDArray[np.float64]:
     """What each model of a candidate's finished cells says of the images, (models, n, classes).
 
-    Raises ModelError where not one of them can be opened and gives probabilities; `say` gets a line for each other.
+    Raises ModelError where not one of them can be opened and gives probabilities; `say` gets a line
+    for each other.
     """
     cells = run.cells[(run.cells["candidate"] == candidate) & (run.cells["state"] == "done")]
     found: list[NDArray[np.float64]] = []
@@ -136,7 +160,10 @@ def _members(run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]
             said = _probabilities(model, pixels).astype(np.float64)
             if not np.isfinite(said).all():
                 path = run.entry(candidate, fold, seed).model_path
-                raise ModelError(f"{str(path)!r} gives probabilities that are no numbers (candidate {candidate!r})")
+                raise ModelError(
+                    f"{str(path)!r} gives probabilities that are no numbers (candidate "
+                    f"{candidate!r})"
+                )
             found.append(said)
         except ModelError as error:
             lost.append(error)
@@ -148,12 +175,18 @@ def _members(run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]
 
 
 def _table(
-    run: Run, candidate: str, paths: list[Path], images: list[_Read], size: int, say: Callable[[str], None]
+    run: Run,
+    candidate: str,
+    paths: list[Path],
+    images: list[_Read],
+    size: int,
+    say: Callable[[str], None],
 ) -> pd.DataFrame:
     read = np.array([bool(image.pixels) for image in images])
     mean = np.full((len(paths), len(run.classes)), np.nan)
     spread = mean.copy()
-    nothing = np.zeros((size, size, run.manifest.channels), np.uint8)  # the models are opened all the same
+    # The models are opened all the same.
+    nothing = np.zeros((size, size, run.manifest.channels), np.uint8)
     batch = np.stack([image.pixels[size] for image in images if image.pixels] or [nothing])
     members = _members(run, candidate, batch, say)
     if read.any():

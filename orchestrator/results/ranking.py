@@ -1,4 +1,6 @@
-"""What AUC and average precision rank images by: log-odds, which stay apart where probabilities round to 0 or 1."""
+"""What AUC and average precision rank images by: log-odds, which stay apart where probabilities
+round to 0 or 1.
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,8 +11,8 @@ from trainables.training.metrics import log_odds, log_probabilities
 def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
     """The log-odds of each class, one column per class, one row per row of predictions.
 
-    From the columns `log_odds_<class>` that `ensemble_ranks` gives, else from `logit_<class>`; without either the
-    probabilities themselves.
+    From the columns `log_odds_<class>` that `ensemble_ranks` gives, else from `logit_<class>`;
+    without either the probabilities themselves.
     """
     classes = _classes(predictions)
     for kind in ("log_odds_", "logit_", "prob_"):
@@ -18,11 +20,15 @@ def ranking(predictions: pd.DataFrame) -> pd.DataFrame:
         if set(columns) <= set(predictions.columns):
             values = predictions[columns].to_numpy(dtype=np.float64)
             break
-    return pd.DataFrame(log_odds(values) if kind == "logit_" else values, columns=classes, index=predictions.index)
+    return pd.DataFrame(
+        log_odds(values) if kind == "logit_" else values, columns=classes, index=predictions.index
+    )
 
 
 def ensemble_ranks(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per image, in their order: `log_odds_<class>` of the mean probability over its predictions."""
+    """One row per image, in their order: `log_odds_<class>` of the mean probability over its
+    predictions.
+    """
     classes = _classes(predictions)
     columns = [f"logit_{name}" for name in classes]
     if not set(columns) <= set(predictions.columns):
@@ -43,4 +49,6 @@ def _log_sum(logs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _classes(predictions: pd.DataFrame) -> list[str]:
-    return [column.removeprefix("prob_") for column in predictions.columns if column.startswith("prob_")]
+    return [
+        column.removeprefix("prob_") for column in predictions.columns if column.startswith("prob_")
+    ]

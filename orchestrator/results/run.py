@@ -1,7 +1,8 @@
 """What a run showed, as pandas tables: `run = load_run(path)`.
 
-Everything is derived from the ledger, so it can be read while cells still run. Nothing that is missing is averaged
-over: where a cell of a candidate is not done, the candidate's means are NaN and `folds_missing` says how many.
+Everything is derived from the ledger, so it can be read while cells still run. Nothing that is
+missing is averaged over: where a cell of a candidate is not done, the candidate's means are NaN and
+`folds_missing` says how many.
 """
 
 from functools import cached_property
@@ -45,7 +46,9 @@ def load_run(path: str | Path) -> "Run":
 
 
 class Run:
-    """The results of one run; every table is computed when it is first asked for. Load again to see newer cells."""
+    """The results of one run; every table is computed when it is first asked for. Load again to see
+    newer cells.
+    """
 
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
@@ -89,13 +92,21 @@ class Run:
 
     @cached_property
     def _done(self) -> list[Entry]:
-        return [entry for entry, state in zip(self.entries, self._states, strict=True) if state.state == "done"]
+        return [
+            entry
+            for entry, state in zip(self.entries, self._states, strict=True)
+            if state.state == "done"
+        ]
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
-        """One row per candidate: id, name, model, image_size, parameters, then its training settings."""
+        """One row per candidate: id, name, model, image_size, parameters, then its training
+        settings.
+        """
         parameters = {
-            e.spec.candidate.id: s.parameters for e, s in zip(self.entries, self._states, strict=True) if s.parameters
+            e.spec.candidate.id: s.parameters
+            for e, s in zip(self.entries, self._states, strict=True)
+            if s.parameters
         }
         rows = []
         for candidate in self._experiment.candidates:
@@ -120,11 +131,24 @@ class Run:
         """How every cell stands and what it cost."""
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
-            hidden = {"cell", "seconds", "versions", "digests", "traceback", "updated", "parameters"}
+            hidden = {
+                "cell",
+                "seconds",
+                "versions",
+                "digests",
+                "traceback",
+                "updated",
+                "parameters",
+            }
             hidden |= {"out_of_memory", "worker_failed"}
             facts = state.model_dump(exclude=hidden)
-            reason = {key: facts.pop(key) for key in ("state", "reason", "attempts", "epochs", "best_epoch")}
-            seconds = {f"seconds_{phase}": value for phase, value in state.seconds.model_dump().items()}
+            reason = {
+                key: facts.pop(key)
+                for key in ("state", "reason", "attempts", "epochs", "best_epoch")
+            }
+            seconds = {
+                f"seconds_{phase}": value for phase, value in state.seconds.model_dump().items()
+            }
             rows.append(
                 {
                     **_identity(entry),
@@ -136,7 +160,9 @@ class Run:
                 }
             )
         table = pd.DataFrame(rows)
-        return table.astype({"best_epoch": "Int64", "threads": "Int64", "peak_memory_mb": "float64"})
+        return table.astype(
+            {"best_epoch": "Int64", "threads": "Int64", "peak_memory_mb": "float64"}
+        )
 
     def failures(self) -> list[dict[str, Any]]:
         """The cells that failed: candidate, fold, seed, reason, traceback."""
@@ -149,11 +175,15 @@ class Run:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch of every done cell."""
-        return self._collect(lambda entry: epochs_of(entry, self._states[self.entries.index(entry)]))
+        return self._collect(
+            lambda entry: epochs_of(entry, self._states[self.entries.index(entry)])
+        )
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """One row per done cell and image of its fold (split `fold`) and of the test set (split `test`)."""
+        """One row per done cell and image of its fold (split `fold`) and of the test set (split
+        `test`).
+        """
         folds = self.folds
         table = self._collect(lambda entry: predictions_of(entry, folds))
         if table.empty:
@@ -175,21 +205,42 @@ class Run:
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=_CELL)
 
     def _lose(self, entry: Entry, error: DamagedRecord) -> None:
-        """Count a cell as missing whose tables are not what a cell's are; whatever knew it as done is made anew."""
+        """Count a cell as missing whose tables are not what a cell's are; whatever knew it as done
+        is made anew.
+        """
         self._states[self.entries.index(entry)] = CellState(reason=str(error))
-        for name in ("_done", "candidates", "cells", "epochs", "predictions", "folds_summary", "models_summary"):
+        for name in (
+            "_done",
+            "candidates",
+            "cells",
+            "epochs",
+            "predictions",
+            "folds_summary",
+            "models_summary",
+        ):
             self.__dict__.pop(name, None)
 
     @cached_property
     def folds_summary(self) -> pd.DataFrame:
-        """Every cell with the sizes of its parts and the metrics of its fold; NaN where the cell is not done."""
+        """Every cell with the sizes of its parts and the metrics of its fold; NaN where the cell is
+        not done.
+        """
         sizes = self.folds.groupby(["fold", "role"]).size().unstack(fill_value=0)
         scores = self._scores("fold")
         rows = []
         for entry, state in zip(self.entries, self._states, strict=True):
             size = sizes.loc[entry.spec.fold].to_dict() if entry.spec.fold in sizes.index else {}
-            counts = {f"n_{role}": int(size.get(role, 0)) for role in ("train", "validation", "fold")}
-            rows.append({**_identity(entry), "state": state.state, **counts, **scores.get(entry.spec.key, {})})
+            counts = {
+                f"n_{role}": int(size.get(role, 0)) for role in ("train", "validation", "fold")
+            }
+            rows.append(
+                {
+                    **_identity(entry),
+                    "state": state.state,
+                    **counts,
+                    **scores.get(entry.spec.key, {}),
+                }
+            )
         table = pd.DataFrame(rows)
         leading = [column for column in table.columns if column not in metric_names(self.classes)]
         return table.reindex(columns=[*leading, *metric_names(self.classes)])
@@ -209,15 +260,18 @@ class Run:
         index = {name: number for number, name in enumerate(self.classes)}
         labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
         probabilities = predictions[[f"prob_{name}" for name in self.classes]].to_numpy()
-        return score(labels, probabilities, self.classes, ranking(predictions)[list(self.classes)].to_numpy())
+        return score(
+            labels, probabilities, self.classes, ranking(predictions)[list(self.classes)].to_numpy()
+        )
 
     @cached_property
     def models_summary(self) -> pd.DataFrame:
         """One row per candidate.
 
-        For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds; `_oof` of the
-        pooled out-of-fold predictions (with several seeds: each seed's by itself, then the mean over seeds);
-        `_test_mean` over the cells' models on the test set; `_test_ensemble` of these models' averaged probabilities.
+        For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds;
+        `_oof` of the pooled out-of-fold predictions (with several seeds: each seed's by itself,
+        then the mean over seeds); `_test_mean` over the cells' models on the test set;
+        `_test_ensemble` of these models' averaged probabilities.
         """
         test_scores = self._scores("test")
         by_candidate = dict(tuple(self.predictions.groupby("candidate"))) if self._done else {}
@@ -232,19 +286,31 @@ class Run:
                 "folds_missing": len(cells) - done,
             }
             if done == len(cells):
-                keys = [entry.spec.key for entry in self._done if entry.spec.candidate.id == candidate.id]
-                row |= self._aggregate(cells, [test_scores[key] for key in keys], by_candidate[candidate.id])
+                keys = [
+                    entry.spec.key
+                    for entry in self._done
+                    if entry.spec.candidate.id == candidate.id
+                ]
+                row |= self._aggregate(
+                    cells, [test_scores[key] for key in keys], by_candidate[candidate.id]
+                )
             rows.append(row)
         columns = [
-            f"{metric}_{kind}" for metric in HEADLINE for kind in ("mean", "std", "oof", "test_mean", "test_ensemble")
+            f"{metric}_{kind}"
+            for metric in HEADLINE
+            for kind in ("mean", "std", "oof", "test_mean", "test_ensemble")
         ]
-        return pd.DataFrame(rows).reindex(columns=["candidate", "model", "folds_done", "folds_missing", *columns])
+        return pd.DataFrame(rows).reindex(
+            columns=["candidate", "model", "folds_done", "folds_missing", *columns]
+        )
 
     def _aggregate(
         self, cells: pd.DataFrame, tests: list[dict[str, float]], predictions: pd.DataFrame
     ) -> dict[str, float]:
         pooled = predictions[predictions["split"] == "fold"]
-        oof = pd.DataFrame([self._score(part) for _, part in pooled.groupby("seed")]).mean(skipna=False)
+        oof = pd.DataFrame([self._score(part) for _, part in pooled.groupby("seed")]).mean(
+            skipna=False
+        )
         ensemble = self._score(ensemble_predictions(predictions[predictions["split"] == "test"]))
         test = pd.DataFrame(tests)
         row = {}
@@ -261,7 +327,9 @@ class Run:
         table = self.candidates
         match = table["id"][(table["id"] == candidate) | (table["name"] == candidate)]
         if match.empty:
-            raise RunFolderError(f"no candidate {candidate!r} in this run; there are {', '.join(table['id'])}")
+            raise RunFolderError(
+                f"no candidate {candidate!r} in this run; there are {', '.join(table['id'])}"
+            )
         return str(match.iloc[0])
 
     def model(self, candidate: str, fold: int, seed: int | None = None) -> Any:
@@ -277,9 +345,16 @@ class Run:
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:
         """The ledger entry of a done cell; `seed` defaults to the experiment's first."""
-        identity, seed = self.candidate_id(candidate), self._experiment.seeds[0] if seed is None else seed
+        identity, seed = (
+            self.candidate_id(candidate),
+            self._experiment.seeds[0] if seed is None else seed,
+        )
         for entry in self._done:
-            if (entry.spec.candidate.id, entry.spec.fold, entry.spec.seed) == (identity, fold, seed):
+            if (entry.spec.candidate.id, entry.spec.fold, entry.spec.seed) == (
+                identity,
+                fold,
+                seed,
+            ):
                 return entry
         raise RunFolderError(f"the cell {identity} fold {fold} seed {seed} is not done in this run")
 
@@ -290,7 +365,8 @@ class Run:
 
     def save_tables(self) -> None:
         """Write all tables into `results/` as Parquet and CSV."""
-        tables = {name: getattr(self, name) for name in reversed(TABLES)}  # cells come last: others may lose some
+        # Cells come last: others may lose some.
+        tables = {name: getattr(self, name) for name in reversed(TABLES)}
         for name in TABLES:
             table = tables[name]
             with replacing(self.layout.results / f"{name}.parquet") as temporary:
@@ -299,9 +375,13 @@ class Run:
 
 
 def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per image: label, the mean of the probabilities over all models that predicted it, and its log-odds."""
+    """One row per image: label, the mean of the probabilities over all models that predicted it,
+    and its log-odds.
+    """
     probabilities = [column for column in predictions.columns if column.startswith("prob_")]
-    means = predictions.groupby("image").agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+    means = predictions.groupby("image").agg(
+        {"label": "first", **dict.fromkeys(probabilities, "mean")}
+    )
     return means.join(ensemble_ranks(predictions)).reset_index()
 
 
@@ -322,9 +402,16 @@ def _interrupted(state: CellState) -> CellState:
     """What a cell that counts as running is when nobody runs it."""
     if state.state != "running":
         return state
-    return state.model_copy(update={"state": "missing", "reason": f"interrupted after epoch {state.epochs}"})
+    return state.model_copy(
+        update={"state": "missing", "reason": f"interrupted after epoch {state.epochs}"}
+    )
 
 
 def _identity(entry: Entry) -> dict[str, Any]:
     spec = entry.spec
-    return {"candidate": spec.candidate.id, "model": spec.candidate.model, "fold": spec.fold, "seed": spec.seed}
+    return {
+        "candidate": spec.candidate.id,
+        "model": spec.candidate.model,
+        "fold": spec.fold,
+        "seed": spec.seed,
+    }

@@ -1,1 +1,3 @@
-"""Test set, folds and validation parts as pure functions over tables, and the proof that nothing leaks."""
+"""Test set, folds and validation parts as pure functions over tables, and the proof that nothing
+leaks.
+"""

@@ -1,8 +1,10 @@
-"""A division that exists is found: groups × parts as an integer programme, for where drawing at random gives up.
+"""A division that exists is found: groups × parts as an integer programme, for where drawing at
+random gives up.
 
-`folds.py` draws greedily, which is fast and nearly always enough. It may still strand the last groups of a rare class,
-above all where a few patients hold most of the images. Then HiGHS (Huangfu and Hall 2018, in scipy) searches all
-divisions: it finds one whose shares are as near to the wanted ones as whole groups allow, or proves that there is none.
+`folds.py` draws greedily, which is fast and nearly always enough. It may still strand the last
+groups of a rare class, above all where a few patients hold most of the images. Then HiGHS (Huangfu
+and Hall 2018, in scipy) searches all divisions: it finds one whose shares are as near to the wanted
+ones as whole groups allow, or proves that there is none.
 """
 
 from collections.abc import Sequence
@@ -13,7 +15,8 @@ from scipy.sparse import coo_array, csr_array
 
 #: The distance from the wanted sizes may be larger than the least one by this part of all images.
 GAP = 0.005
-#: Where the search ends, by count so that every machine ends at the same place, and by time where counting is slow.
+#: Where the search ends, by count so that every machine ends at the same place, and by time where
+#: counting is slow.
 _NODES, SECONDS = 100, 120
 _MOST_KINDS = 1_000  # of groups, beyond which those with nearly equal counts are taken for equal
 # Where the squared relative size of a share is met by a tangent: closely around 1, the wanted size.
@@ -41,15 +44,20 @@ class NoDivisionError(Exception):
 
 
 def divide_exactly(
-    counts: NDArray[np.float64], fractions: Sequence[float], pieces: Sequence[int], rng: np.random.Generator
+    counts: NDArray[np.float64],
+    fractions: Sequence[float],
+    pieces: Sequence[int],
+    rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """The share of each group, such that share s can be divided further into `pieces[s]` parts that hold every class.
+    """The share of each group, such that share s can be divided further into `pieces[s]` parts that
+    hold every class.
 
-    `counts`: images of each group (row) and class (column), shape (g, c); `fractions` of all images wanted per share,
-    shape (s,). Of all such divisions one with the least chi-square distance from the wanted images per class and in
-    total, Σ (h − w)² / w, to `GAP`; the squares are replaced by tangents, which makes the problem linear. Groups of one
-    kind are one variable, so many groups cost little more than few; which of them goes where, and which of equal shares
-    is which, is drawn from `rng`. Raises NoDivisionError.
+    `counts`: images of each group (row) and class (column), shape (g, c); `fractions` of all images
+    wanted per share, shape (s,). Of all such divisions one with the least chi-square distance from
+    the wanted images per class and in total, Σ (h − w)² / w, to `GAP`; the squares are replaced by
+    tangents, which makes the problem linear. Groups of one kind are one variable, so many groups
+    cost little more than few; which of them goes where, and which of equal shares is which, is
+    drawn from `rng`. Raises NoDivisionError.
     """
     kind_of = _kinds(counts, rng)
     numbers = np.bincount(kind_of)
@@ -65,9 +73,11 @@ def divide_exactly(
 
 
 def _kinds(counts: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The kind of each group, numbered in random order: equal counts, or where these are too many alike ones.
+    """The kind of each group, numbered in random order: equal counts, or where these are too many
+    alike ones.
 
-    Alike groups hold the same classes and about as many images, so that which divisions exist is still exact.
+    Alike groups hold the same classes and about as many images, so that which divisions exist is
+    still exact.
     """
     kinds, kind_of = np.unique(counts, axis=0, return_inverse=True)
     if len(kinds) > _MOST_KINDS:
@@ -76,7 +86,9 @@ def _kinds(counts: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.
     return rng.permutation(len(kinds))[kind_of.ravel()]
 
 
-def _shuffle_equals(fractions: Sequence[float], pieces: Sequence[int], rng: np.random.Generator) -> NDArray[np.int64]:
+def _shuffle_equals(
+    fractions: Sequence[float], pieces: Sequence[int], rng: np.random.Generator
+) -> NDArray[np.int64]:
     """A permutation of the shares that only swaps shares of which the same is wanted."""
     wanted = np.array([fractions, pieces]).T
     names = np.arange(len(wanted))
@@ -87,7 +99,10 @@ def _shuffle_equals(fractions: Sequence[float], pieces: Sequence[int], rng: np.r
 
 
 def _solve(
-    kinds: NDArray[np.float64], numbers: NDArray[np.int64], fractions: NDArray[np.float64], pieces: NDArray[np.int64]
+    kinds: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    fractions: NDArray[np.float64],
+    pieces: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """How many groups of each kind (row) each share (column) gets."""
     from scipy.optimize import Bounds, LinearConstraint, milp  # slow to import and seldom needed
@@ -97,7 +112,8 @@ def _solve(
     # What is measured of a share: its images of each class and its images in all.
     measured = np.column_stack([kinds, kinds.sum(axis=1)])
     wanted = fractions[:, None] * (numbers @ measured)
-    # The variables in this order: groups by kind and piece; images and their squares, both relative to the wanted.
+    # The variables in this order: groups by kind and piece; images and their squares, both relative
+    # to the wanted.
     groups = np.arange(n_kinds * n_pieces).reshape(n_kinds, n_pieces)
     images = groups.size + np.arange(wanted.size).reshape(wanted.shape)
     squares = images + wanted.size
@@ -118,7 +134,12 @@ def _solve(
             size = np.append(np.repeat(values / wanted[share, column], own.shape[1]), -1.0)
             rows.add(np.append(own.ravel(), images[share, column]), size, 0, 0)
             for at in _TANGENTS:
-                rows.add(np.array([squares[share, column], images[share, column]]), [1.0, -2 * at], -at * at, np.inf)
+                rows.add(
+                    np.array([squares[share, column], images[share, column]]),
+                    [1.0, -2 * at],
+                    -at * at,
+                    np.inf,
+                )
     found = milp(
         cost,
         integrality=np.arange(n_variables) < groups.size,
@@ -141,15 +162,23 @@ class _Rows:
         self._bounds: list[tuple[float, float]] = []
 
     def add(
-        self, columns: NDArray[np.int64], values: float | Sequence[float] | NDArray[np.float64], low: float, high: float
+        self,
+        columns: NDArray[np.int64],
+        values: float | Sequence[float] | NDArray[np.float64],
+        low: float,
+        high: float,
     ) -> None:
         """low ≤ Σ value × variable ≤ high."""
         self._columns.append(columns)
         self._values.append(np.broadcast_to(np.asarray(values, dtype=float), columns.shape))
         self._bounds.append((low, high))
 
-    def matrix_and_bounds(self, n_variables: int) -> tuple[csr_array, NDArray[np.float64], NDArray[np.float64]]:
-        row_of = np.repeat(np.arange(len(self._columns)), [len(columns) for columns in self._columns])
+    def matrix_and_bounds(
+        self, n_variables: int
+    ) -> tuple[csr_array, NDArray[np.float64], NDArray[np.float64]]:
+        row_of = np.repeat(
+            np.arange(len(self._columns)), [len(columns) for columns in self._columns]
+        )
         entries = (np.concatenate(self._values), (row_of, np.concatenate(self._columns)))
         low, high = np.array(self._bounds).T
         return coo_array(entries, shape=(len(self._columns), n_variables)).tocsr(), low, high

@@ -1,8 +1,9 @@
-"""Test set, folds and validation parts: stratified by label, whole by group, made once for all candidates.
+"""Test set, folds and validation parts: stratified by label, whole by group, made once for all
+candidates.
 
-Pure functions over tables. The result is a long table, one row per fold and image: `fold`, `image`, `label`, `group`,
-`role`, where role is what the image is for in that fold: train, validation, fold (scored once, at the end) or test
-(the same in every fold, never seen by any choice).
+Pure functions over tables. The result is a long table, one row per fold and image: `fold`, `image`,
+`label`, `group`, `role`, where role is what the image is for in that fold: train, validation, fold
+(scored once, at the end) or test (the same in every fold, never seen by any choice).
 """
 
 from collections.abc import Sequence
@@ -21,18 +22,27 @@ _ATTEMPTS = 20  # orders that are tried greedily
 
 
 def make_folds(
-    images: pd.DataFrame, k: int, test_set: float | Literal["given"], validation_fraction: float, seed: int
+    images: pd.DataFrame,
+    k: int,
+    test_set: float | Literal["given"],
+    validation_fraction: float,
+    seed: int,
 ) -> pd.DataFrame:
-    """Draw the test set, then k folds of the rest, then a validation part out of each training part.
+    """Draw the test set, then k folds of the rest, then a validation part out of each training
+    part.
 
-    `images`: columns image, label, group and, for `test_set="given"`, split. `test_set` is a fraction of all images
-    or "given": the rows whose split is test. `validation_fraction` is a fraction of each fold's training part.
-    Raises FoldError where no division gives every class to every part.
+    `images`: columns image, label, group and, for `test_set="given"`, split. `test_set` is a
+    fraction of all images or "given": the rows whose split is test. `validation_fraction` is a
+    fraction of each fold's training part. Raises FoldError where no division gives every class to
+    every part.
     """
     images = images.sort_values("image", ignore_index=True)
     _check_sizes(images, k, test_set)
     test = _given_test(images) if test_set == "given" else test_set
-    for exactly in (False, True):  # a test set that was drawn greedily may leave nothing that can be divided
+    for exactly in (
+        False,
+        True,
+    ):  # a test set that was drawn greedily may leave nothing that can be divided
         try:
             return _draw(images, k, test, validation_fraction, seed, exactly)
         except NoDivisionError as error:
@@ -49,7 +59,8 @@ def _draw(
     exactly: bool,
 ) -> pd.DataFrame:
     """The long table of `make_folds`; raises NoDivisionError."""
-    # Of three folds or more, the training part holds two that are complete; a half that trains must be divided itself.
+    # Of three folds or more, the training part holds two that are complete; a half that trains must
+    # be divided itself.
     pieces = 2 if k == 2 else 1
     if isinstance(test_set, float):
         fractions = [1 - test_set, test_set]
@@ -81,19 +92,29 @@ def roles_digest(folds: pd.DataFrame, fold: int) -> str:
 
 
 def _needed(k: int, test_set: float | Literal["given"]) -> int:
-    """Into how many parts with every class the images must be divisible: the folds, halves of two, a drawn test set."""
+    """Into how many parts with every class the images must be divisible: the folds, halves of two,
+    a drawn test set.
+    """
     return (4 if k == 2 else k) + (test_set != "given")
 
 
 def _check_sizes(images: pd.DataFrame, k: int, test_set: float | Literal["given"]) -> None:
-    """Every class needs a group for each part; where no group holds several classes, that is enough."""
+    """Every class needs a group for each part; where no group holds several classes, that is
+    enough.
+    """
     counted = images if test_set != "given" else images[images["split"] != "test"]
-    groups = counted.groupby("label")["group"].nunique().reindex(images["label"].unique(), fill_value=0).sort_index()
+    groups = (
+        counted.groupby("label")["group"]
+        .nunique()
+        .reindex(images["label"].unique(), fill_value=0)
+        .sort_index()
+    )
     label, count = groups.idxmin(), int(groups.min())
     if count < (needed := _needed(k, test_set)):
         raise FoldError(
-            f"{_asked(k, test_set)} need at least {needed} groups (patients, or single images) in every class, class "
-            f"{str(label)!r} has {count} (folds.k): lower folds.k or add images of other patients"
+            f"{_asked(k, test_set)} need at least {needed} groups (patients, or single images) in "
+            f"every class, class {str(label)!r} has {count} (folds.k): lower folds.k or add images "
+            "of other patients"
         )
 
 
@@ -102,13 +123,19 @@ def _asked(k: int, test_set: float | Literal["given"]) -> str:
     return f"{k} folds with validation parts {beside}"
 
 
-def _refusal(images: pd.DataFrame, k: int, test_set: float | Literal["given"], proved: bool) -> FoldError:
+def _refusal(
+    images: pd.DataFrame, k: int, test_set: float | Literal["given"], proved: bool
+) -> FoldError:
     counted = images if test_set != "given" else images[images["split"] != "test"]
     parts = f"division of the {counted['group'].nunique()} groups into {_needed(k, test_set)} parts"
-    found = f"no {parts} exists" if proved else f"no {parts} was found in {SECONDS} s, though one may exist"
+    found = (
+        f"no {parts} exists"
+        if proved
+        else f"no {parts} was found in {SECONDS} s, though one may exist"
+    )
     return FoldError(
-        f"{_asked(k, test_set)} need every class in each part, and {found}: too many groups hold several classes "
-        "(folds.k): lower folds.k or add images of other patients"
+        f"{_asked(k, test_set)} need every class in each part, and {found}: too many groups hold "
+        "several classes (folds.k): lower folds.k or add images of other patients"
     )
 
 
@@ -116,51 +143,70 @@ def _given_test(images: pd.DataFrame) -> NDArray[np.bool_]:
     in_test = (images["split"] == "test").to_numpy()
     if not in_test.any():
         raise FoldError(
-            "folds.test_set is 'given', but no image has the split 'test': name the images' split or set a fraction"
+            "folds.test_set is 'given', but no image has the split 'test': name the images' split "
+            "or set a fraction"
         )
     straddling = sorted(set(images["group"][in_test]) & set(images["group"][~in_test]))
     if straddling:
         raise FoldError(
-            f"{len(straddling)} group(s) lie both in the given test set and outside it, the first is "
-            f"{straddling[0]!r} (folds.test_set: given): the same patient or the same pixels would be trained on and "
-            f"tested on; set folds.test_set to a fraction or correct the split"
+            f"{len(straddling)} group(s) lie both in the given test set and outside it, the first "
+            f"is {straddling[0]!r} (folds.test_set: given): the same patient or the same pixels "
+            "would be trained on and tested on; set folds.test_set to a fraction or correct the "
+            "split"
         )
     missing = sorted(set(images["label"]) - set(images["label"][in_test]))
     if missing:
-        raise FoldError(f"the given test set holds no image of class {missing[0]!r} (folds.test_set: given): add some")
+        raise FoldError(
+            f"the given test set holds no image of class {missing[0]!r} (folds.test_set: given): "
+            "add some"
+        )
     return in_test
 
 
 def _divide(
-    images: pd.DataFrame, fractions: Sequence[float], pieces: Sequence[int], seed: Sequence[int], exactly: bool = False
+    images: pd.DataFrame,
+    fractions: Sequence[float],
+    pieces: Sequence[int],
+    seed: Sequence[int],
+    exactly: bool = False,
 ) -> NDArray[np.int64]:
-    """The share of each image: whole groups, about these fractions of every class, and every class in every share.
+    """The share of each image: whole groups, about these fractions of every class, and every class
+    in every share.
 
-    Drawn greedily, or where that finds nothing, and with `exactly` at once, such that share s can be divided further
-    into `pieces[s]` parts with every class. Raises NoDivisionError.
+    Drawn greedily, or where that finds nothing, and with `exactly` at once, such that share s can
+    be divided further into `pieces[s]` parts with every class. Raises NoDivisionError.
     """
     groups, group_of = np.unique(images["group"].to_numpy(dtype=str), return_inverse=True)
     classes, class_of = np.unique(images["label"].to_numpy(dtype=str), return_inverse=True)
     counts = np.zeros((len(groups), len(classes)))
     np.add.at(counts, (group_of, class_of), 1)
     for attempt in range(0 if exactly else _ATTEMPTS):
-        share_of_group = _assign(counts, np.asarray(fractions), np.random.default_rng([*seed, attempt]))
+        share_of_group = _assign(
+            counts, np.asarray(fractions), np.random.default_rng([*seed, attempt])
+        )
         held = np.zeros((len(fractions), len(classes)))
         np.add.at(held, share_of_group, counts)
         if held.all():
             return share_of_group[group_of]
-    return divide_exactly(counts, fractions, pieces, np.random.default_rng([*seed, _ATTEMPTS]))[group_of]
+    return divide_exactly(counts, fractions, pieces, np.random.default_rng([*seed, _ATTEMPTS]))[
+        group_of
+    ]
 
 
-def _assign(counts: NDArray[np.float64], fractions: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """The part of each group. `counts`: images of each group (row) and class (column), shape (g, c).
+def _assign(
+    counts: NDArray[np.float64], fractions: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """The part of each group. `counts`: images of each group (row) and class (column), shape (g,
+    c).
 
-    Greedy, large groups first, in random order among equals: a group goes to the part that has filled least of its
-    share of the group's classes, rare classes counting more. Without groups the shares are exact to one image.
-    (scikit-learn's StratifiedGroupKFold does the like, but only for equal parts, and takes minutes for 20,000 images.)
+    Greedy, large groups first, in random order among equals: a group goes to the part that has
+    filled least of its share of the group's classes, rare classes counting more. Without groups the
+    shares are exact to one image. (scikit-learn's StratifiedGroupKFold does the like, but only for
+    equal parts, and takes minutes for 20,000 images.)
     """
     images, groups = counts.sum(axis=0), np.count_nonzero(counts, axis=0)
-    # A part that is to hold every class wants at least one group of each, however small its fraction.
+    # A part that is to hold every class wants at least one group of each, however small its
+    # fraction.
     wanted = np.maximum(fractions[:, None] * images, images / groups)
     held = np.zeros_like(wanted)
     order = rng.permutation(len(counts))

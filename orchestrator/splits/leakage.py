@@ -9,13 +9,17 @@ from scipy.sparse.csgraph import connected_components
 def leak_groups(images: pd.DataFrame) -> pd.Series:
     """The group of each image, after groups that share identical pixels have been merged.
 
-    `images`: columns group, content_hash and any number of seen_<size>, where missing is like nothing else. Two
-    patients with one and the same image between them, in the file or at a size at which a model sees it, would put that
-    image into training and test, so they count as one group, named after the first of them in sorted order.
+    `images`: columns group, content_hash and any number of seen_<size>, where missing is like
+    nothing else. Two patients with one and the same image between them, in the file or at a size at
+    which a model sees it, would put that image into training and test, so they count as one group,
+    named after the first of them in sorted order.
     """
     group_codes, groups = pd.factorize(images["group"], sort=True)
     size, edges = len(groups), []
-    for column in ["content_hash", *(name for name in map(str, images.columns) if name.startswith("seen_"))]:
+    for column in [
+        "content_hash",
+        *(name for name in map(str, images.columns) if name.startswith("seen_")),
+    ]:
         codes, contents = pd.factorize(images[column])
         edges.append(np.stack([group_codes, codes + size])[:, codes >= 0])
         size += len(contents)

@@ -1,4 +1,5 @@
-"""Kill random processes of a run, again and again, then let it finish: `python -m tests.hostile.chaos KILLS [SEED]`.
+"""Kill random processes of a run, again and again, then let it finish: `python -m
+tests.hostile.chaos KILLS [SEED]`.
 
 The tables must equal those of an undisturbed run bit for bit, and no process may be left behind.
 """
@@ -16,14 +17,21 @@ from typing import Any
 import psutil
 
 from tests.conftest import rayfold, write_images
-from tests.orchestrator.execution.test_experiment_run import assert_same_tables, experiment_file, processes, start
+from tests.orchestrator.execution.test_experiment_run import (
+    assert_same_tables,
+    experiment_file,
+    processes,
+    start,
+)
 
 VICTIMS = ("driver", "child", "CellTrainable", "raylet", "gcs_server")
 ENDS = {"driver": -9, "child": 137, "CellTrainable": -9, "raylet": 75, "gcs_server": 75}
 
 
 def named(driver: subprocess.Popen[Any], victim: str) -> psutil.Process | None:
-    """One process of a run: the one that was started, the one that works, or one of Ray's; None where there is none."""
+    """One process of a run: the one that was started, the one that works, or one of Ray's; None
+    where there is none.
+    """
     if victim == "driver":
         return psutil.Process(driver.pid)
     if victim == "child":
@@ -37,7 +45,9 @@ def left_of(family: list[psutil.Process], seconds: float = 10) -> list[psutil.Pr
 
 
 def disturb(file: Path, run: Path, kills: int, seed: int) -> Counter[str]:
-    """Start the run again and again and kill one of its processes each time; how often each was hit."""
+    """Start the run again and again and kill one of its processes each time; how often each was
+    hit.
+    """
     rng, hit = random.Random(seed), Counter[str]()
     while hit.total() < kills:
         victim, driver = rng.choice(VICTIMS), start(file, run)
@@ -47,7 +57,9 @@ def disturb(file: Path, run: Path, kills: int, seed: int) -> Counter[str]:
             time.sleep(0.05)
         while driver.poll() is None and (process := named(driver, victim)) is None:
             time.sleep(0.05)  # it has not been started yet
-        if driver.poll() is not None:  # the run was quicker; what is done is done, so another round begins anew
+        if (
+            driver.poll() is not None
+        ):  # the run was quicker; what is done is done, so another round begins anew
             for entry in run.glob("ledger/*/state.json"):
                 entry.unlink()
             continue
@@ -58,7 +70,8 @@ def disturb(file: Path, run: Path, kills: int, seed: int) -> Counter[str]:
         if victim == "CellTrainable":
             time.sleep(rng.uniform(0, 3))
             driver.kill()
-        # It goes on where Ray's start is tried a second time: its first daemons died before Ray knew of them.
+        # It goes on where Ray's start is tried a second time: its first daemons died before Ray
+        # knew of them.
         code = driver.wait(300)
         took = time.monotonic() - killed
         story = f"{victim} killed after {killed - began:.1f} s: exit code {code} {took:.1f} s later"

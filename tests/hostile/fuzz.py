@@ -1,9 +1,11 @@
-"""Hostile input made at random, for as long as one likes: `python -m tests.hostile.fuzz SECONDS [SEED] [KIND…]`.
+"""Hostile input made at random, for as long as one likes: `python -m tests.hostile.fuzz SECONDS
+[SEED] [KIND…]`.
 
-A kind writes one hostile input into a folder and returns the arguments of the rayfold command that is to read it, or a
-function where no command reads it without Ray. Whatever it is, the command must end by itself with exit code 0, or with
-2 and one line, without a traceback or a control character, within `SECONDS` of computing and `BYTES` of memory. Every
-case has a number, from which it can be made again: seed:kind:number.
+A kind writes one hostile input into a folder and returns the arguments of the rayfold command that
+is to read it, or a function where no command reads it without Ray. Whatever it is, the command must
+end by itself with exit code 0, or with 2 and one line, without a traceback or a control character,
+within `SECONDS` of computing and `BYTES` of memory. Every case has a number, from which it can be
+made again: seed:kind:number.
 """
 
 import os
@@ -32,7 +34,8 @@ from trainables.core.errors import RayfoldError
 Task = list[str] | Callable[[], object]
 Kind = Callable[[random.Random, Path], Task]
 
-SECONDS = 5 + 3  # of computing, all processes of the command together; the 3 are what decoders take to start
+# of computing, all processes of the command together; the 3 are what decoders take to start
+SECONDS = 5 + 3
 PATIENCE = 60  # seconds until the command hangs, whatever it computes
 BYTES = 2 * 2**30
 
@@ -86,7 +89,9 @@ def run(task: Task, folder: Path) -> Outcome:
             most = max(most, used.ru_maxrss * 1024)
     with suppress(ProcessLookupError):
         os.killpg(child, 9)
-    return Outcome(code, out.read_text(errors="replace"), err.read_text(errors="replace"), seconds, most)
+    return Outcome(
+        code, out.read_text(errors="replace"), err.read_text(errors="replace"), seconds, most
+    )
 
 
 def _work(task: Task, folder: Path, out: Path, err: Path) -> None:
@@ -154,7 +159,9 @@ def kinds() -> dict[str, Kind]:
     return found
 
 
-def fuzz(seconds: float, seed: int = 0, names: list[str] | None = None) -> Iterator[tuple[str, Outcome]]:
+def fuzz(
+    seconds: float, seed: int = 0, names: list[str] | None = None
+) -> Iterator[tuple[str, Outcome]]:
     """Cases of all kinds in turn until the time is up: the name of each, and how it ended."""
     known = kinds()
     until = time.monotonic() + seconds

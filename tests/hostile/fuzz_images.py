@@ -1,4 +1,6 @@
-"""Kinds of hostile input for `fuzz.py`: folders in which a few whole images stand beside many damaged ones."""
+"""Kinds of hostile input for `fuzz.py`: folders in which a few whole images stand beside many
+damaged ones.
+"""
 
 import io
 import random
@@ -30,15 +32,55 @@ folds: {k: 2, validation_fraction: 0.34}
 training: {epochs: 1}
 candidates: [{name: tiny, model: TinyCNN, image_size: 32}]
 """
-EXTREMES = (0, 1, 2, 7, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
+EXTREMES = (
+    0,
+    1,
+    2,
+    7,
+    2**7,
+    2**8 - 1,
+    2**15,
+    2**16 - 1,
+    2**31 - 1,
+    2**31,
+    2**32 - 1,
+    2**63,
+    2**64 - 1,
+)
 SYNTAXES = (
     *("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2"),
-    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"),
+    *(
+        "1.2.840.10008.1.2.4.50",
+        "1.2.840.10008.1.2.4.57",
+        "1.2.840.10008.1.2.4.80",
+        "1.2.840.10008.1.2.4.90",
+    ),
     *("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.8.1", "1.2.3"),
 )
-NUMBERS = (*("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"), "Rows", "Columns")
-TEXTS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "NumberOfFrames", "VOILUTFunction")
-COLOURS = ("MONOCHROME1", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "PALETTE COLOR", "HSV", "", "Doe^Jane")
+NUMBERS = (
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel"),
+    "Rows",
+    "Columns",
+)
+TEXTS = (
+    "RescaleSlope",
+    "RescaleIntercept",
+    "WindowCenter",
+    "WindowWidth",
+    "NumberOfFrames",
+    "VOILUTFunction",
+)
+COLOURS = (
+    "MONOCHROME1",
+    "RGB",
+    "YBR_FULL",
+    "YBR_FULL_422",
+    "YBR_ICT",
+    "PALETTE COLOR",
+    "HSV",
+    "",
+    "Doe^Jane",
+)
 
 
 def picture(rng: np.random.Generator, bits: int = 8, channels: int = 1) -> Any:
@@ -47,7 +89,7 @@ def picture(rng: np.random.Generator, bits: int = 8, channels: int = 1) -> Any:
     return rng.integers(1, 2**bits, shape).astype(np.uint8 if bits == 8 else np.uint16)
 
 
-# --- whole files ------------------------------------------------------------------------------------------------------
+# --- whole files ----------------------------------------------------------------------------------
 
 
 @cache
@@ -122,11 +164,13 @@ def _implicit(data: Any, path: Path) -> Any:
     return pydicom.dcmread(path)
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage ---------------------------------------------------------------------------------------
 
 
 def damaged(rng: random.Random, content: bytes) -> bytes:
-    """Some bits flipped, bytes cut off, numbers at their extremes, parts left out, doubled or from elsewhere."""
+    """Some bits flipped, bytes cut off, numbers at their extremes, parts left out, doubled or from
+    elsewhere.
+    """
     changed = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 3, 8))):
         # Most that matters stands at the beginning or at the end.
@@ -143,7 +187,9 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
         elif how == 2 and rng.random() < 0.5:
             del changed[at:]
         else:
-            changed[at : at + len(part)] = rng.choice((b"", part * 2, rng.randbytes(len(part)), bytes(len(part))))
+            changed[at : at + len(part)] = rng.choice(
+                (b"", part * 2, rng.randbytes(len(part)), bytes(len(part)))
+            )
     return bytes(changed)
 
 
@@ -160,7 +206,10 @@ def damaged_png(rng: random.Random, content: bytes) -> bytes:
     if how == 0:
         chunks[0] = (b"IHDR", damaged(rng, chunks[0][1]))
     elif how == 1:
-        chunks[i] = (rng.choice((b"IDAT", b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"acTL", b"fdAT", b"sBIT")), data)
+        chunks[i] = (
+            rng.choice((b"IDAT", b"tRNS", b"PLTE", b"iCCP", b"zTXt", b"acTL", b"fdAT", b"sBIT")),
+            data,
+        )
     elif how == 2:
         chunks[i] = (kind, damaged(rng, data))
     elif how == 3:
@@ -171,7 +220,9 @@ def damaged_png(rng: random.Random, content: bytes) -> bytes:
     parts = [content[:8]]
     for n, (kind, data) in enumerate(chunks):
         length = lie if lie is not None and n == i else len(data)
-        parts.append(struct.pack(">I", length) + kind + data + struct.pack(">I", zlib.crc32(kind + data)))
+        parts.append(
+            struct.pack(">I", length) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
     return b"".join(parts)
 
 
@@ -183,10 +234,13 @@ def damaged_tiff(rng: random.Random, content: bytes) -> bytes:
     (at,) = struct.unpack_from("<I", content, 4)
     (entries,) = struct.unpack_from("<H", content, at)
     for _ in range(rng.choice((1, 1, 2))):
-        entry = at + 2 + 12 * rng.randrange(entries + 1)  # the last is where the next directory lies
+        # the last is where the next directory lies
+        entry = at + 2 + 12 * rng.randrange(entries + 1)
         size, offset = rng.choice(((2, 0), (2, 2), (4, 4), (4, 8), (2, 8)))
         value = rng.choice((*EXTREMES, rng.randrange(20), at, len(content)))
-        changed[entry + offset : entry + offset + size] = (value % 2 ** (8 * size)).to_bytes(size, "little")
+        changed[entry + offset : entry + offset + size] = (value % 2 ** (8 * size)).to_bytes(
+            size, "little"
+        )
     return bytes(changed)
 
 
@@ -196,14 +250,20 @@ def odd_elements(rng: random.Random) -> dict[str, Any]:
     for _ in range(rng.choice((1, 1, 2, 3))):
         how = rng.randrange(5)
         if how == 0:
-            found[rng.choice(NUMBERS)] = rng.choice((0, 1, 2, 3, 7, 8, 12, 15, 16, 17, 32, 39, 41, 2**15, 2**16 - 1))
+            found[rng.choice(NUMBERS)] = rng.choice(
+                (0, 1, 2, 3, 7, 8, 12, 15, 16, 17, 32, 39, 41, 2**15, 2**16 - 1)
+            )
         elif how == 1:
-            found[rng.choice(TEXTS)] = rng.choice(("0", "-1", "1e308", "-1e-300", "", "4", "1\\2", "LINEAR"))
+            found[rng.choice(TEXTS)] = rng.choice(
+                ("0", "-1", "1e308", "-1e-300", "", "4", "1\\2", "LINEAR")
+            )
         elif how == 2:
             found["PhotometricInterpretation"] = rng.choice(COLOURS)
         elif how == 3:
             table = [rng.randrange(2**16) for _ in range(rng.choice((1, 2, 256)))]
-            item = lookup(table, rng.choice((0, -5, 2**15)), rng.choice((0, 8, 16)), rng.choice(("US", "OW")))
+            item = lookup(
+                table, rng.choice((0, -5, 2**15)), rng.choice((0, 8, 16)), rng.choice(("US", "OW"))
+            )
             found[rng.choice(("VOILUTSequence", "ModalityLUTSequence"))] = item
         else:
             found["PlanarConfiguration"] = rng.choice((0, 1, 2))
@@ -211,18 +271,27 @@ def odd_elements(rng: random.Random) -> dict[str, Any]:
 
 
 def damaged_dicom(rng: random.Random, content: bytes) -> bytes:
-    """A DICOM file with another transfer syntax, value representation or nesting, or damaged like any file."""
+    """A DICOM file with another transfer syntax, value representation or nesting, or damaged like
+    any file.
+    """
     how = rng.randrange(4)
     if how == 0:
-        syntax = next((uid for uid in sorted(SYNTAXES, key=len, reverse=True) if uid.encode() in content), SYNTAXES[0])
+        syntax = next(
+            (uid for uid in sorted(SYNTAXES, key=len, reverse=True) if uid.encode() in content),
+            SYNTAXES[0],
+        )
         other = rng.choice(SYNTAXES)[: len(syntax)].ljust(len(syntax), "\0")
         return content.replace(syntax.encode(), other.encode(), 1)
     tags = [
-        at for at in range(132, len(content) - 8) if content[at + 4 : at + 6] in (b"US", b"CS", b"DS", b"UI", b"OW")
+        at
+        for at in range(132, len(content) - 8)
+        if content[at + 4 : at + 6] in (b"US", b"CS", b"DS", b"UI", b"OW")
     ]
     if how == 1 and tags:
         at = rng.choice(tags)
-        representation = rng.choice((b"SQ", b"UN", b"XX", b"OB", b"AT", b"\0\0", b"LO", b"DS", b"FD", b"UT"))
+        representation = rng.choice(
+            (b"SQ", b"UN", b"XX", b"OB", b"AT", b"\0\0", b"LO", b"DS", b"FD", b"UT")
+        )
         return content[: at + 4] + representation + content[at + 6 :]
     if how == 2 and tags:
         begin = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"
@@ -231,14 +300,18 @@ def damaged_dicom(rng: random.Random, content: bytes) -> bytes:
     return damaged(rng, content)
 
 
-# --- kinds ------------------------------------------------------------------------------------------------------------
+# --- kinds ----------------------------------------------------------------------------------------
 
 
 def images(rng: random.Random, folder: Path) -> Task:
     """Image files of all formats but DICOM."""
     for n in range(DAMAGED):
         suffix, content = rng.choice(whole_images())
-        spoil = {".png": damaged_png, ".tiff": damaged_tiff}.get(suffix, damaged) if rng.random() < 0.5 else damaged
+        spoil = (
+            {".png": damaged_png, ".tiff": damaged_tiff}.get(suffix, damaged)
+            if rng.random() < 0.5
+            else damaged
+        )
         _put(folder, n, suffix, spoil(rng, content))
     return _task(rng, folder)
 
@@ -247,14 +320,21 @@ def dicoms(rng: random.Random, folder: Path) -> Task:
     """DICOM files."""
     pixels = np.random.default_rng(rng.randrange(2**32))
     for n in range(DAMAGED):
-        stored = rng.choice((picture(pixels), picture(pixels, 12), picture(pixels, 12).astype(np.int16)))
+        stored = rng.choice(
+            (picture(pixels), picture(pixels, 12), picture(pixels, 12).astype(np.int16))
+        )
         stored = picture(pixels, channels=3) if rng.random() < 0.2 else stored
         odd = rng.random() < 0.6
         try:
             content = dicom_file(rng, folder, stored, **(odd_elements(rng) if odd else {}))
         except Exception:  # what pydicom does not write
             content = dicom_file(rng, folder, picture(pixels))
-        _put(folder, n, ".dcm", content if odd and rng.random() < 0.7 else damaged_dicom(rng, content))
+        _put(
+            folder,
+            n,
+            ".dcm",
+            content if odd and rng.random() < 0.7 else damaged_dicom(rng, content),
+        )
     return _task(rng, folder)
 
 
@@ -265,7 +345,9 @@ def _put(folder: Path, n: int, suffix: str, content: bytes) -> None:
 
 
 def _task(rng: random.Random, folder: Path) -> Task:
-    """To plan over the folder, or to scan it and to decode what is usable, where its whole images must be."""
+    """To plan over the folder, or to scan it and to decode what is usable, where its whole images
+    must be.
+    """
     whole = np.random.default_rng(rng.randrange(2**32))
     for n in range(8):
         Image.fromarray(picture(whole)).save(folder / "data" / "ab"[n % 2] / f"whole{n}.png")
@@ -274,7 +356,9 @@ def _task(rng: random.Random, folder: Path) -> Task:
 
 
 def _scan() -> None:
-    manifest = build_manifest(FolderData(source="folder", path="data", on_error="skip"), Path.cwd(), sizes=[SIZE])
+    manifest = build_manifest(
+        FolderData(source="folder", path="data", on_error="skip"), Path.cwd(), sizes=[SIZE]
+    )
     table = manifest.table
     whole = table[table["image"].str.contains("whole")]
     assert (whole["state"] == "ok").all(), whole[["image", "reason"]].to_string()

@@ -1,4 +1,6 @@
-"""Kinds of hostile input for `fuzz.py`: files of a run folder, heatmaps, tables of images and experiment files."""
+"""Kinds of hostile input for `fuzz.py`: files of a run folder, heatmaps, tables of images and
+experiment files.
+"""
 
 import os
 import random
@@ -25,8 +27,35 @@ from xai.shards.heatmaps import Heatmaps, pack, write_shard
 
 #: What nobody expects where a name, a number or a path should stand.
 ODD: tuple[Any, ...] = (
-    *("", " ", "..", "../../x", "/tmp/x", "a\0b", "\x1b[2J", "=1+1", "x" * 5000, "comparison.png", "\u202e", "\ud800"),
-    *(-1, 0, 1e308, 10**20, 10**400, float("nan"), float("inf"), True, None, [], {}, [[]], {"a": 1}),
+    *(
+        "",
+        " ",
+        "..",
+        "../../x",
+        "/tmp/x",
+        "a\0b",
+        "\x1b[2J",
+        "=1+1",
+        "x" * 5000,
+        "comparison.png",
+        "\u202e",
+        "\ud800",
+    ),
+    *(
+        -1,
+        0,
+        1e308,
+        10**20,
+        10**400,
+        float("nan"),
+        float("inf"),
+        True,
+        None,
+        [],
+        {},
+        [[]],
+        {"a": 1},
+    ),
 )
 
 
@@ -43,20 +72,31 @@ def damaged(rng: random.Random, content: bytes) -> bytes:
         at = rng.randrange(len(changed) + 1)
         part = changed[at : at + rng.choice((1, 4, 64, 4096))]
         changed[at : at + len(part)] = rng.choice(
-            (b"", part + part, rng.randbytes(len(part)), bytes(len(part)), b"\xff" * len(part), part[::-1])
+            (
+                b"",
+                part + part,
+                rng.randbytes(len(part)),
+                bytes(len(part)),
+                b"\xff" * len(part),
+                part[::-1],
+            )
         )
     return bytes(changed)
 
 
 def odd_table(rng: random.Random, path: Path) -> None:
-    """A Parquet table in which a column is of another kind, lacks values, holds odd ones, or is gone."""
+    """A Parquet table in which a column is of another kind, lacks values, holds odd ones, or is
+    gone.
+    """
     table = pd.read_parquet(path)
     name = rng.choice(list(table.columns))
     how = rng.randrange(4)
     if how == 0:
         table = table.drop(columns=name)
     elif how == 1:
-        table[name] = pd.Series([rng.choice(("x", "..", "\x1b[2J", None)) for _ in range(len(table))], table.index, str)
+        table[name] = pd.Series(
+            [rng.choice(("x", "..", "\x1b[2J", None)) for _ in range(len(table))], table.index, str
+        )
     elif how == 2:
         table[name] = rng.choice((-1, 10**15, float("nan"), True, 0.5))
     else:
@@ -118,8 +158,21 @@ def heatmaps(rng: random.Random, folder: Path) -> Task:
 
 
 def _row(image: str, rng: random.Random) -> dict[str, Any]:
-    facts = {"image": image, "label": "well", "group": "g", "split": "fold", "candidate": "good-one", "fold": 0}
-    facts |= {"seed": 0, "method": "gradcam", "class": "well", "layer": "conv", "prediction": "well"}
+    facts = {
+        "image": image,
+        "label": "well",
+        "group": "g",
+        "split": "fold",
+        "candidate": "good-one",
+        "fold": 0,
+    }
+    facts |= {
+        "seed": 0,
+        "method": "gradcam",
+        "class": "well",
+        "layer": "conv",
+        "prediction": "well",
+    }
     heat = np.array([[rng.random() for _ in range(3)] for _ in range(2)], np.float32)
     return facts | {"model_hash": "0", "logit": 1.0, "probability": 0.5} | pack(heat)
 
@@ -134,8 +187,19 @@ def experiment(rng: random.Random, folder: Path) -> Task:
     for _ in range(rng.choice((1, 1, 2, 5))):
         at = rng.randrange(len(lines))
         before, colon, _ = lines[at].partition(":")
-        odd = rng.choice((*map(repr, ODD), "&a [*a]", "*a", "&a {<<: *a}", "!!python/object:os.system x", "[1, 2, 3]"))
-        lines[at] = rng.choice((f"{before}{colon} {odd}", lines[at] * 2, "", f"{lines[at]}\n{odd}", f"  {lines[at]}"))
+        odd = rng.choice(
+            (
+                *map(repr, ODD),
+                "&a [*a]",
+                "*a",
+                "&a {<<: *a}",
+                "!!python/object:os.system x",
+                "[1, 2, 3]",
+            )
+        )
+        lines[at] = rng.choice(
+            (f"{before}{colon} {odd}", lines[at] * 2, "", f"{lines[at]}\n{odd}", f"  {lines[at]}")
+        )
     content = "\n".join(lines).encode(errors="replace")
     path.write_bytes(content if rng.random() < 0.7 else damaged(rng, content))
     return [
@@ -149,12 +213,23 @@ def experiment(rng: random.Random, folder: Path) -> Task:
 def table(rng: random.Random, folder: Path) -> Task:
     """A table of images with odd cells, or damaged."""
     for number in range(8):
-        cv2.imwrite(str(folder / f"{number}.png"), np.random.default_rng(number).integers(0, 255, (8, 8), np.uint8))
+        cv2.imwrite(
+            str(folder / f"{number}.png"),
+            np.random.default_rng(number).integers(0, 255, (8, 8), np.uint8),
+        )
     paths = [f"{number}.png" for number in range(8)]
-    columns: dict[str, list[Any]] = {"path": paths, "label": list("abababab"), "group": list("abcdefgh")}
+    columns: dict[str, list[Any]] = {
+        "path": paths,
+        "label": list("abababab"),
+        "group": list("abcdefgh"),
+    }
     for _ in range(rng.choice((1, 2, 5))):
-        columns[rng.choice(list(columns))][rng.randrange(8)] = rng.choice((*ODD, "0.png", "/dev/zero", "."))
-    found = pd.DataFrame({name: [str(value) for value in values] for name, values in columns.items()}, dtype=object)
+        columns[rng.choice(list(columns))][rng.randrange(8)] = rng.choice(
+            (*ODD, "0.png", "/dev/zero", ".")
+        )
+    found = pd.DataFrame(
+        {name: [str(value) for value in values] for name, values in columns.items()}, dtype=object
+    )
     path, write = rng.choice(_WRITERS)
     try:
         write(found, folder / path)

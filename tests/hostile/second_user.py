@@ -1,8 +1,11 @@
-"""A second user of the machine, who knows what anybody can know, tries everything on a run of the first.
+"""A second user of the machine, who knows what anybody can know, tries everything on a run of the
+first.
 
-    python second_user.py UID FOLDER…    the uid of the first user, and where the run's files are known to lie
+python second_user.py UID FOLDER…    the uid of the first user, and where the run's files are known
+to lie
 
-Prints JSON: `tried` (a number), `succeeded` (what did, in words), `listeners` (addresses), `command_lines`.
+Prints JSON: `tried` (a number), `succeeded` (what did, in words), `listeners` (addresses),
+`command_lines`.
 """
 
 import contextlib
@@ -78,7 +81,9 @@ def inside_processes(tries: Attempts, found: list[Path]) -> None:
 
 
 def closed_folders(tries: Attempts, paths: set[Path]) -> None:
-    """What nobody else may even see: all that command lines name of Ray's, and each folder on the way to it."""
+    """What nobody else may even see: all that command lines name of Ray's, and each folder on the
+    way to it.
+    """
     for path in sorted(paths):
         tries.attempt(f"list {path}", lambda: [*path.iterdir()])  # noqa: B023
         tries.attempt(f"read {path}", path.read_bytes)
@@ -111,9 +116,14 @@ def listeners(uid: int) -> list[tuple[str, int]]:
             fields = line.split()
             if int(fields[7]) == uid and fields[3] == waiting:
                 host, port = fields[1].split(":")
-                words = struct.pack(f"={len(host) // 8}I", *(int(host[i : i + 8], 16) for i in range(0, len(host), 8)))
+                words = struct.pack(
+                    f"={len(host) // 8}I",
+                    *(int(host[i : i + 8], 16) for i in range(0, len(host), 8)),
+                )
                 family = socket.AF_INET if len(words) == 4 else socket.AF_INET6
-                found.append((socket.inet_ntop(family, words).removeprefix("::ffff:"), int(port, 16)))
+                found.append(
+                    (socket.inet_ntop(family, words).removeprefix("::ffff:"), int(port, 16))
+                )
     return found
 
 
@@ -126,12 +136,18 @@ def ask(tries: Attempts, host: str, port: int) -> None:
         for method in METHODS:
             metadata = [("authorization", token)] if token else []
             call = channel.unary_unary(f"/ray.rpc.{method}")
-            tries.attempt(f"{method} of {place}", lambda: str(call(b"", timeout=3, metadata=metadata)) + "!")  # noqa: B023
+            tries.attempt(
+                f"{method} of {place}",
+                lambda: str(call(b"", timeout=3, metadata=metadata)) + "!",  # noqa: B023
+            )
         channel.close()
         for page, data in itertools.product(PAGES, (None, b'{"entrypoint": "true"}')):
             headers = {"Authorization": token} if token else {}
             request = urllib.request.Request(f"http://{place}{page}", data, headers)
-            tries.attempt(f"{'post to' if data else 'get'} {page} of {place}", lambda: page_of(request))  # noqa: B023
+            tries.attempt(
+                f"{'post to' if data else 'get'} {page} of {place}",
+                lambda: page_of(request),  # noqa: B023
+            )
 
 
 def page_of(request: urllib.request.Request) -> bytes:
@@ -152,7 +168,9 @@ def with_ray(tries: Attempts, head: str) -> None:
         for settings in (own, {"RAY_AUTH_MODE": "disabled"}):
             command = ["timeout", "-k", "1", "20", sys.executable, *line]
             environment = {**os.environ, **settings}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=False
+            )
             tries.attempt(f"{line[0]} on {head}", lambda: done.returncode == 0 and done.stdout)  # noqa: B023
 
 
@@ -163,7 +181,9 @@ def main(uid: int, folders: list[Path]) -> None:
     named = {Path(path) for line in lines for path in re.findall(r"(?<==)/[^\s:,]+", line)}
     rays = {path for path in named if "/session_" in f"{path}/" or path.name == "r"}
     private = {way for path in rays for way in (path, *path.parents) if len(way.parts) > 2}
-    private |= {path for place in ("/tmp", "/var/tmp", "/dev/shm") for path in Path(place).glob("rf-*")}
+    private |= {
+        path for place in ("/tmp", "/var/tmp", "/dev/shm") for path in Path(place).glob("rf-*")
+    }
     inside_processes(tries, found)
     closed_folders(tries, private)
     for folder in folders:

@@ -1,4 +1,6 @@
-"""Nothing hangs: signals at any moment, every daemon killed, a reader that goes; one line, the right exit code."""
+"""Nothing hangs: signals at any moment, every daemon killed, a reader that goes; one line, the
+right exit code.
+"""
 
 import os
 import signal
@@ -13,7 +15,11 @@ import pytest
 
 from tests.conftest import ROOT, rayfold
 from tests.hostile.chaos import disturb, left_of, named
-from tests.orchestrator.execution.test_experiment_run import assert_same_tables, experiment_file, training
+from tests.orchestrator.execution.test_experiment_run import (
+    assert_same_tables,
+    experiment_file,
+    training,
+)
 
 STOP_LINE = "what is finished is kept, run the same command again to go on\n"
 
@@ -38,8 +44,12 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str]) -> No
     raise AssertionError("nothing happened for two minutes")
 
 
-def ends(process: subprocess.Popen[str], act: Callable[[], object], seconds: float) -> tuple[int, str]:
-    """Do something to a command; its exit code and standard error once it has ended, with all of its processes."""
+def ends(
+    process: subprocess.Popen[str], act: Callable[[], object], seconds: float
+) -> tuple[int, str]:
+    """Do something to a command; its exit code and standard error once it has ended, with all of
+    its processes.
+    """
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     act()
     _, said = process.communicate(timeout=seconds)
@@ -47,7 +57,7 @@ def ends(process: subprocess.Popen[str], act: Callable[[], object], seconds: flo
     return process.returncode, said
 
 
-# --- commands in a process of their own, without Ray ------------------------------------------------------------------
+# --- commands in a process of their own, without Ray ----------------------------------------------
 
 WORK = """
 import sys, threading, time
@@ -70,9 +80,13 @@ def guarded(code: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU]
+)
 @pytest.mark.parametrize("to", [os.kill, os.killpg], ids=["alone", "group"])
-def test_every_signal_is_one_line_and_130(number: signal.Signals, to: Callable[[int, int], None]) -> None:
+def test_every_signal_is_one_line_and_130(
+    number: signal.Signals, to: Callable[[int, int], None]
+) -> None:
     process = guarded("time.sleep(60)")
     code, said = ends(process, lambda: to(process.pid, number), 5)
     assert (code, said) == (130, f"rayfold: stopped by {number.name}; {STOP_LINE}")
@@ -98,11 +112,17 @@ def test_a_second_signal_ends_what_does_not_stop() -> None:
         ("import os; os.kill(os.getpid(), 11)", 139, "killed (SIGSEGV)"),
         ("import os; os._exit(1)", 1, "ended without a word (exit code 1)"),
         (
-            "import os; from trainables.runtime.lifeline import connected; connected(1); os._exit(1)",
+            "import os; from trainables.runtime.lifeline import connected; connected(1); "
+            "os._exit(1)",
             75,
             "Ray ended the process",
         ),
-        ("import os; from trainables.runtime.lifeline import connected as c; c(True); sys.exit(1)", 1, ""),
+        (
+            "import os; from trainables.runtime.lifeline import connected as c; c(True); "
+            "sys.exit(1)",
+            1,
+            "",
+        ),
         (
             "from trainables.runtime.lifeline import lose; lose('its GCS died')",
             75,
@@ -120,7 +140,10 @@ def test_the_exit_code_and_the_line_tell_the_end(code: str, expected: int, line:
 
 
 def test_the_death_of_the_parent_ends_all() -> None:
-    process = guarded("import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True); time.sleep(99)")
+    process = guarded(
+        "import subprocess; subprocess.Popen(['sleep', '99'], start_new_session=True); "
+        "time.sleep(99)"
+    )
     until(lambda: len(psutil.Process(process.pid).children(recursive=True)) == 2, process)
     assert ends(process, process.kill, 20)[0] == -9
 
@@ -133,16 +156,13 @@ def test_a_reader_that_goes_ends_the_command_quietly() -> None:
     assert ends(process, lambda: None, 20) == (130, "")
 
 
-# --- Ray, started and left --------------------------------------------------------------------------------------------
+# --- Ray, started and left ------------------------------------------------------------------------
 
 CONNECTED = (
-    "import psutil; from trainables import connection, heartbeat\n"
-    "    heartbeat._PATIENCE = heartbeat._PATIENCE_AT_START = 3\n"
-    "    connection.prepare_ray(None)\n"
-    "    def find(name): return next((c for c in psutil.Process().children() if c.name() == name), None)\n"
-    "    with connection.connect(None):\n"
-    "        {}\n"
-    "    print('left', flush=True)"
+    "import psutil; from trainables import connection, heartbeat\n    heartbeat._PATIENCE = "
+    "heartbeat._PATIENCE_AT_START = 3\n    connection.prepare_ray(None)\n    def find(name): "
+    "return next((c for c in psutil.Process().children() if c.name() == name), None)\n    with "
+    "connection.connect(None):\n        {}\n    print('left', flush=True)"
 )
 
 
@@ -166,7 +186,7 @@ def test_a_daemon_that_dies_or_hangs_at_any_moment_is_noticed(inside: str, at_st
     assert said.count("\n") == 1
 
 
-# --- real runs --------------------------------------------------------------------------------------------------------
+# --- real runs ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,6 @@
-"""Experiment files, patterns, weights and arguments that are made to do harm: one line, before any work."""
+"""Experiment files, patterns, weights and arguments that are made to do harm: one line, before any
+work.
+"""
 
 import os
 import pwd
@@ -39,7 +41,9 @@ def candidates(*settings: str) -> str:
 
 def doubling(line: str, last: int = 60) -> str:
     """Each line names the one before twice."""
-    return "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {line.replace('?', f'*a{n - 1}')}\n" for n in range(1, last))
+    return "a0: &a0 {x: 1}\n" + "".join(
+        f"a{n}: &a{n} {line.replace('?', f'*a{n - 1}')}\n" for n in range(1, last)
+    )
 
 
 def numbers(count: int) -> str:
@@ -57,15 +61,33 @@ FILES = {
     "deep mappings": ("{a: " * 20_000, "nested too deeply"),
     "long": (f"{DATA}{CANDIDATES}# {'x' * 3_000_000}", "3,000,0.. characters"),
     "many values": (f"{DATA}candidates: {numbers(70_000)}", "more than 60,000 values"),
-    "a grid": (candidates(", ".join(f"a{n}: {numbers(10)}" for n in range(8))), "1,000 candidates, got 100,000,000"),
-    "a grid of arguments": (candidates(f"arguments: {{a: {numbers(100)}, b: {numbers(11)}}}"), "got 1,100"),
-    "grids that add up": (candidates(f"epochs: {numbers(600)}", f"batch_size: {numbers(600)}"), "got 1,200"),
+    "a grid": (
+        candidates(", ".join(f"a{n}: {numbers(10)}" for n in range(8))),
+        "1,000 candidates, got 100,000,000",
+    ),
+    "a grid of arguments": (
+        candidates(f"arguments: {{a: {numbers(100)}, b: {numbers(11)}}}"),
+        "got 1,100",
+    ),
+    "grids that add up": (
+        candidates(f"epochs: {numbers(600)}", f"batch_size: {numbers(600)}"),
+        "got 1,200",
+    ),
     "seeds": (f"{DATA}{CANDIDATES}seeds: {numbers(10_000)}", "20,000 cells"),
     "more seeds": (f"{DATA}{CANDIDATES}seeds: {numbers(100_000)}", "more than 60,000 values"),
     "the same seeds": (f"{DATA}{CANDIDATES}seeds: [{'1, ' * 9000}]", "must all be different"),
-    "phantoms": (data(f"source: phantom, images_per_class: 1{'0' * 20}"), "images_per_class must be at most 100000"),
-    "large phantoms": (data("source: phantom, images_per_class: 90000, image_size: 2048"), "20,000 million pixels"),
-    "images": (data(f"source: folder, path: i, images_per_class: 1{'0' * 20}"), "images_per_class must be at most"),
+    "phantoms": (
+        data(f"source: phantom, images_per_class: 1{'0' * 20}"),
+        "images_per_class must be at most 100000",
+    ),
+    "large phantoms": (
+        data("source: phantom, images_per_class: 90000, image_size: 2048"),
+        "20,000 million pixels",
+    ),
+    "images": (
+        data(f"source: folder, path: i, images_per_class: 1{'0' * 20}"),
+        "images_per_class must be at most",
+    ),
     "epochs": (candidates(f"epochs: 1{'0' * 400}"), "epochs must be at most"),
     "more epochs": (candidates(f"epochs: 1{'0' * 5000}"), "5,001 digits"),
     "hexadecimal": (candidates(f"epochs: 0x{'f' * 900}"), "epochs must be at most"),
@@ -83,8 +105,14 @@ FILES = {
     "weights with a zero byte": (candidates(r'weights: "a\0.keras"'), "training.weights"),
     "weights with a long name": (candidates(f"weights: {'x' * 5000}.keras"), "training.weights"),
     "a pipe for weights": (candidates("weights: pipe.keras"), "training.weights"),
-    "a pattern without end": (data("source: folder, path: images, group_from_name: '^((?:a+)+)$'"), "within 2 s"),
-    "a pattern that repeats": (data("source: folder, path: images, group_from_name: '(?:a|aa)+(b)$'"), "within 2 s"),
+    "a pattern without end": (
+        data("source: folder, path: images, group_from_name: '^((?:a+)+)$'"),
+        "within 2 s",
+    ),
+    "a pattern that repeats": (
+        data("source: folder, path: images, group_from_name: '(?:a|aa)+(b)$'"),
+        "within 2 s",
+    ),
     "a pattern that is too large": (
         data(f"source: folder, path: images, group_from_name: '(a{{{'9' * 20}}})'"),
         "must be a regular expression",
@@ -114,7 +142,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
     """What a command says that must refuse its arguments: one line, and exit code 2."""
 
     def run(*arguments: str) -> str:
@@ -133,7 +163,9 @@ def refused(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_hostile_experiment_is_one_line(place: Path, refused: Callable[..., str], case: str) -> None:
+def test_a_hostile_experiment_is_one_line(
+    place: Path, refused: Callable[..., str], case: str
+) -> None:
     text, said = FILES[case]
     (place / "experiment.yaml").write_text(text)
     assert re.search(said, refused("plan", "experiment.yaml"))
@@ -142,9 +174,21 @@ def test_a_hostile_experiment_is_one_line(place: Path, refused: Callable[..., st
 @pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize(
     "file",
-    ["gone.yaml", "images", "pipe.yaml", "zeros.yaml", "self.yaml", "latin.yaml", "sparse.yaml", "x" * 300, "loop/x"],
+    [
+        "gone.yaml",
+        "images",
+        "pipe.yaml",
+        "zeros.yaml",
+        "self.yaml",
+        "latin.yaml",
+        "sparse.yaml",
+        "x" * 300,
+        "loop/x",
+    ],
 )
-def test_what_is_no_experiment_file_is_one_line(refused: Callable[..., str], command: str, file: str) -> None:
+def test_what_is_no_experiment_file_is_one_line(
+    refused: Callable[..., str], command: str, file: str
+) -> None:
     assert "cannot read the experiment file" in refused(command, file)
 
 
@@ -152,12 +196,18 @@ def test_what_is_no_experiment_file_is_one_line(refused: Callable[..., str], com
 @pytest.mark.parametrize(
     "folder", ["gone", "images", "pipe.csv", "loop", "loop/x", "latin.yaml", "x" * 300, "/dev/null"]
 )
-def test_what_is_no_run_folder_is_one_line(refused: Callable[..., str], command: str, folder: str) -> None:
+def test_what_is_no_run_folder_is_one_line(
+    refused: Callable[..., str], command: str, folder: str
+) -> None:
     refused(command, folder, *(["images"] if command == "predict" else []))
 
 
-@pytest.mark.parametrize("run", ["latin.yaml", "latin.yaml/x", "loop", "pipe.csv", "x" * 300, "/proc/x", "/dev/null/x"])
-def test_what_can_be_no_run_folder_is_one_line(place: Path, refused: Callable[..., str], run: str) -> None:
+@pytest.mark.parametrize(
+    "run", ["latin.yaml", "latin.yaml/x", "loop", "pipe.csv", "x" * 300, "/proc/x", "/dev/null/x"]
+)
+def test_what_can_be_no_run_folder_is_one_line(
+    place: Path, refused: Callable[..., str], run: str
+) -> None:
     (place / "experiment.yaml").write_text(DATA.replace("images", "gone") + CANDIDATES)
     refused("run", "experiment.yaml", "--run", run)
 
@@ -180,7 +230,7 @@ def test_without_a_home_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> 
         cache_folder()
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 
 def sized(file: h5py.File) -> None:
@@ -217,7 +267,9 @@ WEIGHTS = (sized, cyclic, doubled, leading_elsewhere, lying_elsewhere, soft)
 
 
 @pytest.mark.parametrize("make", WEIGHTS)
-def test_weights_that_declare_what_is_not_in_them_are_one_line(tmp_path: Path, make: Callable[..., None]) -> None:
+def test_weights_that_declare_what_is_not_in_them_are_one_line(
+    tmp_path: Path, make: Callable[..., None]
+) -> None:
     path = tmp_path / "x.weights.h5"
     with h5py.File(path, "w") as file:
         make(file)
@@ -241,5 +293,7 @@ def test_a_resume_state_that_is_none_is_forgotten(tmp_path: Path) -> None:
     os.mkfifo(path)
     assert checkpoint.load(path) is None
     path.unlink()
-    np.savez_compressed(path, facts=np.frombuffer(b'{"arrays": ["state_0"]}', np.uint8), state_0=np.zeros(2**24))
+    np.savez_compressed(
+        path, facts=np.frombuffer(b'{"arrays": ["state_0"]}', np.uint8), state_0=np.zeros(2**24)
+    )
     assert checkpoint.load(path) is None

@@ -30,7 +30,9 @@ def test_an_image_store_of_another_users_is_refused(tmp_path: Path, part: str) -
     manifest = build_manifest(FolderData(source="folder", path=str(images)), Path("/"))
     store = build_store(manifest, 16, tmp_path / "cache")
     give_away(store.folder / part)
-    with pytest.raises(DataError, match=r"stores must be one's own, got '.*' of user 4302 \(set RAYFOLD_CACHE"):
+    with pytest.raises(
+        DataError, match=r"stores must be one's own, got '.*' of user 4302 \(set RAYFOLD_CACHE"
+    ):
         build_store(manifest, 16, tmp_path / "cache")
 
 
@@ -39,7 +41,9 @@ def test_phantoms_of_another_users_are_refused(tmp_path: Path, part: str) -> Non
     data = PhantomData(source="phantom", images_per_class=1, image_size=32)
     table = write_phantoms(data, tmp_path / "cache")
     give_away(table.parent / part)
-    with pytest.raises(DataError, match=r"phantoms must be one's own, got '.*' of user 4302 \(set RAYFOLD_CACHE"):
+    with pytest.raises(
+        DataError, match=r"phantoms must be one's own, got '.*' of user 4302 \(set RAYFOLD_CACHE"
+    ):
         write_phantoms(data, tmp_path / "cache")
 
 
@@ -58,7 +62,9 @@ def test_a_run_folder_that_another_user_has_prepared_is_refused(
     give_away(run)
     before = os.umask(0o022)
     try:
-        done = CliRunner().invoke(app, ["run", str(tmp_path / "experiment.yaml"), "--run", str(run)])
+        done = CliRunner().invoke(
+            app, ["run", str(tmp_path / "experiment.yaml"), "--run", str(run)]
+        )
     finally:
         os.umask(before)
     assert isinstance(done.exception, RunFolderError), done.output
@@ -66,7 +72,9 @@ def test_a_run_folder_that_another_user_has_prepared_is_refused(
 
 
 @pytest.mark.parametrize("prepare", [Path.mkdir, lambda path: path.symlink_to("/tmp"), Path.touch])
-def test_a_jobs_folder_that_somebody_has_prepared_is_refused(tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+def test_a_jobs_folder_that_somebody_has_prepared_is_refused(
+    tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
     folder = JobFolder(tmp_path, Allocation("7", 0, ("n1",)))
     prepare(folder.path)
     give_away(folder.path)

@@ -1,4 +1,6 @@
-"""What files call a candidate, method, class or image becomes no path, and what is lost costs its own place only."""
+"""What files call a candidate, method, class or image becomes no path, and what is lost costs its
+own place only.
+"""
 
 import json
 import shutil
@@ -29,8 +31,21 @@ HEAT = np.random.default_rng(4).random((2, 3), np.float32)
 
 def row(number: int, **more: Any) -> dict[str, Any]:
     """The map of an image of the class 'well'."""
-    facts = {"image": f"{number:03}.png", "label": "well", "group": "g", "split": "fold", "candidate": "good-one"}
-    facts |= {"fold": 0, "seed": 0, "method": "gradcam", "class": "well", "layer": "conv", "prediction": "well"}
+    facts = {
+        "image": f"{number:03}.png",
+        "label": "well",
+        "group": "g",
+        "split": "fold",
+        "candidate": "good-one",
+    }
+    facts |= {
+        "fold": 0,
+        "seed": 0,
+        "method": "gradcam",
+        "class": "well",
+        "layer": "conv",
+        "prediction": "well",
+    }
     return facts | {"model_hash": "0", "logit": 1.0, "probability": 0.5} | pack(HEAT) | more
 
 
@@ -52,15 +67,31 @@ def shard(layout: RunLayout, *rows: dict[str, Any], method: str = "gradcam", cel
 
 
 def outside(layout: RunLayout) -> list[Path]:
-    return [path for path in layout.root.parents[1].rglob("*") if path.is_file() and layout.root not in path.parents]
+    return [
+        path
+        for path in layout.root.parents[1].rglob("*")
+        if path.is_file() and layout.root not in path.parents
+    ]
 
 
-ESCAPES = ("../../../x", "/tmp/rayfold-was-here/x", "..", "a/b", "a\0b", "", "\x1b[2J", "comparison.png", "Grid_0.PNG")
+ESCAPES = (
+    "../../../x",
+    "/tmp/rayfold-was-here/x",
+    "..",
+    "a/b",
+    "a\0b",
+    "",
+    "\x1b[2J",
+    "comparison.png",
+    "Grid_0.PNG",
+)
 
 
 @pytest.mark.parametrize("name", ESCAPES)
 @pytest.mark.parametrize("column", ["candidate", "method"])
-def test_what_a_shard_says_is_believed_only_where_it_can_be(layout: RunLayout, column: str, name: str) -> None:
+def test_what_a_shard_says_is_believed_only_where_it_can_be(
+    layout: RunLayout, column: str, name: str
+) -> None:
     if column == "candidate":  # without it, what was written would have to do
         (layout.ledger / read_keys(layout)[0] / "spec.json").unlink()
     path = shard(layout, row(1), row(3, **{column: name}))
@@ -84,7 +115,9 @@ def test_shards_of_another_shape_are_left_out_and_the_others_are_not(layout: Run
     shard(layout, row(1))
     short = shard(layout, row(3, height=5), cell=1)
     table = pq.read_table(shard(layout, row(5), cell=2))
-    pq.write_table(table.set_column(0, "image", [[7]]), layout.heatmaps / "gradcam" / "auto" / "odd.parquet")
+    pq.write_table(
+        table.set_column(0, "image", [[7]]), layout.heatmaps / "gradcam" / "auto" / "odd.parquet"
+    )
     shutil.move(layout.heatmaps / "gradcam" / "auto" / "odd.parquet", _of(layout, 2))
     damaged = shard(layout, *(row(number) for number in range(7, 27, 2)), cell=3)
     content = bytearray(damaged.read_bytes())
@@ -114,20 +147,32 @@ def test_an_image_that_is_gone_costs_its_own_place(layout: RunLayout, tmp_path: 
     said: list[str] = []
     written = write_pages(layout, Heatmaps(layout), "title", Style(), said.append)
     names = {path.relative_to(layout.root).as_posix() for path in written}
-    assert names >= {"figures/good-one/gradcam_well.png", "xai/figures/good-one/gradcam_0.png", "xai/gallery.html"}
+    assert names >= {
+        "figures/good-one/gradcam_well.png",
+        "xai/figures/good-one/gradcam_0.png",
+        "xai/gallery.html",
+    }
     assert "xai/figures/grid_0.png" in names
     other = "other pixels than when the run looked at it"
-    assert said == [f"lost    2 images cannot be drawn: '001.png': missing file; '005.png': {other}"]
+    assert said == [
+        f"lost    2 images cannot be drawn: '001.png': missing file; '005.png': {other}"
+    ]
 
 
-@pytest.mark.parametrize("more", [{"scale": np.inf}, {"step_y": np.nan}, {"step_x": 0.0}, {"probability": np.nan}])
+@pytest.mark.parametrize(
+    "more", [{"scale": np.inf}, {"step_y": np.nan}, {"step_x": 0.0}, {"probability": np.nan}]
+)
 def test_a_map_of_no_numbers_is_left_out(layout: RunLayout, more: dict[str, Any]) -> None:
     shard(layout, row(1), row(3))
     shard(layout, row(1, **more), row(5), cell=1)
     heatmaps = Heatmaps(layout)
     write_pages(layout, heatmaps, "title", Style())
     assert len(heatmaps.left_out) == 1
-    assert sorted(heatmaps.rows()["image"]) == sorted(heatmaps.table["image"]) == ["001.png", "003.png", "005.png"]
+    assert (
+        sorted(heatmaps.rows()["image"])
+        == sorted(heatmaps.table["image"])
+        == ["001.png", "003.png", "005.png"]
+    )
     assert shard_digest(_of(layout, 1)) is None
 
 
@@ -136,7 +181,9 @@ def test_text_without_end_in_a_shard_is_not_spelled_out(layout: RunLayout) -> No
     path = shard(layout, row(3), cell=1)
     table = pq.read_table(path)
     many = table.take(pa.array([0] * 2000))
-    text = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2_000_000]))
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 2000, pa.int32()), pa.array(["x" * 2_000_000])
+    )
     many = many.set_column(many.schema.get_field_index("label"), "label", text)
     pq.write_table(many.replace_schema_metadata(table.schema.metadata), path, store_schema=False)
     heatmaps = Heatmaps(layout)
@@ -153,11 +200,15 @@ def test_a_damaged_table_of_explanations_is_a_warning_of_the_report(layout: RunL
     assert "summary.parquet is damaged" in " ".join(layout.report_text.read_text("utf-8").split())
 
 
-@pytest.mark.parametrize("name", ["comparison.png", "Grid_0.PNG", "x.pdf", "../x", "/x", "..", "", "a b", "a."])
+@pytest.mark.parametrize(
+    "name", ["comparison.png", "Grid_0.PNG", "x.pdf", "../x", "/x", "..", "", "a b", "a."]
+)
 def test_no_candidate_is_filed_as_one_of_our_files(name: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Identity).validate_python(name)
     text = json.dumps({"model": "TinyCNN"} | ({"name": name} if name else {}))
     data = "name: x\ndata: {source: folder, path: i}\n"
-    (candidate,) = parse_experiment(f"{data}candidates: [{text}]", "e.yaml", Path("/nowhere")).candidates
+    (candidate,) = parse_experiment(
+        f"{data}candidates: [{text}]", "e.yaml", Path("/nowhere")
+    ).candidates
     TypeAdapter(Identity).validate_python(candidate.id)

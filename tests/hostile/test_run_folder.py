@@ -1,4 +1,6 @@
-"""Files of a run folder that are not what was written: told in one line, never waited for, never believed."""
+"""Files of a run folder that are not what was written: told in one line, never waited for, never
+believed.
+"""
 
 import os
 from collections.abc import Callable
@@ -21,7 +23,13 @@ from trainables.core.files import write_json
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry, read_folds, read_keys
 from trainables.core.quoting import for_spreadsheet, write_csv
-from trainables.core.records import DamagedRecord, Provenance, read_provenance, read_table, read_text
+from trainables.core.records import (
+    DamagedRecord,
+    Provenance,
+    read_provenance,
+    read_table,
+    read_text,
+)
 from trainables.data.manifest import Manifest
 
 
@@ -33,7 +41,9 @@ def sparse(path: Path) -> None:
 def endless(path: Path) -> None:
     """A billion equal rows in a few kilobytes."""
     values = pa.array(["a"] * 1_000_000).dictionary_encode()
-    table = pa.table(dict.fromkeys(("image", "label", "group", "role"), values) | {"fold": [0] * 1_000_000})
+    table = pa.table(
+        dict.fromkeys(("image", "label", "group", "role"), values) | {"fold": [0] * 1_000_000}
+    )
     pq.write_table(table, path)
 
 
@@ -71,7 +81,9 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_results_can_be_read_without_knowing_where_they_come_from(tmp_path: Path, case: str) -> None:
+def test_results_can_be_read_without_knowing_where_they_come_from(
+    tmp_path: Path, case: str
+) -> None:
     ODD[case](tmp_path / "provenance.json")
     assert read_provenance(tmp_path / "provenance.json") == Provenance()
 
@@ -102,15 +114,21 @@ STATES = {
 @pytest.mark.parametrize("field", STATES)
 def test_a_state_of_odd_shape_is_none(tmp_path: Path, field: str) -> None:
     entry = finished(tmp_path)
-    (entry.folder / "state.json").write_text(f'{{"{field}": {STATES[field]}}}'.replace("'", '"'), encoding="utf-8")
+    (entry.folder / "state.json").write_text(
+        f'{{"{field}": {STATES[field]}}}'.replace("'", '"'), encoding="utf-8"
+    )
     assert "state.json is damaged" in entry.state().reason
 
 
-@pytest.mark.parametrize("identity", ["../x", "/etc/x", "a/b", "..", ".hidden", "", "a\\nb", "a" * 101])
+@pytest.mark.parametrize(
+    "identity", ["../x", "/etc/x", "a/b", "..", ".hidden", "", "a\\nb", "a" * 101]
+)
 def test_a_candidate_is_filed_below_no_other_folder(tmp_path: Path, identity: str) -> None:
     entry = finished(tmp_path)
     path = entry.folder / "spec.json"
-    path.write_text(path.read_text("utf-8").replace('"id": "small"', f'"id": "{identity}"'), encoding="utf-8")
+    path.write_text(
+        path.read_text("utf-8").replace('"id": "small"', f'"id": "{identity}"'), encoding="utf-8"
+    )
     with pytest.raises(Exception, match=r"has no readable spec\.json"):
         read_entry(tmp_path / SPEC.key)
 
@@ -139,14 +157,18 @@ PREDICTIONS = {
 @pytest.mark.parametrize("case", PREDICTIONS)
 def test_predictions_of_odd_shape_are_told(tmp_path: Path, case: str) -> None:
     entry = finished(tmp_path)
-    PREDICTIONS[case](entry.predictions()).to_parquet(entry.folder / "predictions.parquet", index=False)
+    PREDICTIONS[case](entry.predictions()).to_parquet(
+        entry.folder / "predictions.parquet", index=False
+    )
     with pytest.raises(DamagedRecord):
         entry.predictions()
 
 
 def test_text_that_is_no_text_is_told(tmp_path: Path) -> None:
     offsets = pa.array([b"\xff\xfe"], pa.binary()).buffers()
-    pq.write_table(pa.table({"image": pa.Array.from_buffers(pa.string(), 1, offsets)}), tmp_path / "t.parquet")
+    pq.write_table(
+        pa.table({"image": pa.Array.from_buffers(pa.string(), 1, offsets)}), tmp_path / "t.parquet"
+    )
     with pytest.raises(DamagedRecord, match="UTF8"):
         read_table(tmp_path / "t.parquet", {"image": "text"})
 
@@ -176,8 +198,12 @@ def test_a_table_is_not_known_by_its_size(tmp_path: Path) -> None:
         assert (entry.state().state == "done") is believed, name
 
 
-@pytest.mark.parametrize(("at", "value"), [(6, 0xFF), (8, 1), (10, 99), (16, 1), (42, 9), (46, 0xFF)])
-def test_a_byte_of_a_model_s_table_of_contents_costs_its_own_cell(tmp_path: Path, at: int, value: int) -> None:
+@pytest.mark.parametrize(
+    ("at", "value"), [(6, 0xFF), (8, 1), (10, 99), (16, 1), (42, 9), (46, 0xFF)]
+)
+def test_a_byte_of_a_model_s_table_of_contents_costs_its_own_cell(
+    tmp_path: Path, at: int, value: int
+) -> None:
     entry = finished(tmp_path)
     content = bytearray(entry.model_path.read_bytes())
     place = content.find(b"PK\1\2")
@@ -191,13 +217,18 @@ def test_a_list_of_cells_that_are_not_asked_for_is_not_gone_through(tmp_path: Pa
     layout = RunLayout(tmp_path)
     write_json(layout.cells, [f"{number:06}" for number in range(300_000)])
     text = "{name: it, data: {source: phantom}, candidates: [{model: TinyCNN, image_size: 32}]}"
-    experiment, manifest = parse_experiment(text, "it", tmp_path), Manifest(pd.DataFrame(), ("a", "b"))
+    experiment, manifest = (
+        parse_experiment(text, "it", tmp_path),
+        Manifest(pd.DataFrame(), ("a", "b")),
+    )
     with pytest.raises(RunFolderError, match="lists other cells than the experiment asks for"):
         run_entries(layout, experiment, manifest)
 
 
 def test_text_that_repeats_without_end_is_not_spelled_out(tmp_path: Path) -> None:
-    long = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 100_000]))
+    long = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 20_000, pa.int32()), pa.array(["x" * 100_000])
+    )
     pq.write_table(pa.table({"image": long}), tmp_path / "t.parquet")
     with pytest.raises(DamagedRecord, match="more text than a table may have"):
         read_table(tmp_path / "t.parquet", {"image": "text"})
@@ -209,7 +240,7 @@ def test_a_record_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         read_text(tmp_path / "x", most=4)
 
 
-# --- what people open -------------------------------------------------------------------------------------------------
+# --- what people open -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -234,7 +265,9 @@ def test_a_spreadsheet_runs_nothing(text: object, written: object) -> None:
 
 
 def test_numbers_of_a_csv_file_stay_numbers(tmp_path: Path) -> None:
-    table = pd.DataFrame({"=a": ["=1", None], "b": [-1.5, float("nan")], "c": pd.array([-1, None], "Int64")})
+    table = pd.DataFrame(
+        {"=a": ["=1", None], "b": [-1.5, float("nan")], "c": pd.array([-1, None], "Int64")}
+    )
     write_csv(tmp_path / "t.csv", table)
     assert (tmp_path / "t.csv").read_text() == "'=a,b,c\n'=1,-1.5,-1\n,,\n"
     assert list(table) == ["=a", "b", "c"]

@@ -1,4 +1,6 @@
-"""Another user of the machine gets nowhere: not into a run's folders, not to its listeners, not into its processes."""
+"""Another user of the machine gets nowhere: not into a run's folders, not to its listeners, not
+into its processes.
+"""
 
 import json
 import os
@@ -81,10 +83,22 @@ def _attacked(home: Path) -> Watched:
         "PYTHONPATH": str(ROOT),
         "RAYFOLD_CACHE": str(home / "cache"),
     }
-    line = [sys.executable, "-m", "orchestrator", "run", home / "experiment.yaml", "--run", home / "run"]
+    line = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "run",
+        home / "experiment.yaml",
+        "--run",
+        home / "run",
+    ]
     with (home / "output").open("w") as output:
         run = subprocess.Popen(
-            as_user(VICTIM, *line, umask=0), cwd=home, env=environment, stdout=output, stderr=subprocess.STDOUT
+            as_user(VICTIM, *line, umask=0),
+            cwd=home,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
         )
     try:
         until = time.monotonic() + 240
@@ -110,7 +124,12 @@ def _attacked(home: Path) -> Watched:
         json.loads(attack.stdout.splitlines()[-1]),
         {each["RAY_AUTH_TOKEN"] for each in environments if "RAY_AUTH_TOKEN" in each},
         {each["TMPDIR"] for each in environments if "RAY_JOB_ID" in each},
-        [path for place in ("/tmp", "/dev/shm", "/var/tmp") for path in Path(place).iterdir() if _is_left(path, home)],
+        [
+            path
+            for place in ("/tmp", "/dev/shm", "/var/tmp")
+            for path in Path(place).iterdir()
+            if _is_left(path, home)
+        ],
     )
 
 

@@ -1,6 +1,8 @@
-"""Whatever is wrong is said in one line that names the rule, the value, the place and the remedy; exit code 2.
+"""Whatever is wrong is said in one line that names the rule, the value, the place and the remedy;
+exit code 2.
 
-Most cases go through the command line inside this process, which is the same code without a start of Python.
+Most cases go through the command line inside this process, which is the same code without a start
+of Python.
 """
 
 import copy
@@ -34,7 +36,9 @@ Plan = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Plan:
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Plan:
     """`rayfold …` in an empty working directory: exit code, standard output, standard error."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -64,7 +68,9 @@ def assert_one_line(result: tuple[int, str, str], *words: str) -> None:
         assert word in err
 
 
-def experiment_file(folder: Path, change: Callable[[Any], object] | None = None, data: Path | None = None) -> Path:
+def experiment_file(
+    folder: Path, change: Callable[[Any], object] | None = None, data: Path | None = None
+) -> Path:
     """A valid experiment on `data`, after `change` has worked on it."""
     content: dict[str, Any] = {
         "name": "study",
@@ -97,14 +103,16 @@ def drop(key: str) -> Callable[[Any], None]:
     return lambda content: content.pop(key)
 
 
-def test_the_experiment_that_the_cases_spoil_is_good(command: Plan, tmp_path: Path, spots: Path) -> None:
+def test_the_experiment_that_the_cases_spoil_is_good(
+    command: Plan, tmp_path: Path, spots: Path
+) -> None:
     code, out, err = command("plan", experiment_file(tmp_path, data=spots))
     assert (code, err) == (0, "")
     assert "48 images" in out
     assert "3 = 1 candidates × 3 folds × 1 seeds; 0 already done" in out
 
 
-# --- the experiment file ----------------------------------------------------------------------------------------------
+# --- the experiment file --------------------------------------------------------------------------
 
 KEYS = {
     "top level": (put("training_", {}), "unknown key training_", "did you mean 'training'?"),
@@ -116,25 +124,56 @@ KEYS = {
     "data": (put("data.clases", ["a", "b"]), "unknown key data.clases", "did you mean 'classes'?"),
     "folds": (put("folds.validation", 0.1), "folds.validation", "'validation_fraction'"),
     "training": (put("training.learningrate", 1), "training.learningrate", "'learning_rate'"),
-    "augmentation": (put("training.augmentation.Flip", True), "training.augmentation.Flip", "'flip'"),
+    "augmentation": (
+        put("training.augmentation.Flip", True),
+        "training.augmentation.Flip",
+        "'flip'",
+    ),
     "resources": (put("resources.cpus", 1), "resources.cpus", "'cpus_per_cell'"),
     "candidate": (put("candidates.0.epoch", 1), "candidates[0].epoch", "'epochs'"),
     "hostile": (put("a\nb\x1b[31m", 1), "unknown key a\\nb\\x1b[31m"),
 }
 TYPES = {
-    "text for a number": (put("training.epochs", "ten"), "training.epochs must be a whole number", "'ten'"),
-    "number as text": (put("training.epochs", "3"), "training.epochs must be a whole number", "got '3'"),
-    "truth for a number": (put("training.epochs", True), "training.epochs must be a whole number", "True"),
-    "fraction for a count": (put("training.batch_size", 1.5), "training.batch_size must be a whole number", "1.5"),
+    "text for a number": (
+        put("training.epochs", "ten"),
+        "training.epochs must be a whole number",
+        "'ten'",
+    ),
+    "number as text": (
+        put("training.epochs", "3"),
+        "training.epochs must be a whole number",
+        "got '3'",
+    ),
+    "truth for a number": (
+        put("training.epochs", True),
+        "training.epochs must be a whole number",
+        "True",
+    ),
+    "fraction for a count": (
+        put("training.batch_size", 1.5),
+        "training.batch_size must be a whole number",
+        "1.5",
+    ),
     "list for a section": (put("folds", [1]), "folds must be a mapping", "[1]"),
     "nothing for a section": (put("training", None), "training must be a mapping", "None"),
     "text for a list": (put("data.classes", "Normal"), "data.classes must be a list", "'Normal'"),
     "mapping for a list": (put("candidates", {"model": "TinyCNN"}), "candidates must be a list"),
-    "text for a candidate": (put("candidates.0", "TinyCNN"), "candidates[0] must be a mapping", "'TinyCNN'"),
+    "text for a candidate": (
+        put("candidates.0", "TinyCNN"),
+        "candidates[0] must be a mapping",
+        "'TinyCNN'",
+    ),
     "number for a name": (put("name", 7), "name must be text", "got 7"),
     "number for a class": (put("data.classes", ["a", 1]), "data.classes[1] must be text", "got 1"),
-    "text for a switch": (put("training.augmentation.flip", "maybe"), "augmentation.flip must be true or false"),
-    "list in a list": (put("candidates.0.epochs", [[1]]), "candidates[0].epochs must be a whole number", "[1]"),
+    "text for a switch": (
+        put("training.augmentation.flip", "maybe"),
+        "augmentation.flip must be true or false",
+    ),
+    "list in a list": (
+        put("candidates.0.epochs", [[1]]),
+        "candidates[0].epochs must be a whole number",
+        "[1]",
+    ),
     "mapping as argument": (
         lambda c: c["candidates"][0].update(model="m:b", arguments={"width": {"deep": 1}}),
         "candidates[0].arguments.width must be",
@@ -145,11 +184,19 @@ VALUES = {
     "no data": (drop("data"), "data is missing"),
     "no candidates": (drop("candidates"), "candidates is missing"),
     "no source": (lambda c: c["data"].pop("source"), "data.source is missing"),
-    "unknown source": (put("data.source", "foldr"), "data.source must be one of 'folder', 'table'", "got 'foldr'"),
+    "unknown source": (
+        put("data.source", "foldr"),
+        "data.source must be one of 'folder', 'table'",
+        "got 'foldr'",
+    ),
     "no path": (lambda c: c["data"].pop("path"), "data.path is missing"),
     "empty candidates": (put("candidates", []), "candidates must have at least 1 entry"),
     "a name that is a path": (put("name", "../study"), "name must match", "'../study'"),
-    "a name with a newline": (put("candidates.0.name", "a\nb"), "candidates[0].name must match", "'a\\nb'"),
+    "a name with a newline": (
+        put("candidates.0.name", "a\nb"),
+        "candidates[0].name must match",
+        "'a\\nb'",
+    ),
     "unknown model": (
         put("candidates.0.model", "EfficientNetB9"),
         "did you mean 'EfficientNetB",
@@ -159,38 +206,94 @@ VALUES = {
         put("candidates", [{"model": "my.models:build"}]),
         "candidates[0].image_size is missing",
     ),
-    "too small for the model": (put("candidates.0.image_size", 8), "at least 16 for TinyCNN", "got 8"),
-    "arguments for a zoo model": (put("candidates.0.arguments", {"width": 2}), "TinyCNN takes none", "remove them"),
+    "too small for the model": (
+        put("candidates.0.image_size", 8),
+        "at least 16 for TinyCNN",
+        "got 8",
+    ),
+    "arguments for a zoo model": (
+        put("candidates.0.arguments", {"width": 2}),
+        "TinyCNN takes none",
+        "remove them",
+    ),
     "one fold": (put("folds.k", 1), "folds.k must be at least 2, got 1 (study.yaml: folds.k)"),
-    "test set of everything": (put("folds.test_set", 1.0), "folds.test_set must be", "0.05 to 0.5", "got 1.0"),
+    "test set of everything": (
+        put("folds.test_set", 1.0),
+        "folds.test_set must be",
+        "0.05 to 0.5",
+        "got 1.0",
+    ),
     "negative test set": (put("folds.test_set", -0.1), "folds.test_set must be", "got -0.1"),
-    "validation of everything": (put("folds.validation_fraction", 0.9), "must be at most 0.5, got 0.9"),
+    "validation of everything": (
+        put("folds.validation_fraction", 0.9),
+        "must be at most 0.5, got 0.9",
+    ),
     "negative epochs": (put("training.epochs", -3), "training.epochs must be at least 1, got -3"),
-    "no learning": (put("training.learning_rate", 0), "training.learning_rate must be above 0.0, got 0"),
+    "no learning": (
+        put("training.learning_rate", 0),
+        "training.learning_rate must be above 0.0, got 0",
+    ),
     "all dropped": (put("training.dropout", 1), "training.dropout must be below 1.0, got 1"),
-    "optimizer": (put("training.optimizer", "adamw"), "training.optimizer must be 'adam' or 'sgd'", "'adamw'"),
+    "optimizer": (
+        put("training.optimizer", "adamw"),
+        "training.optimizer must be 'adam' or 'sgd'",
+        "'adamw'",
+    ),
     "seeds twice": (put("seeds", [1, 2, 1]), "seeds must all be different", "[1, 2, 1]"),
     "no seeds": (put("seeds", []), "seeds must have at least 1 entry"),
     "negative seed": (put("seeds", [0, -1]), "seeds[1] must be at least 0, got -1"),
     "huge seed": (put("seeds", [2**40]), "seeds[0] must be below 4294967296"),
-    "one class asked for": (put("data.classes", ["a"]), "data.classes must name at least 2", "['a']"),
-    "a class twice": (put("data.classes", ["a", "a"]), "data.classes must name at least 2 different"),
-    "empty grid": (put("candidates.0.learning_rate", []), "candidates[0].learning_rate must list at least one value"),
-    "empty inner grid": (put("candidates.0.augmentation", {"flip": []}), "candidates[0].augmentation.flip must list"),
+    "one class asked for": (
+        put("data.classes", ["a"]),
+        "data.classes must name at least 2",
+        "['a']",
+    ),
+    "a class twice": (
+        put("data.classes", ["a", "a"]),
+        "data.classes must name at least 2 different",
+    ),
+    "empty grid": (
+        put("candidates.0.learning_rate", []),
+        "candidates[0].learning_rate must list at least one value",
+    ),
+    "empty inner grid": (
+        put("candidates.0.augmentation", {"flip": []}),
+        "candidates[0].augmentation.flip must list",
+    ),
     "the same candidate twice": (
-        put("candidates", [{"model": "TinyCNN", "name": "a"}, {"model": "TinyCNN", "image_size": 64, "name": "b"}]),
+        put(
+            "candidates",
+            [
+                {"model": "TinyCNN", "name": "a"},
+                {"model": "TinyCNN", "image_size": 64, "name": "b"},
+            ],
+        ),
         "candidates 'a' and 'b' are the same, they would train identically: remove one",
     ),
     "the same value twice in a grid": (put("candidates.0.epochs", [2, 2]), "are the same"),
     "the same name twice": (
-        put("candidates", [{"model": "TinyCNN", "name": "A b"}, {"model": "DenseNet121", "name": "a-b"}]),
+        put(
+            "candidates",
+            [{"model": "TinyCNN", "name": "A b"}, {"model": "DenseNet121", "name": "a-b"}],
+        ),
         "'A b' and 'a-b'",
         "name of its own",
     ),
-    "part of many GPUs": (put("resources.gpus_per_cell", 1.5), "resources.gpus_per_cell must be auto", "got 1.5"),
+    "part of many GPUs": (
+        put("resources.gpus_per_cell", 1.5),
+        "resources.gpus_per_cell must be auto",
+        "got 1.5",
+    ),
     "several GPUs": (put("resources.gpus_per_cell", 2), "a cell uses one GPU at most", "got 2"),
-    "negative GPUs": (put("resources.gpus_per_cell", -1), "resources.gpus_per_cell must be auto", "got -1"),
-    "no CPU": (put("resources.cpus_per_cell", 0), "resources.cpus_per_cell must be auto or at least 1, got 0"),
+    "negative GPUs": (
+        put("resources.gpus_per_cell", -1),
+        "resources.gpus_per_cell must be auto",
+        "got -1",
+    ),
+    "no CPU": (
+        put("resources.cpus_per_cell", 0),
+        "resources.cpus_per_cell must be auto or at least 1, got 0",
+    ),
     "a broken character": (put("candidates.0.name", "\ud800"), "without broken characters"),
 }
 
@@ -211,7 +314,10 @@ CONTENTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "UTF-16": ("name: a".encode("utf-16"), ("cannot read", "not UTF-8")),
     "an image": (b"\x89PNG\r\n\x1a\n\x00\xff", ("cannot read", "not UTF-8")),
     "a key twice": (b"name: a\nname: b\n", ("not valid YAML", "'name' stands twice", "line 2")),
-    "code": (b"name: !!python/object/apply:os.getcwd []\n", ("not valid YAML", "could not determine")),
+    "code": (
+        b"name: !!python/object/apply:os.getcwd []\n",
+        ("not valid YAML", "could not determine"),
+    ),
     "NaN": (
         b"name: a\ndata: {source: folder, path: x}\ntraining: {learning_rate: .nan}\ncandidates: [{model: TinyCNN}]",
         ("training.learning_rate must be a finite number", "nan"),
@@ -229,14 +335,16 @@ def test_a_file_that_is_no_experiment(command: Plan, tmp_path: Path, verb: str, 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_a_file_that_cannot_be_read(command: Plan, tmp_path: Path, verb: str) -> None:
-    assert_one_line(command(verb, tmp_path / "none.yaml"), "cannot read", "none.yaml", "No such file")
+    assert_one_line(
+        command(verb, tmp_path / "none.yaml"), "cannot read", "none.yaml", "No such file"
+    )
     assert_one_line(command(verb, tmp_path), "cannot read", "Is a directory")
     (tmp_path / "file").touch()
     assert_one_line(command(verb, tmp_path / "file" / "x.yaml"), "cannot read", "Not a directory")
     assert_one_line(command(verb, tmp_path / "a\nb.yaml"), "cannot read", "a\\nb.yaml")
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -329,11 +437,17 @@ DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "no class folders": (spoil_flat, ("one sub-folder of images per class",)),
     "one class only": (spoil_one_class, ("at least 2 classes", "'Clear'")),
     "an empty class": (spoil_empty_class, ("at least 2 classes", "'Clear'")),
-    "too few groups": (spoil_few, ("3 folds", "at least 4 groups", "class 'Spot' has 3", "folds.k")),
+    "too few groups": (
+        spoil_few,
+        ("3 folds", "at least 4 groups", "class 'Spot' has 3", "folds.k"),
+    ),
     "zero bytes": (spoil_zero_bytes, ("Spot/000.png", "empty file", "data.on_error: skip")),
     "truncated": (spoil_truncated, ("Spot/001.png", "truncated", "1 of 16")),
     "text": (spoil_text, ("Spot/002.png", "not a PNG, JPEG, BMP, TIFF")),
-    "another format": (spoil_suffix, ("Spot/scan.nii", "a format that rayfold does not read: .nii")),
+    "another format": (
+        spoil_suffix,
+        ("Spot/scan.nii", "a format that rayfold does not read: .nii"),
+    ),
     "a mask": (spoil_masks, ("Clear/003.png", "looks like a mask")),
     "blank": (spoil_blank, ("Clear/003.png", "blank: every pixel is 7")),
     "tiny": (spoil_tiny, ("Clear/003.png", "only 3x3 pixels, needs 8x8")),
@@ -359,7 +473,9 @@ def test_all_bad_images_are_named_at_once(command: Plan, tmp_path: Path, images:
     assert_one_line(command("plan", experiment_file(tmp_path, data=images)), *words)
 
 
-def test_bad_images_too_many_for_a_line_are_listed_in_a_file(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_bad_images_too_many_for_a_line_are_listed_in_a_file(
+    command: Plan, tmp_path: Path, images: Path
+) -> None:
     for number in range(11):
         (images / "Spot" / f"+{number}.png").touch()
     run = tmp_path / "run"
@@ -368,13 +484,17 @@ def test_bad_images_too_many_for_a_line_are_listed_in_a_file(command: Plan, tmp_
     with (run / "unusable_images.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["path", "reason"]
-    assert [Path(path).name for path, _ in rows[1:]] == sorted(f"+{number}.png" for number in range(11))
+    assert [Path(path).name for path, _ in rows[1:]] == sorted(
+        f"+{number}.png" for number in range(11)
+    )
 
 
 def test_a_folder_that_cannot_be_meant_is_not_gone_through(
     command: Plan, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert_one_line(command("plan", experiment_file(tmp_path, data=Path("/"))), "a folder of their own, got '/'")
+    assert_one_line(
+        command("plan", experiment_file(tmp_path, data=Path("/"))), "a folder of their own, got '/'"
+    )
     monkeypatch.setattr(image_files, "FOLDER_ENTRIES", 10)
     said = command("plan", experiment_file(tmp_path, data=images))
     assert_one_line(said, "at most 10 files and folders", str(images))
@@ -382,7 +502,9 @@ def test_a_folder_that_cannot_be_meant_is_not_gone_through(
 
 def test_skipped_images_are_shown_and_no_error(command: Plan, tmp_path: Path, images: Path) -> None:
     spoil_zero_bytes(images)
-    code, out, err = command("plan", experiment_file(tmp_path, put("data.on_error", "skip"), images))
+    code, out, err = command(
+        "plan", experiment_file(tmp_path, put("data.on_error", "skip"), images)
+    )
     assert (code, err) == (0, "")
     assert "15 images" in out
     assert "skipped 'Spot/000.png': empty file" in out
@@ -391,10 +513,22 @@ def test_skipped_images_are_shown_and_no_error(command: Plan, tmp_path: Path, im
 TABLES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "no label": ("path,lable\na.png,x\n", {}, ("'label'", "lable")),
     "no path": ("file,label\na.png,x\n", {}, ("'path'",)),
-    "unknown column": ("path,label\na.png,x\n", {"columns": {"group": "pateint"}}, ("data.columns.group", "'pateint'")),
-    "column of ours": ("path,label\na.png,x\n", {"columns": {"grop": "path"}}, ("'grop'", "'group'")),
+    "unknown column": (
+        "path,label\na.png,x\n",
+        {"columns": {"group": "pateint"}},
+        ("data.columns.group", "'pateint'"),
+    ),
+    "column of ours": (
+        "path,label\na.png,x\n",
+        {"columns": {"grop": "path"}},
+        ("'grop'", "'group'"),
+    ),
     "an image twice": ("path,label\na.png,x\n./a.png,y\n", {}, ("listed once", "row 2")),
-    "a split of its own": ("path,label,split\na.png,x,dev\n", {}, ("split must be", "'dev'", "row 1")),
+    "a split of its own": (
+        "path,label,split\na.png,x,dev\n",
+        {},
+        ("split must be", "'dev'", "row 1"),
+    ),
     "no file": ("path,label\na.png,x\nb.png,y\n", {}, ("missing file", "a.png", "b.png")),
     "no rows": ("path,label\n", {}, ("at least 2 classes",)),
     "nothing": ("", {}, ("table.csv",)),
@@ -412,10 +546,14 @@ def test_tables_that_cannot_be_used(command: Plan, tmp_path: Path, case: str) ->
 def test_a_parquet_table_that_is_none(command: Plan, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"PAR1 no")
     data = {"source": "table", "path": "table.parquet"}
-    assert_one_line(command("plan", experiment_file(tmp_path, put("data", data))), "table.parquet", "readable")
+    assert_one_line(
+        command("plan", experiment_file(tmp_path, put("data", data))), "table.parquet", "readable"
+    )
 
 
-def test_a_given_test_set_that_shares_a_patient(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_a_given_test_set_that_shares_a_patient(
+    command: Plan, tmp_path: Path, images: Path
+) -> None:
     paths = sorted(images.glob("*/*.png"))
     table = pd.DataFrame({"path": map(str, paths), "label": [p.parent.name for p in paths]})
     table["group"] = [f"patient {number // 2}" for number in range(len(paths))]
@@ -439,14 +577,18 @@ def test_other_settings_of_the_data(command: Plan, tmp_path: Path, images: Path)
         ("data.path", "images\0", "data.path must exist", "images\\x00"),
         ("data.path", "study.yaml", "must be a folder", "source: table"),
     ):
-        assert_one_line(command("plan", experiment_file(tmp_path, put(place, value), images)), *words)
+        assert_one_line(
+            command("plan", experiment_file(tmp_path, put(place, value), images)), *words
+        )
     qu_ex = {"source": "covid_qu_ex", "path": str(images)}
     words = ["Lung Segmentation Data", "{Train,Val,Test}", str(images)]
     assert_one_line(command("plan", experiment_file(tmp_path, put("data", qu_ex))), *words)
 
 
 def test_too_few_groups_though_many_images(command: Plan, tmp_path: Path, images: Path) -> None:
-    """Eight images of one class, but of four patients: not enough for three folds, a test set and validation."""
+    """Eight images of one class, but of four patients: not enough for three folds, a test set and
+    validation.
+    """
     path = experiment_file(tmp_path, put("data.group_from_name", r"^..(.)\.png"), images)
     code, _, err = command("plan", path)
     assert code == 0, err
@@ -456,14 +598,20 @@ def test_too_few_groups_though_many_images(command: Plan, tmp_path: Path, images
     assert_one_line(command("plan", path), "class 'Spot' has 3", "groups")
 
 
-# --- weights and builders ---------------------------------------------------------------------------------------------
+# --- weights and builders -------------------------------------------------------------------------
 
 
-def test_weights_and_builders_that_are_not_there(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_weights_and_builders_that_are_not_there(
+    command: Plan, tmp_path: Path, images: Path
+) -> None:
     (tmp_path / "weights.txt").touch()
     builder = {"model": "nomodule.models:build", "image_size": 32}
     for change, *words in (
-        (put("candidates.0.weights", "imagnet"), "training.weights must be none, imagenet or", "imagnet"),
+        (
+            put("candidates.0.weights", "imagnet"),
+            "training.weights must be none, imagenet or",
+            "imagnet",
+        ),
         (put("candidates.0.weights", "weights.txt"), "weights.txt", ".keras"),
         (put("candidates.0.weights", "imagenet"), "TinyCNN has no ImageNet weights"),
         (put("candidates", [builder]), "no source file of module 'nomodule.models'"),
@@ -471,7 +619,7 @@ def test_weights_and_builders_that_are_not_there(command: Plan, tmp_path: Path, 
         assert_one_line(command("plan", experiment_file(tmp_path, change, images)), *words)
 
 
-# --- run folders ------------------------------------------------------------------------------------------------------
+# --- run folders ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("verb", ["status", "report"])
@@ -502,11 +650,18 @@ def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
         (["--methods", "gradcam@nolayer"], "no model asked for has a layer 'nolayer' (--layers); "),
         (["--layers", "inner/con"], "did you mean 'inner/conv'?"),
         (["--methods", "layercam@1000"], "a layer with 1000 cells along each edge"),
-        (["--methods", "gradcam,absent"], "ABSENT needs a library that is not installed: pip install not-there"),
+        (
+            ["--methods", "gradcam,absent"],
+            "ABSENT needs a library that is not installed: pip install not-there",
+        ),
     ],
 )
 def test_what_cannot_be_explained_is_told_before_anything_starts(
-    command: Plan, computed: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+    command: Plan,
+    computed: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
 ) -> None:
     from xai.methods import registry
 
@@ -519,10 +674,16 @@ def test_what_cannot_be_explained_is_told_before_anything_starts(
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "localhost", "ray://head:10001"])
 @pytest.mark.parametrize("verb", ["run", "explain"])
 def test_an_address_that_cannot_be_one(
-    command: Plan, computed: tuple[Path, Path], verb: str, address: str, monkeypatch: pytest.MonkeyPatch
+    command: Plan,
+    computed: tuple[Path, Path],
+    verb: str,
+    address: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)
-    assert_one_line(command(verb, computed[verb == "explain"]), "RAY_ADDRESS or --address", repr(address))
+    assert_one_line(
+        command(verb, computed[verb == "explain"]), "RAY_ADDRESS or --address", repr(address)
+    )
 
 
 def test_init_overwrites_nothing(command: Plan, tmp_path: Path) -> None:
@@ -534,8 +695,13 @@ def test_init_overwrites_nothing(command: Plan, tmp_path: Path) -> None:
     assert_one_line(command("init", tmp_path / "mine.yaml" / "below.yaml"), "cannot write")
 
 
-_INNER = {"class_name": "Functional", "config": {"name": "inner", "layers": [{"config": {"name": "conv"}}]}}
-MODEL = {"config": {"name": "whole", "layers": [{"config": {"name": "image"}}, _INNER]}}  # as far as it is read
+_INNER = {
+    "class_name": "Functional",
+    "config": {"name": "inner", "layers": [{"config": {"name": "conv"}}]},
+}
+MODEL = {
+    "config": {"name": "whole", "layers": [{"config": {"name": "image"}}, _INNER]}
+}  # as far as it is read
 
 
 @pytest.fixture
@@ -547,17 +713,28 @@ def computed(tmp_path: Path, images: Path) -> tuple[Path, Path]:
     for entry in prepared.entries:
         with ZipFile(entry.model_path, "w") as file:
             file.writestr("config.json", json.dumps(MODEL))
-        entry.finish(CellState(epochs=1), pd.DataFrame({"epoch": [1]}), pd.DataFrame({"image": ["a"]}))
+        entry.finish(
+            CellState(epochs=1), pd.DataFrame({"epoch": [1]}), pd.DataFrame({"image": ["a"]})
+        )
     return path, tmp_path / "run"
 
 
 def content_of(folder: Path) -> dict[str, str]:
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("run.log", "run.lock")]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    files = [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in ("run.log", "run.lock")
+    ]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_nothing_that_was_computed_is_lost(command: Plan, computed: tuple[Path, Path], images: Path, verb: str) -> None:
+def test_nothing_that_was_computed_is_lost(
+    command: Plan, computed: tuple[Path, Path], images: Path, verb: str
+) -> None:
     path, run = computed
     before = content_of(run)
     assert len(before) > 3 * 4
@@ -582,7 +759,9 @@ def test_nothing_that_was_computed_is_lost(command: Plan, computed: tuple[Path, 
     assert content_of(run) == before
 
 
-def test_images_that_went_since_are_told(command: Plan, computed: tuple[Path, Path], images: Path) -> None:
+def test_images_that_went_since_are_told(
+    command: Plan, computed: tuple[Path, Path], images: Path
+) -> None:
     path, run = computed
     (images / "Spot" / "003.png").unlink()
     code, out, _ = command("plan", path, "--run", run)
@@ -608,14 +787,22 @@ def test_a_run_folder_that_cannot_be_made(command: Plan, tmp_path: Path, images:
     path = experiment_file(tmp_path, data=images)
     words = ("cannot write into the run folder", "Not a directory", "--run")
     assert_one_line(command("run", path, "--run", tmp_path / "file" / "run"), *words)
-    assert_one_line(command("run", path, "--run", tmp_path / "file"), "cannot write into the run folder", "--run")
+    assert_one_line(
+        command("run", path, "--run", tmp_path / "file"),
+        "cannot write into the run folder",
+        "--run",
+    )
 
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "rayfold-test", str(folder)]
-    if os.geteuid() != 0 or shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        os.geteuid() != 0
+        or shutil.which("mount") is None
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("mounting a small disk needs root")
     try:
         yield folder
@@ -641,7 +828,7 @@ def test_a_torn_manifest_is_made_again(command: Plan, computed: tuple[Path, Path
     assert "3 already done" in out
 
 
-# --- what looks bad and is not ----------------------------------------------------------------------------------------
+# --- what looks bad and is not --------------------------------------------------------------------
 
 
 def test_the_plan_says_what_was_not_taken_as_it_is_written(command: Plan, tmp_path: Path) -> None:
@@ -652,7 +839,9 @@ def test_the_plan_says_what_was_not_taken_as_it_is_written(command: Plan, tmp_pa
     assert [note.split()[1] for note in notes] == ["clutter", "every"]
 
 
-@pytest.mark.parametrize("name", ['it\'s "x" [red] $HOME', "new\nline", "übung 模型", "-dash", " blank ", "%s {0} \\n"])
+@pytest.mark.parametrize(
+    "name", ['it\'s "x" [red] $HOME', "new\nline", "übung 模型", "-dash", " blank ", "%s {0} \\n"]
+)
 def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     images = write_images(folder / name, per_class=8, size=24, classes=(f"a {name}", f"b {name}"))
@@ -662,7 +851,9 @@ def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     assert "16 images" in out
     assert all(line.isprintable() for line in out.splitlines())
     lines = [line for line in out.splitlines() if not line.startswith("note ")]
-    assert len(lines) == 2 + 2 + 3 + 2 + 2  # experiment, data, classes, folds, cells, candidate, resources
+    assert (
+        len(lines) == 2 + 2 + 3 + 2 + 2
+    )  # experiment, data, classes, folds, cells, candidate, resources
 
 
 @pytest.mark.parametrize("name", ['it\'s "x" [red]', "new\nline", "übung 模型", "\x1b[31mred"])
@@ -670,18 +861,26 @@ def test_odd_paths_stay_on_one_line_when_wrong(command: Plan, tmp_path: Path, na
     folder = tmp_path / name
     missing = name.encode("unicode_escape").decode() if not name.isprintable() else ""
     assert_one_line(command("plan", folder / "study.yaml"), "cannot read", missing)
-    assert_one_line(command("plan", experiment_file(folder, data=folder / "none")), "data.path must exist", missing)
+    assert_one_line(
+        command("plan", experiment_file(folder, data=folder / "none")),
+        "data.path must exist",
+        missing,
+    )
     images = write_images(folder / name, per_class=8, size=24)
     (images / "Spot" / f"{name}.png").write_bytes(b"")
     assert_one_line(command("plan", experiment_file(folder, data=images)), "empty file", missing)
 
 
-# --- through a real command line --------------------------------------------------------------------------------------
+# --- through a real command line ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
-    [(["nothing"], "'nothing'"), (["plan"], "plan --help"), (["explain", "x", "--edge", "1000000000"], "'--edge'")],
+    [
+        (["nothing"], "'nothing'"),
+        (["plan"], "plan --help"),
+        (["explain", "x", "--edge", "1000000000"], "'--edge'"),
+    ],
 )
 def test_a_command_that_there_is_not(arguments: list[str], word: str) -> None:
     done = rayfold(*arguments)
@@ -691,7 +890,9 @@ def test_a_command_that_there_is_not(arguments: list[str], word: str) -> None:
 def test_a_real_command_ends_with_2(tmp_path: Path, spots: Path) -> None:
     path = experiment_file(tmp_path, put("training.epocs", 3), spots)
     done = rayfold("plan", path)
-    assert_one_line((done.returncode, done.stdout, done.stderr), "training.epocs", "did you mean 'epochs'?")
+    assert_one_line(
+        (done.returncode, done.stdout, done.stderr), "training.epocs", "did you mean 'epochs'?"
+    )
 
 
 def test_a_real_command_survives_a_terminal_that_knows_no_unicode(

@@ -60,11 +60,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     command = [
         Path(sys.executable).with_name("ray"), "start", "--head", "--block",
         f"--port={port}", f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--num-cpus=3", "--num-gpus=2",
-        f"--dashboard-agent-listen-port={free_port()}",  # by default another cluster's, and no job starts
+        # by default another cluster's, and no job starts
+        f"--dashboard-agent-listen-port={free_port()}",
         "--disable-usage-stats",
     ]  # fmt: skip
     start = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
-    head = subprocess.Popen(list(map(str, command)), env=start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    head = subprocess.Popen(
+        list(map(str, command)), env=start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         wait_for(ray.util.get_node_ip_address(), port, head)
         wait_for("127.0.0.1", dashboard, head)
@@ -92,7 +95,13 @@ def experiment(folder: Path, data: Path, candidate: str, gpus: float) -> Path:
 
 def call(environment: dict[str, str], *command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        list(map(str, command)), env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        list(map(str, command)),
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -121,7 +130,9 @@ def test_ray_job_submit(cluster: dict[str, str], spots: Path, tmp_path: Path) ->
             cluster, ray, "job", "submit", "--working-dir", package, "--",
             sys.executable, "-m", "orchestrator", "run", file, "--run", run,
         )  # fmt: skip
-        if "No available agent" not in done.stdout + done.stderr:  # Ray's, which starts after the dashboard answers
+        if (
+            "No available agent" not in done.stdout + done.stderr
+        ):  # Ray's, which starts after the dashboard answers
             break
         time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -130,7 +141,9 @@ def test_ray_job_submit(cluster: dict[str, str], spots: Path, tmp_path: Path) ->
     assert nodes[0]["gpus"] == 2
 
 
-def test_without_an_address_a_run_keeps_to_itself(cluster: dict[str, str], spots: Path, tmp_path: Path) -> None:
+def test_without_an_address_a_run_keeps_to_itself(
+    cluster: dict[str, str], spots: Path, tmp_path: Path
+) -> None:
     """Ray alone would join whatever cluster it finds on the machine."""
     file = experiment(tmp_path, spots, "{model: TinyCNN, image_size: 32}", gpus=0)
     own = {name: value for name, value in cluster.items() if not name.startswith("RAY_A")}

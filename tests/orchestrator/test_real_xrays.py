@@ -1,4 +1,6 @@
-"""Real chest X-rays, where they are at hand: ImageNet features find pneumonia, patients never straddle a split."""
+"""Real chest X-rays, where they are at hand: ImageNet features find pneumonia, patients never
+straddle a split.
+"""
 
 from pathlib import Path
 

@@ -8,7 +8,8 @@ from pathlib import Path
 LOGIN = "login"
 NODES = ("n1", "n2", "n3")
 USERS = {"alice": 2001, "bob": 2002}
-#: What the nodes claim to have, more than the machine may; the memory is also their limit where cgroups allow.
+#: What the nodes claim to have, more than the machine may; the memory is also their limit where
+#: cgroups allow.
 CPUS = {"n1": 8, "n2": 8, "n3": 10}
 MEMORY_MB, GPUS = 10000, 2
 #: Interfaces of every node and the networks they are in; SLURM uses the first.
@@ -44,7 +45,10 @@ def write(folder: Path) -> None:
         os.chown(home, uid, uid)
     _write_names(folder)
     slurm_conf(folder).write_text(_slurm(folder), encoding="utf-8")
-    gres = f"NodeName={NODES[0]},{','.join(NODES[1:])} Name=gpu Type=fake File={folder}/devices/gpu[0-{GPUS - 1}]\n"
+    gres = (
+        f"NodeName={NODES[0]},{','.join(NODES[1:])} Name=gpu Type=fake "
+        f"File={folder}/devices/gpu[0-{GPUS - 1}]\n"
+    )
     (folder / "etc" / "gres.conf").write_text(gres, encoding="utf-8")
 
 
@@ -61,15 +65,18 @@ def _write_names(folder: Path) -> None:
 
 def _slurm(folder: Path) -> str:
     nodes = [
-        f"NodeName={node} NodeAddr={address(node)} CPUs={CPUS[node]} RealMemory={MEMORY_MB} Gres=gpu:fake:{GPUS}"
+        f"NodeName={node} NodeAddr={address(node)} CPUs={CPUS[node]} RealMemory={MEMORY_MB} "
+        f"Gres=gpu:fake:{GPUS}"
         for node in NODES
     ]
-    return "\n".join([_SLURM.format(folder=folder, login=LOGIN, address=address(LOGIN)), *nodes, ""])
+    return "\n".join(
+        [_SLURM.format(folder=folder, login=LOGIN, address=address(LOGIN)), *nodes, ""]
+    )
 
 
-# linuxproc: it follows parents only, so that what a launcher leaves behind stays visible instead of being swept away.
-# ReturnToService=1: a node that crashed comes back by itself, one that was set DOWN stays so.
-# cred_expire: what a requeued job waits before it starts again, at least.
+# linuxproc: it follows parents only, so that what a launcher leaves behind stays visible instead of
+# being swept away. ReturnToService=1: a node that crashed comes back by itself, one that was set
+# DOWN stays so. cred_expire: what a requeued job waits before it starts again, at least.
 _SLURM = """
 ClusterName=rayfold
 SlurmctldHost={login}({address})
@@ -110,25 +117,37 @@ PartitionName=main Nodes=ALL Default=YES DefaultTime=15 MaxTime=INFINITE State=U
 """
 
 
-# --- what the first process of a host does ----------------------------------------------------------------------------
+# --- what the first process of a host does --------------------------------------------------------
 
 
 def login_script(folder: Path) -> str:
-    """Bridges that join the nodes, munge for all of them, and the controller; the host lives as long as that."""
+    """Bridges that join the nodes, munge for all of them, and the controller; the host lives as
+    long as that.
+    """
     bridges = []
     for interface in NETWORKS:
         bridge = f"{interface}-bridge"
         bridges += [f"ip link add {bridge} type bridge", f"ip link set {bridge} up"]
         bridges += [f"ip address add {address(LOGIN, interface)}/24 dev {bridge}"]
     munge = folder / "munge"
-    munged = ["munged", "--force", f"--key-file={munge}/key", f"--socket={munge}/socket", f"--pid-file={munge}/pid"]
+    munged = [
+        "munged",
+        "--force",
+        f"--key-file={munge}/key",
+        f"--socket={munge}/socket",
+        f"--pid-file={munge}/pid",
+    ]
     munged += [f"--log-file={folder}/log/munged.log", f"--seed-file={munge}/seed"]
     controller = ["slurmctld", "-D", "-f", str(slurm_conf(folder))]
-    return "\n".join(["ip link set lo up", *bridges, shlex.join(munged), _first_process(folder, controller)])
+    return "\n".join(
+        ["ip link set lo up", *bridges, shlex.join(munged), _first_process(folder, controller)]
+    )
 
 
 def node_script(folder: Path, node: str) -> str:
-    """Take the network's ends as they arrive, then run SLURM's daemon; the node lives as long as that."""
+    """Take the network's ends as they arrive, then run SLURM's daemon; the node lives as long as
+    that.
+    """
     networks = [
         f"until ip link show {interface}; do sleep 0.05; done >/dev/null 2>&1;"
         f" ip address add {address(node, interface)}/24 dev {interface}; ip link set {interface} up"

@@ -1,12 +1,13 @@
-"""A real SLURM on one machine: a login host with the controller, three nodes, two plain users, up in seconds.
+"""A real SLURM on one machine: a login host with the controller, three nodes, two plain users, up
+in seconds.
 
     with running_lab() as lab:
         job = lab.submit("alice", "--nodes=3", script, "run", "experiment.yaml")
         lab.wait(job)
         assert lab.exit_code(job) == 0 and not lab.remains()
 
-The nodes share the lab's folder, the checkout and the Python that runs the tests; the rest of /tmp is each node's own.
-Every node has two networks: SLURM knows eth0 only, fast0 is there to be chosen.
+The nodes share the lab's folder, the checkout and the Python that runs the tests; the rest of /tmp
+is each node's own. Every node has two networks: SLURM knows eth0 only, fast0 is there to be chosen.
 """
 
 import itertools
@@ -31,7 +32,16 @@ PACKAGES = ("slurm-wlm", "munge", "iproute2")
 _COMMANDS = ("slurmctld", "slurmd", "sbatch", "munged", "ip", "unshare", "nsenter", "setpriv")
 _PREFIX = "rayfold-lab-"
 _numbers = itertools.count()
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "DEADLINE", "OUT_OF_MEMORY")
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "DEADLINE",
+    "OUT_OF_MEMORY",
+)
 
 
 def obstacle() -> str | None:
@@ -40,9 +50,27 @@ def obstacle() -> str | None:
         return "the SLURM lab needs root (only to start it; its users are plain ones)"
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if missing := [command for command in _COMMANDS if not shutil.which(command)]:
-        return f"the SLURM lab lacks {', '.join(missing)}: on Debian, apt-get install {' '.join(PACKAGES)}"
-    trial = "ip link add trial0 type bridge && ip link add outer type veth peer name inner && mount -t tmpfs trial /mnt"
-    spaces = ["unshare", "--net", "--uts", "--ipc", "--mount", "--pid", "--fork", "--mount-proc", "sh", "-c", trial]
+        return (
+            f"the SLURM lab lacks {', '.join(missing)}: on Debian, apt-get install "
+            f"{' '.join(PACKAGES)}"
+        )
+    trial = (
+        "ip link add trial0 type bridge && ip link add outer type veth peer name inner && mount -t "
+        "tmpfs trial /mnt"
+    )
+    spaces = [
+        "unshare",
+        "--net",
+        "--uts",
+        "--ipc",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "sh",
+        "-c",
+        trial,
+    ]
     done = subprocess.run(spaces, capture_output=True, text=True, check=False)
     if done.returncode:
         return f"the SLURM lab needs namespaces with networks and mounts: {done.stderr.strip()}"
@@ -68,7 +96,9 @@ def running_lab() -> Iterator["Lab"]:
 
 
 def sweep() -> None:
-    """Remove what a lab whose process is gone has left: a folder and empty cgroups; nothing of it runs any more."""
+    """Remove what a lab whose process is gone has left: a folder and empty cgroups; nothing of it
+    runs any more.
+    """
     for place in (Path("/tmp"), CGROUPS, CGROUPS / "memory"):
         for folder in place.glob(f"{_PREFIX}*"):
             owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
@@ -108,7 +138,8 @@ class Lab(Machines):
         The node ends with the thread that boots it.
         """
         self.boot(node)
-        # SLURM may not have noticed the crash yet, and would then ask the new node for the old one's jobs.
+        # SLURM may not have noticed the crash yet, and would then ask the new node for the old
+        # one's jobs.
         self.set_down(node)
         self.resume(node)
 
@@ -123,7 +154,9 @@ class Lab(Machines):
         def up() -> bool:
             lines = self.slurm("sinfo", "--noheader", "--Node", "--format=%N %T").splitlines()
             found = dict(line.split() for line in lines)
-            return all(found.get(node) in ("idle", "mixed", "allocated", "completing") for node in nodes)
+            return all(
+                found.get(node) in ("idle", "mixed", "allocated", "completing") for node in nodes
+            )
 
         wait_until(up, 60, lambda: f"{nodes} up: {self.slurm('sinfo', '--Node')}{self.consoles()}")
 
@@ -132,7 +165,11 @@ class Lab(Machines):
         return self.run_on(LOGIN, *command, user="root").stdout
 
     def submit(
-        self, user: str, *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+        self,
+        user: str,
+        *arguments: str | Path,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> str:
         """`sbatch` on the login host; returns the job id."""
         line = ["sbatch", "--parsable", *arguments]
@@ -151,7 +188,9 @@ class Lab(Machines):
                 self.run_on(LOGIN, "scancel", *jobs, user="root", check=False)
             raise
 
-    def until(self, condition: Callable[[], object], seconds: float, what: Callable[[], str]) -> None:
+    def until(
+        self, condition: Callable[[], object], seconds: float, what: Callable[[], str]
+    ) -> None:
         """Poll until `condition` holds; raises AssertionError, at once when the lab goes down."""
 
         def holds() -> object:
@@ -161,12 +200,18 @@ class Lab(Machines):
         wait_until(holds, seconds, what, pause=0.5)  # asking SLURM costs the work processor time
 
     def wait(self, job: str, seconds: float = 150) -> str:
-        """Wait until the job has ended for good and its nodes are given back; returns its last state."""
-        self.until(lambda: self.state(job) in ENDED, seconds, lambda: f"the end of {self.describe(job)}")
+        """Wait until the job has ended for good and its nodes are given back; returns its last
+        state.
+        """
+        self.until(
+            lambda: self.state(job) in ENDED, seconds, lambda: f"the end of {self.describe(job)}"
+        )
         return self.state(job)
 
     def wait_for_output(self, job: str, pattern: str, seconds: float = 120) -> re.Match[str]:
-        """Wait until the job's output holds a match; raises AssertionError early when the job ends without it."""
+        """Wait until the job's output holds a match; raises AssertionError early when the job ends
+        without it.
+        """
 
         def found() -> bool:
             ended = self.state(job) in ENDED  # asked first: what it wrote before its end counts
@@ -184,7 +229,14 @@ class Lab(Machines):
         fields: dict[str, str] = {}
         for line in self.slurm("scontrol", "show", "job", job).splitlines():
             name, _, rest = line.strip().partition("=")
-            if name in ("Command", "WorkDir", "StdOut", "StdErr", "StdIn", "Comment"):  # may hold spaces
+            if name in (
+                "Command",
+                "WorkDir",
+                "StdOut",
+                "StdErr",
+                "StdIn",
+                "Comment",
+            ):  # may hold spaces
                 fields[name] = rest
             else:
                 fields |= dict(part.split("=", 1) for part in line.split() if "=" in part)
@@ -204,7 +256,9 @@ class Lab(Machines):
     def hosts_of(self, job: str) -> list[str]:
         """The nodes of a running or ended job, in SLURM's order."""
         nodes = self.show(job)["NodeList"]
-        return self.slurm("scontrol", "show", "hostnames", nodes).split() if nodes != "(null)" else []
+        return (
+            self.slurm("scontrol", "show", "hostnames", nodes).split() if nodes != "(null)" else []
+        )
 
     def output(self, job: str) -> str:
         """What the job printed so far."""
@@ -214,5 +268,8 @@ class Lab(Machines):
     def describe(self, job: str) -> str:
         """The job's state and the end of its output, for people."""
         fields = self.show(job)
-        short = {name: fields[name] for name in ("JobState", "Reason", "ExitCode", "Restarts", "NodeList")}
+        short = {
+            name: fields[name]
+            for name in ("JobState", "Reason", "ExitCode", "Restarts", "NodeList")
+        }
         return f"job {job} {short}\n{self.output(job)[-6000:]}"

@@ -1,4 +1,6 @@
-"""What the tests of `cluster/ray_slurm.sh` share: starting it, its folder, how it ended, a small real experiment."""
+"""What the tests of `cluster/ray_slurm.sh` share: starting it, its folder, how it ended, a small
+real experiment.
+"""
 
 import json
 import re
@@ -37,7 +39,9 @@ def on(*nodes: str) -> list[str]:
 
 
 def launch(lab: Lab, user: str, slurm: Sequence[str], *arguments: str | Path, cwd: Path) -> str:
-    """`sbatch [SLURM options] cluster/ray_slurm.sh ARGUMENTS`, typed in `cwd`; returns the job id."""
+    """`sbatch [SLURM options] cluster/ray_slurm.sh ARGUMENTS`, typed in `cwd`; returns the job
+    id.
+    """
     return lab.submit(user, *slurm, SCRIPT, *arguments, cwd=cwd)
 
 
@@ -55,7 +59,9 @@ def ready(lab: Lab, job: str, cwd: Path, restart: int = 0, seconds: float = 240)
     path = job_folder(cwd, job) / "cluster.json"
 
     def up() -> bool:
-        assert lab.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), lab.describe(job)
+        assert lab.state(job) in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"), lab.describe(
+            job
+        )
         return path.exists() and json.loads(path.read_text())["restart"] == restart
 
     lab.until(up, seconds, lambda: f"{path} in {lab.describe(job)}{logs(cwd, job)}")
@@ -67,7 +73,8 @@ def last_line(lab: Lab, job: str) -> str:
 
 
 def ended(lab: Lab, job: str, cwd: Path, code: int, seconds: float = 240) -> str:
-    """Wait for the job's end, which has to be told truly, to SLURM and to people; returns the last line.
+    """Wait for the job's end, which has to be told truly, to SLURM and to people; returns the last
+    line.
 
     Nothing may be left. What a cancelled job returned SLURM does not say.
     """
@@ -75,7 +82,9 @@ def ended(lab: Lab, job: str, cwd: Path, code: int, seconds: float = 240) -> str
     told = last_line(lab, job)
     story = lab.describe(job) + logs(cwd, job)
     assert re.fullmatch(rf"rayfold cluster: .*\S \(exit {code}\)", told), story
-    assert state == ("CANCELLED" if code == TERMINATED else "FAILED" if code else "COMPLETED"), story
+    assert state == ("CANCELLED" if code == TERMINATED else "FAILED" if code else "COMPLETED"), (
+        story
+    )
     assert code == TERMINATED or lab.exit_code(job) == code, story
     assert "Traceback" not in lab.output(job), story
     # SLURM's own processes for the job may be some moments late.
@@ -92,20 +101,26 @@ def usr1(lab: Lab, job: str) -> None:
 def left(lab: Lab, job: str) -> list[str]:
     """The processes of the job that any node still has."""
     number = lab.show(job)["JobId"]
-    return [f"{node}: {each.command[:100]}" for node in NODES for each in lab.processes(node, number)]
+    return [
+        f"{node}: {each.command[:100]}" for node in NODES for each in lab.processes(node, number)
+    ]
 
 
 def logs(cwd: Path, job: str) -> str:
     """The ends of the launcher's own logs, for people."""
     files = sorted(job_folder(cwd, job).glob("restart-*/*.log"))
     return "".join(
-        f"\n--- {path.parent.name}/{path.name}\n{path.read_text(errors='replace')[-2000:]}" for path in files
+        f"\n--- {path.parent.name}/{path.name}\n{path.read_text(errors='replace')[-2000:]}"
+        for path in files
     )
 
 
 def under_way(run: Path) -> set[str]:
     """The hosts of the cells that run now and could go on from a saved state."""
-    states = [json.loads(path.with_name("state.json").read_text()) for path in run.glob("ledger/*/resume.npz")]
+    states = [
+        json.loads(path.with_name("state.json").read_text())
+        for path in run.glob("ledger/*/resume.npz")
+    ]
     return {state["host"] for state in states if state["state"] == "running"}
 
 
@@ -132,7 +147,9 @@ def assert_equal_results(run: Path, reference: Path) -> Run:
 
 
 def uninterrupted(lab: Lab) -> tuple[str, Path]:
-    """The small experiment over all three nodes; returns the job and the folder it was submitted in."""
+    """The small experiment over all three nodes; returns the job and the folder it was submitted
+    in.
+    """
     cwd = lab.folder_for("alice", "experiment with spaces")
     file = experiment(lab, "alice", cwd)
     job = launch(lab, "alice", ["--nodes=3", MEMORY], "run", file.name, cwd=cwd)
@@ -141,6 +158,8 @@ def uninterrupted(lab: Lab) -> tuple[str, Path]:
 
 
 def assert_nothing_left(lab: Lab, files: bool = True) -> None:
-    """All jobs have ended, and the nodes are as they were before: no process, and no file in /tmp or /dev/shm."""
+    """All jobs have ended, and the nodes are as they were before: no process, and no file in /tmp
+    or /dev/shm.
+    """
     lab.until(lambda: not lab.slurm("squeue", "--noheader"), 60, lambda: lab.slurm("squeue"))
     lab.until(lambda: not lab.remains(files), 15, lambda: f"empty nodes: {lab.remains(files)}")

@@ -1,4 +1,6 @@
-"""The machines of the lab, before there is any SLURM on them: a login host and its nodes, two networks, two users."""
+"""The machines of the lab, before there is any SLURM on them: a login host and its nodes, two
+networks, two users.
+"""
 
 import os
 import re
@@ -19,16 +21,23 @@ from tests.slurm.tunnel import tunnel
 
 
 class Machines:
-    """Hosts that share the lab's folder, the checkout and the Python that runs the tests, and nothing else."""
+    """Hosts that share the lab's folder, the checkout and the Python that runs the tests, and
+    nothing else.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         prefix, base = Path(sys.prefix), Path(sys.base_prefix)
         visible = [folder, ROOT, prefix, base, prefix.resolve(), base.resolve()]
-        scripts = {LOGIN: config.login_script(folder), **{name: config.node_script(folder, name) for name in NODES}}
+        scripts = {
+            LOGIN: config.login_script(folder),
+            **{name: config.node_script(folder, name) for name in NODES},
+        }
         memory = {LOGIN: 2 * 2**30} | dict.fromkeys(NODES, MEMORY_MB * 2**20)
         self.hosts = {
-            name: Host(name, folder / "hosts" / name, visible, folder / "names", memory[name], script)
+            name: Host(
+                name, folder / "hosts" / name, visible, folder / "names", memory[name], script
+            )
             for name, script in scripts.items()
         }
 
@@ -37,10 +46,25 @@ class Machines:
         host, login = self.hosts[node], self.hosts[LOGIN]
         host.start()
         for interface in NETWORKS:
-            # The outer end carries the node's name, so that a node that comes back replaces what is left of it.
+            # The outer end carries the node's name, so that a node that comes back replaces what is
+            # left of it.
             outer = f"{node}-{interface}"
-            subprocess.run(login.enter("ip", "link", "delete", outer), capture_output=True, check=False)
-            pair = ["ip", "link", "add", outer, "type", "veth", "peer", "name", interface, "netns", str(host.pid)]
+            subprocess.run(
+                login.enter("ip", "link", "delete", outer), capture_output=True, check=False
+            )
+            pair = [
+                "ip",
+                "link",
+                "add",
+                outer,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                interface,
+                "netns",
+                str(host.pid),
+            ]
             checked(login.enter(*pair, spaces=("net",)))
             checked(login.enter("ip", "link", "set", outer, "master", f"{interface}-bridge", "up"))
 
@@ -54,7 +78,9 @@ class Machines:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def crash(self, node: str) -> None:
-        """The node loses its power: every process on it is gone at once. SLURM notices after 15 to 30 s."""
+        """The node loses its power: every process on it is gone at once. SLURM notices after 15 to
+        30 s.
+        """
         self.hosts[node].kill()
 
     def home(self, user: str) -> Path:
@@ -84,7 +110,9 @@ class Machines:
         check: bool = True,
         timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command on a host, as over ssh: as the user, in the user's home unless `cwd` says otherwise."""
+        """Run a command on a host, as over ssh: as the user, in the user's home unless `cwd` says
+        otherwise.
+        """
         home = self.home(user) if user != "root" else Path("/root")
         variables = {
             "HOME": str(home),
@@ -98,7 +126,13 @@ class Machines:
         }
         uid = USERS.get(user, 0)
         become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"] if uid else []
-        clean = ["env", "-i", "-C", str(cwd or (home if uid else "/")), *(f"{k}={v}" for k, v in variables.items())]
+        clean = [
+            "env",
+            "-i",
+            "-C",
+            str(cwd or (home if uid else "/")),
+            *(f"{k}={v}" for k, v in variables.items()),
+        ]
         line = self.hosts[host].enter(*become, *clean, *command)
         return checked(line, timeout) if check else called(line, timeout)
 
@@ -107,7 +141,9 @@ class Machines:
         """Run a command on a node as root as long as the block lasts; yields its first line."""
         # nsenter stays the parent, and takes its child with it.
         line = ["setpriv", "--pdeathsig", "KILL", *map(str, command)]
-        with subprocess.Popen(self.hosts[node].enter(*line), stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            self.hosts[node].enter(*line), stdout=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout
             try:
                 yield process.stdout.readline()
@@ -116,7 +152,11 @@ class Machines:
 
     def processes(self, node: str, job: str | None = None) -> list[Process]:
         """What runs on a node besides its PID 1 and SLURM's daemon; of one job, or of all."""
-        found = [each for each in self.hosts[node].processes() if not re.match(r"(\S*/)?slurmd\b", each.command)]
+        found = [
+            each
+            for each in self.hosts[node].processes()
+            if not re.match(r"(\S*/)?slurmd\b", each.command)
+        ]
         if job is None:
             return found
         marks = (f"\0SLURM_JOB_ID={job}\0", f"/slurm-jobs/{job}/")
@@ -134,7 +174,10 @@ class Machines:
             if not files:
                 continue
             search = ("find", "/tmp", "/dev/shm", "-xdev", "-mindepth", "1", "-uid", "+2000")
-            found += [f"{node}: {line}" for line in self.run_on(node, *search, user="root").stdout.splitlines()]
+            found += [
+                f"{node}: {line}"
+                for line in self.run_on(node, *search, user="root").stdout.splitlines()
+            ]
         return found
 
     def tunnel(self, host: str, node: str, port: int) -> AbstractContextManager[None]:
@@ -149,7 +192,13 @@ class Machines:
 def called(line: list[str], timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a command line; its outcome is the caller's business."""
     return subprocess.run(
-        line, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=timeout, check=False
+        line,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
+        timeout=timeout,
+        check=False,
     )
 
 

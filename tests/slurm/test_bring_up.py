@@ -11,7 +11,16 @@ from orchestrator.results.run import load_run
 from tests.slurm.config import LOGIN, NETWORKS, NODES
 from tests.slurm.conftest import Outcomes
 from tests.slurm.lab import Lab
-from tests.slurm.launcher import DRIVERS, SCRIPT, ended, experiment, job_folder, launch, on, uninterrupted
+from tests.slurm.launcher import (
+    DRIVERS,
+    SCRIPT,
+    ended,
+    experiment,
+    job_folder,
+    launch,
+    on,
+    uninterrupted,
+)
 
 pytestmark = pytest.mark.slurm
 ODD = 'it\'s a "folder" with spaces, é'
@@ -20,7 +29,9 @@ ODD = 'it\'s a "folder" with spaces, é'
 def one_node(lab: Lab) -> tuple[str, Path]:
     cwd = lab.folder_for("alice")
     slurm = [*on("n1"), "--cpus-per-task=2", "--gres=gpu:1"]
-    job = launch(lab, "alice", slurm, "--", "python", DRIVERS / "look.py", "report.json", "7", cwd=cwd)
+    job = launch(
+        lab, "alice", slurm, "--", "python", DRIVERS / "look.py", "report.json", "7", cwd=cwd
+    )
     ended(lab, job, cwd, 7)
     return job, cwd
 
@@ -31,7 +42,9 @@ def two_nodes(lab: Lab) -> tuple[str, Path]:
     lab.run_on(LOGIN, "mkdir", cwd)
     slurm = [*on("n2", "n3"), "--gpus=3", "--cpus-per-gpu=1", "--output=out put.txt"]
     options = ["--interface", "fast0", "--jobs-folder", "jobs' folder"]
-    job = launch(lab, "alice", slurm, *options, "--", "python", DRIVERS / "look.py", "a report.json", cwd=cwd)
+    job = launch(
+        lab, "alice", slurm, *options, "--", "python", DRIVERS / "look.py", "a report.json", cwd=cwd
+    )
     ended(lab, job, cwd, 0)
     return job, cwd
 
@@ -45,7 +58,9 @@ def phases(output: str) -> dict[str, float]:
     return {name: float(seconds) for name, seconds in found}
 
 
-def test_a_driver_on_one_node_gets_what_slurm_gave_and_its_exit_code_is_the_jobs(lab: Lab, jobs: Outcomes) -> None:
+def test_a_driver_on_one_node_gets_what_slurm_gave_and_its_exit_code_is_the_jobs(
+    lab: Lab, jobs: Outcomes
+) -> None:
     _, cwd = jobs[one_node].result()
     (node,) = json.loads((cwd / "report.json").read_text())
     assert node["host"] == "n1"
@@ -55,7 +70,9 @@ def test_a_driver_on_one_node_gets_what_slurm_gave_and_its_exit_code_is_the_jobs
     assert len(node["CUDA_VISIBLE_DEVICES"].split(",")) == 1
 
 
-def test_two_unlike_nodes_over_the_chosen_interface_from_a_folder_with_an_odd_name(lab: Lab, jobs: Outcomes) -> None:
+def test_two_unlike_nodes_over_the_chosen_interface_from_a_folder_with_an_odd_name(
+    lab: Lab, jobs: Outcomes
+) -> None:
     job, cwd = jobs[two_nodes].result()
     rows = json.loads((cwd / "a report.json").read_text())
     assert [(row["host"], row["CPU"], row["GPU"]) for row in rows] == [("n2", 2, 2), ("n3", 1, 1)]
@@ -64,7 +81,9 @@ def test_two_unlike_nodes_over_the_chosen_interface_from_a_folder_with_an_odd_na
     assert (cwd / "jobs' folder" / job / "restart-0" / "driver.log").exists()
 
 
-def test_a_real_experiment_over_three_nodes_has_cells_on_every_one(lab: Lab, finished: tuple[str, Path]) -> None:
+def test_a_real_experiment_over_three_nodes_has_cells_on_every_one(
+    lab: Lab, finished: tuple[str, Path]
+) -> None:
     cells = load_run(finished[1] / "runs" / "small").cells
     assert (cells["state"] == "done").all()
     assert sorted(set(cells["host"])) == list(NODES)
@@ -79,10 +98,15 @@ def test_the_seconds_of_each_phase_are_printed(
     assert set(measured) == {"allocation", "ports", "head up", "all joined"}, lab.output(job)
     assert 0 < sum(measured.values()) < 180
     with capsys.disabled():
-        print(f"\n{count} nodes: {', '.join(f'{name} {value:.1f} s' for name, value in measured.items())}")  # noqa: T201
+        print(  # noqa: T201
+            f"\n{count} nodes: "
+            f"{', '.join(f'{name} {value:.1f} s' for name, value in measured.items())}"
+        )
 
 
-def test_the_folder_of_a_job_is_private_and_holds_the_logs_of_every_node(lab: Lab, finished: tuple[str, Path]) -> None:
+def test_the_folder_of_a_job_is_private_and_holds_the_logs_of_every_node(
+    lab: Lab, finished: tuple[str, Path]
+) -> None:
     job, cwd = finished
     folder = job_folder(cwd, job)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700

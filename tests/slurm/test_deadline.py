@@ -1,4 +1,6 @@
-"""Deadline, requeue, cancellation: the work is saved, goes on where it may, and the exit code says which."""
+"""Deadline, requeue, cancellation: the work is saved, goes on where it may, and the exit code says
+which.
+"""
 
 from pathlib import Path
 
@@ -29,7 +31,9 @@ pytestmark = pytest.mark.slurm
 
 def interrupted_experiment(lab: Lab) -> tuple[str, Path]:
     cwd = lab.folder_for("alice")
-    job = launch(lab, "alice", [*on("n1"), MEMORY], "run", experiment(lab, "alice", cwd).name, cwd=cwd)
+    job = launch(
+        lab, "alice", [*on("n1"), MEMORY], "run", experiment(lab, "alice", cwd).name, cwd=cwd
+    )
     run = cwd / "runs" / "small"
     lab.until(lambda: under_way(run), 240, lambda: lab.describe(job) + logs(cwd, job))
     usr1(lab, job)
@@ -48,7 +52,9 @@ def true_deadline(lab: Lab) -> tuple[str, Path]:
 
 
 def requeued_until_enough(lab: Lab) -> tuple[str, Path, str]:
-    """Once from outside; at its deadline the job may then not requeue itself any more. Also returns the first token."""
+    """Once from outside; at its deadline the job may then not requeue itself any more. Also returns
+    the first token.
+    """
     cwd = lab.folder_for("alice")
     job = launch(lab, "alice", on("n3"), "--max-requeues", "1", "--", "sleep", "600", cwd=cwd)
     ready(lab, job, cwd)
@@ -79,17 +85,24 @@ def test_an_experiment_stopped_by_its_deadline_goes_on_and_ends_with_the_same_nu
     run = assert_equal_results(cwd / "runs" / "small", finished[1] / "runs" / "small")
     assert len(run.provenance["invocations"]) == 2
     assert lab.restarts(job) == 1
-    assert {path.name for path in job_folder(cwd, job).glob("restart-*")} == {"restart-0", "restart-1"}
+    assert {path.name for path in job_folder(cwd, job).glob("restart-*")} == {
+        "restart-0",
+        "restart-1",
+    }
 
 
-def test_the_signal_that_slurm_sends_before_the_time_limit_ends_the_job_in_order(lab: Lab, jobs: Outcomes) -> None:
+def test_the_signal_that_slurm_sends_before_the_time_limit_ends_the_job_in_order(
+    lab: Lab, jobs: Outcomes
+) -> None:
     job, _ = jobs[true_deadline].result()
     assert lab.state(job) == "FAILED"  # not TIMEOUT
     assert lab.restarts(job) == 0
     assert "submit the same command again" in lab.output(job)
 
 
-def test_scontrol_requeue_starts_the_same_command_again_and_requeues_are_bounded(lab: Lab, jobs: Outcomes) -> None:
+def test_scontrol_requeue_starts_the_same_command_again_and_requeues_are_bounded(
+    lab: Lab, jobs: Outcomes
+) -> None:
     job, cwd, token = jobs[requeued_until_enough].result()
     assert lab.restarts(job) == 1
     assert (job_folder(cwd, job) / "restart-1" / "launch.log").exists()

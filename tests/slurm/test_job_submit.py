@@ -19,7 +19,10 @@ from tests.slurm.launcher import ended, job_folder, launch, on, ready
 
 pytestmark = pytest.mark.slurm
 
-COUNT = "import ray; ray.init(log_to_driver=False); print('alive', sum(node['Alive'] for node in ray.nodes()))"
+COUNT = (
+    "import ray; ray.init(log_to_driver=False); print('alive', sum(node['Alive'] for node in "
+    "ray.nodes()))"
+)
 
 
 @dataclass
@@ -116,14 +119,27 @@ def test_without_the_token_nothing_can_be_submitted(lab: Lab, served: Served) ->
 
 def test_another_user_can_neither_connect_nor_join(lab: Lab, served: Served) -> None:
     own = lab.write("bob", lab.home("bob") / "token", secrets.token_hex(32))
-    wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(own), "RAY_ADDRESS": str(served.facts["address"])}
+    wrong = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(own),
+        "RAY_ADDRESS": str(served.facts["address"]),
+    }
     read = lab.run_on("n1", "cat", served.facts["token_path"], user="bob", check=False)
     assert read.returncode != 0
     connect = ["timeout", "-k", "1", "20", "python", "-c", COUNT]
     done = lab.run_on("n1", *connect, user="bob", environment=wrong, check=False)
     assert done.returncode != 0
     assert "alive" not in done.stdout
-    join = ["timeout", "-k", "1", "15", "ray", "start", "--block", f"--address={served.facts['address']}"]
+    join = [
+        "timeout",
+        "-k",
+        "1",
+        "15",
+        "ray",
+        "start",
+        "--block",
+        f"--address={served.facts['address']}",
+    ]
     done = lab.run_on("n3", *join, user="bob", environment=wrong, check=False)
     assert done.returncode != 0
     lab.run_on("n3", "rm", "-rf", "/tmp/ray", user="bob")
@@ -147,7 +163,9 @@ def test_nothing_that_a_second_user_of_the_node_tries_succeeds(lab: Lab, served:
 
 
 def test_the_dashboard_listens_on_loopback_only(lab: Lab, served: Served) -> None:
-    listeners = lab.run_on("n1", "ss", "-Hltn", f"sport = :{served.port}", user="root").stdout.split("\n")
+    listeners = lab.run_on(
+        "n1", "ss", "-Hltn", f"sport = :{served.port}", user="root"
+    ).stdout.split("\n")
     assert [line.split()[3] for line in listeners if line] == [f"127.0.0.1:{served.port}"]
 
 

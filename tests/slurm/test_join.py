@@ -31,9 +31,13 @@ def hosts_of_tasks(cwd: Path) -> dict[str, str]:
 
 
 def late_array(lab: Lab) -> tuple[Path, dict[str, str]]:
-    """Three late nodes join a cluster of one and do tasks; one is cancelled, one has its deadline, one stays."""
+    """Three late nodes join a cluster of one and do tasks; one is cancelled, one has its deadline,
+    one stays.
+    """
     cwd, elsewhere = lab.folder_for("alice"), lab.folder_for("alice", "another folder")
-    main = launch(lab, "alice", on("n1"), "--", "python", DRIVERS / "work.py", ".", str(TASKS), cwd=cwd)
+    main = launch(
+        lab, "alice", on("n1"), "--", "python", DRIVERS / "work.py", ".", str(TASKS), cwd=cwd
+    )
     ready(lab, main, cwd)
     address = job_folder(cwd, main) / "cluster.json"
     array = launch(lab, "alice", ["--array=0-2", "--exclude=n1"], "--join", address, cwd=elsewhere)
@@ -60,10 +64,14 @@ def late_array(lab: Lab) -> tuple[Path, dict[str, str]]:
 SCENARIOS = (late_array,)
 
 
-def test_late_nodes_of_an_array_get_tasks_and_the_removal_of_some_loses_none(lab: Lab, jobs: Outcomes) -> None:
+def test_late_nodes_of_an_array_get_tasks_and_the_removal_of_some_loses_none(
+    lab: Lab, jobs: Outcomes
+) -> None:
     cwd, hosts = jobs[late_array].result()
     assert len(hosts) == 4
-    assert {path.name.split("-")[1] for path in cwd.glob("done-*")} == {str(number) for number in range(TASKS)}
+    assert {path.name.split("-")[1] for path in cwd.glob("done-*")} == {
+        str(number) for number in range(TASKS)
+    }
 
 
 def test_joining_a_cluster_that_is_not_there_is_told(lab: Lab) -> None:

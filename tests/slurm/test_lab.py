@@ -42,10 +42,16 @@ with running_lab() as lab:
 
 def test_every_node_is_a_host_of_its_own(lab: Lab) -> None:
     with tempfile.NamedTemporaryFile(dir="/tmp") as outside:
-        job = lab.submit("alice", "--nodes=3", "--gres=gpu:2", "--wrap", f"srun --label sh -c '{REPORT}'")
+        job = lab.submit(
+            "alice", "--nodes=3", "--gres=gpu:2", "--wrap", f"srun --label sh -c '{REPORT}'"
+        )
         assert (lab.wait(job), lab.exit_code(job)) == ("COMPLETED", 0), lab.describe(job)
     for task, node in enumerate(NODES):
-        lines = [line.partition(": ")[2] for line in lab.output(job).splitlines() if line.startswith(f"{task}: ")]
+        lines = [
+            line.partition(": ")[2]
+            for line in lab.output(job).splitlines()
+            if line.startswith(f"{task}: ")
+        ]
         assert lines[:2] == [node, "alice"]
         assert address(node) in lines[2]
         assert lab.folder.name in lines[3:]  # put back into /tmp
@@ -55,7 +61,12 @@ def test_every_node_is_a_host_of_its_own(lab: Lab) -> None:
 
 
 def test_the_exit_code_and_the_processes_of_a_job_are_known(lab: Lab) -> None:
-    job = lab.submit("bob", "--nodelist=n2", "--wrap", "sleep 300.25 & touch /tmp/mine; echo ready; wait $!; exit 7")
+    job = lab.submit(
+        "bob",
+        "--nodelist=n2",
+        "--wrap",
+        "sleep 300.25 & touch /tmp/mine; echo ready; wait $!; exit 7",
+    )
     lab.wait_for_output(job, "ready")
     assert any("sleep 300.25" in each.command for each in lab.processes("n2", job))
     assert not lab.processes("n2", "999999")
@@ -68,7 +79,9 @@ def test_the_exit_code_and_the_processes_of_a_job_are_known(lab: Lab) -> None:
 
 
 def test_a_node_that_crashes_comes_back_empty(lab: Lab) -> None:
-    job = lab.submit("alice", "--nodelist=n2", "--no-requeue", "--wrap", "touch /tmp/here; echo ready; sleep 300")
+    job = lab.submit(
+        "alice", "--nodelist=n2", "--no-requeue", "--wrap", "touch /tmp/here; echo ready; sleep 300"
+    )
     lab.wait_for_output(job, "ready")
     lab.crash("n2")
     lab.set_down("n2")
@@ -82,10 +95,15 @@ def test_a_node_that_crashes_comes_back_empty(lab: Lab) -> None:
 def test_a_tunnel_reaches_the_loopback_of_a_node(lab: Lab) -> None:
     folder = lab.folder_for("alice")
     lab.write("alice", folder / "page", "hello")
-    serve = f"cd {folder}; {sys.executable} -m http.server --bind 127.0.0.1 8123 & echo ready; sleep 300"
+    serve = (
+        f"cd {folder}; {sys.executable} -m http.server --bind 127.0.0.1 8123 & echo ready; sleep "
+        "300"
+    )
     job = lab.submit("alice", "--nodelist=n3", "--wrap", serve)
     lab.wait_for_output(job, "ready")
-    fetch = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8123/page').read().decode())"
+    fetch = (
+        "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8123/page').read().decode())"
+    )
 
     def fetched() -> bool:
         return lab.run_on(LOGIN, sys.executable, "-c", fetch, check=False).stdout == "hello\n"
@@ -99,7 +117,9 @@ def test_a_tunnel_reaches_the_loopback_of_a_node(lab: Lab) -> None:
 
 
 def test_a_second_lab_that_is_killed_leaves_nothing(lab: Lab) -> None:
-    other = subprocess.Popen([sys.executable, "-c", START], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", START], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert other.stdout
     with other.stdout:
         assert other.stdout.readline() == "up\n"
@@ -134,7 +154,11 @@ def test_closed_folders_on_the_way_to_the_checkout_are_covered(tmp_path: Path) -
     for folder in (tmp_path, tmp_path / "open", checkout):
         folder.chmod(0o755)
     outer.chmod(0o700)
-    own = next(each for each in reversed(outer.parents) if each == Path("/tmp") or not each.stat().st_mode & 1)
+    own = next(
+        each
+        for each in reversed(outer.parents)
+        if each == Path("/tmp") or not each.stat().st_mode & 1
+    )
     hidden, kept = hide_and_keep([checkout, checkout / "cluster"])
     assert hidden[0] == Path("/tmp")
     assert own in hidden

@@ -1,4 +1,6 @@
-"""Nodes and processes that go away: the work goes on where it can, and ends with a clear code where it cannot."""
+"""Nodes and processes that go away: the work goes on where it can, and ends with a clear code where
+it cannot.
+"""
 
 from collections.abc import Iterator
 from concurrent.futures import wait
@@ -48,19 +50,27 @@ class Story:
         cwd = self.lab.folder_for("alice")
         job = launch(self.lab, "alice", on("n1", "n3"), "--", "sleep", "600", cwd=cwd)
         ready(self.lab, job, cwd)
-        (control,) = [each for each in self.lab.processes("n1", job) if each.command.split()[0].endswith("gcs_server")]
+        (control,) = [
+            each
+            for each in self.lab.processes("n1", job)
+            if each.command.split()[0].endswith("gcs_server")
+        ]
         self.lab.kill(control)
         return ended(self.lab, job, cwd, HEAD_LOST)
 
     def crashed_worker(self) -> Path:
-        """n2 crashes while it trains a cell of an experiment whose head is on n1; returns the run folder."""
+        """n2 crashes while it trains a cell of an experiment whose head is on n1; returns the run
+        folder.
+        """
         cwd = self.lab.folder_for("alice")
         try:
             file = experiment(self.lab, "alice", cwd)
             job = launch(self.lab, "alice", [*on("n1", "n2"), MEMORY], "run", file.name, cwd=cwd)
             self.head_on_n2.wait()
             run = cwd / "runs" / "small"
-            self.lab.until(lambda: "n2" in under_way(run), 240, lambda: self.lab.describe(job) + logs(cwd, job))
+            self.lab.until(
+                lambda: "n2" in under_way(run), 240, lambda: self.lab.describe(job) + logs(cwd, job)
+            )
         finally:
             self.lab.crash("n2")
             self.n2_crashed.set()
@@ -76,9 +86,13 @@ class Story:
             self.lab.until((cwd / "once").exists, 60, lambda: self.lab.describe(job))
             self.head_on_n2.set()
             self.n2_crashed.wait()
-            self.lab.until(lambda: not left(self.lab, job), 90, lambda: f"the end of {left(self.lab, job)}")
             self.lab.until(
-                lambda: "n3" not in self.lab.hosts_of(job), 60, lambda: f"n3 given back: {self.lab.describe(job)}"
+                lambda: not left(self.lab, job), 90, lambda: f"the end of {left(self.lab, job)}"
+            )
+            self.lab.until(
+                lambda: "n3" not in self.lab.hosts_of(job),
+                60,
+                lambda: f"n3 given back: {self.lab.describe(job)}",
             )
         finally:
             self.head_on_n2.set()
@@ -119,29 +133,39 @@ def test_all_that_ran_undisturbed_left_nothing(lab: Lab, jobs: Outcomes) -> None
     assert_nothing_left(lab)
 
 
-def test_the_loss_of_the_heads_control_process_ends_the_job_with_a_code_of_its_own(losses: Outcomes) -> None:
+def test_the_loss_of_the_heads_control_process_ends_the_job_with_a_code_of_its_own(
+    losses: Outcomes,
+) -> None:
     assert "head" in losses[Story.killed_head].result()
 
 
 def test_an_experiment_that_loses_a_node_ends_with_the_same_numbers(
     losses: Outcomes, finished: tuple[str, Path]
 ) -> None:
-    run = assert_equal_results(losses[Story.crashed_worker].result(), finished[1] / "runs" / "small")
+    run = assert_equal_results(
+        losses[Story.crashed_worker].result(), finished[1] / "runs" / "small"
+    )
     assert run.cells["attempts"].max() > 1  # one was lost, and ran again
 
 
 def test_a_driver_whose_worker_node_is_set_down_gets_all_its_results(losses: Outcomes) -> None:
     cwd = losses[Story.worker_set_down].result()
-    assert {path.name.split("-")[1] for path in cwd.glob("done-*")} == {str(number) for number in range(TASKS)}
+    assert {path.name.split("-")[1] for path in cwd.glob("done-*")} == {
+        str(number) for number in range(TASKS)
+    }
 
 
-def test_a_job_whose_head_node_crashes_gives_back_its_other_node_and_starts_again(lab: Lab, losses: Outcomes) -> None:
+def test_a_job_whose_head_node_crashes_gives_back_its_other_node_and_starts_again(
+    lab: Lab, losses: Outcomes
+) -> None:
     job, cwd = losses[Story.crashed_head].result()
     assert lab.restarts(job) == 1
     assert (job_folder(cwd, job) / "restart-1" / "launch.log").exists()
 
 
 def test_the_losses_left_no_process(lab: Lab, losses: Outcomes) -> None:
-    """Files they may: when an administrator sets a node DOWN, SLURM kills all of the job there, at once."""
+    """Files they may: when an administrator sets a node DOWN, SLURM kills all of the job there, at
+    once.
+    """
     wait(losses.values())
     assert_nothing_left(lab, files=False)

@@ -1,4 +1,6 @@
-"""Clusters that are set up in other ways: proxies, whole nodes, bare environments, blind GPUs, a controller away."""
+"""Clusters that are set up in other ways: proxies, whole nodes, bare environments, blind GPUs, a
+controller away.
+"""
 
 import json
 import os
@@ -31,11 +33,15 @@ from tests.slurm.launcher import (
 )
 
 pytestmark = pytest.mark.slurm
-PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
+PROXY = dict.fromkeys(
+    ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"
+)
 
 
 def proxied(lab: Lab) -> tuple[str, Path]:
-    """A dead proxy everywhere; a submitted job is stopped by the deadline and taken up by the next start."""
+    """A dead proxy everywhere; a submitted job is stopped by the deadline and taken up by the next
+    start.
+    """
     cwd = lab.folder_for("alice")
     job = lab.submit("alice", *on("n1"), SCRIPT, "--serve", cwd=cwd, environment=PROXY)
     facts = ready(lab, job, cwd)
@@ -44,7 +50,17 @@ def proxied(lab: Lab) -> tuple[str, Path]:
     direct = {**PROXY, **client, "no_proxy": "127.0.0.1,localhost"}
     work = 'cd "$(dirname $0)"; echo start >> starts; test $(wc -l < starts) -gt 1 || sleep 300\n'
     script = lab.write("alice", cwd / "work.sh", work)
-    line = ["ray", "job", "submit", "--no-wait", "--address", facts["dashboard"], "--", "bash", script]
+    line = [
+        "ray",
+        "job",
+        "submit",
+        "--no-wait",
+        "--address",
+        facts["dashboard"],
+        "--",
+        "bash",
+        script,
+    ]
     lab.run_on("n1", *line, environment=direct)
     story = lambda: lab.describe(job) + logs(cwd, job)  # noqa: E731
     lab.until((cwd / "starts").exists, 60, story)
@@ -62,21 +78,33 @@ def exclusive(lab: Lab) -> Path:
     """Whole nodes, with their GPUs, though no option says so."""
     cwd = lab.folder_for("alice")
     job = launch(
-        lab, "alice", [*on("n1", "n2"), "--exclusive"], "--", "python", DRIVERS / "look.py", "seen.json", cwd=cwd
+        lab,
+        "alice",
+        [*on("n1", "n2"), "--exclusive"],
+        "--",
+        "python",
+        DRIVERS / "look.py",
+        "seen.json",
+        cwd=cwd,
     )
     ended(lab, job, cwd, 0, seconds=400)
     return cwd / "seen.json"
 
 
 def bare(lab: Lab) -> tuple[str, Path]:
-    """Nothing of the environment comes along, not even PATH and HOME; the job is submitted by rayfold itself."""
+    """Nothing of the environment comes along, not even PATH and HOME; the job is submitted by
+    rayfold itself.
+    """
     cwd = lab.folder_for("alice")
     # Stands for a site whose prolog or shell leaves nothing behind.
     wrap = "unset PATH HOME; exec /bin/bash slurm-jobs/ray_slurm.sh -- /usr/bin/touch driver-ran"
     lab.run_on(LOGIN, sys.executable, "-m", "orchestrator", "slurm-script", "script.sh", cwd=cwd)
     lab.run_on(LOGIN, "mkdir", "slurm-jobs", cwd=cwd)
     lab.run_on(LOGIN, "mv", "script.sh", "slurm-jobs/ray_slurm.sh", cwd=cwd)
-    text = f"#!/bin/bash\n#SBATCH --signal=B:USR1@120\nexport PYTHONPATH='{os.fspath(SCRIPT.parents[1])}'\n{wrap}\n"
+    text = (
+        "#!/bin/bash\n#SBATCH --signal=B:USR1@120\nexport "
+        f"PYTHONPATH='{os.fspath(SCRIPT.parents[1])}'\n{wrap}\n"
+    )
     script = lab.write("alice", cwd / "bare.sh", text)
     job = lab.submit("alice", *on("n3"), "--export=NONE", script, cwd=cwd)
     ended(lab, job, cwd, 0)
@@ -99,7 +127,9 @@ def too_short(lab: Lab) -> str:
 def with_gpus(lab: Lab, *slurm: str) -> tuple[str, str]:
     """An experiment that wants a GPU for each cell; returns the last line and all of the output."""
     cwd = lab.folder_for("alice")
-    lab.write("alice", cwd / "experiment.yaml", EXPERIMENT.replace("gpus_per_cell: 0", "gpus_per_cell: 1"))
+    lab.write(
+        "alice", cwd / "experiment.yaml", EXPERIMENT.replace("gpus_per_cell: 0", "gpus_per_cell: 1")
+    )
     job = launch(lab, "alice", [*on("n2"), MEMORY, *slurm], "run", "experiment.yaml", cwd=cwd)
     return ended(lab, job, cwd, 2), lab.output(job)
 
@@ -123,7 +153,10 @@ def wrapped(lab: Lab) -> str:
     inside.chmod(0o755)
     (cwd / "bin").mkdir()
     (cwd / "bin" / "bash").symlink_to("/bin/bash")  # Ray's workers begin with it
-    look = "import os, ray; ray.init(log_to_driver=False); print(os.environ['INSIDE'], ray.cluster_resources()['CPU'])"
+    look = (
+        "import os, ray; ray.init(log_to_driver=False); print(os.environ['INSIDE'], "
+        "ray.cluster_resources()['CPU'])"
+    )
     job = lab.submit(
         "alice", *on("n1", "n3"), SCRIPT, "--", "python3", "-c", look,
         cwd=cwd, environment={"RAYFOLD_WRAPPER": f"'{inside}'"},
@@ -135,7 +168,9 @@ def wrapped(lab: Lab) -> str:
 SCENARIOS = (proxied, bare, too_short, blind_gpu, no_gpu, wrapped, exclusive)
 
 
-def test_a_proxy_stands_in_nobodys_way_and_unfinished_jobs_are_taken_up(lab: Lab, jobs: Outcomes) -> None:
+def test_a_proxy_stands_in_nobodys_way_and_unfinished_jobs_are_taken_up(
+    lab: Lab, jobs: Outcomes
+) -> None:
     job, _ = jobs[proxied].result()
     assert lab.restarts(job) == 1
     assert "submitted again" in lab.output(job)
@@ -151,11 +186,15 @@ def test_a_job_without_path_and_home(jobs: Outcomes) -> None:
     assert (cwd / "driver-ran").exists()
 
 
-def test_a_time_limit_that_lets_no_driver_start_is_told_after_the_second_time(jobs: Outcomes) -> None:
+def test_a_time_limit_that_lets_no_driver_start_is_told_after_the_second_time(
+    jobs: Outcomes,
+) -> None:
     assert "for the second time: raise --time" in jobs[too_short].result()
 
 
-def test_a_gpu_that_tensorflow_does_not_see_is_an_error_before_anything_trains(jobs: Outcomes) -> None:
+def test_a_gpu_that_tensorflow_does_not_see_is_an_error_before_anything_trains(
+    jobs: Outcomes,
+) -> None:
     told, output = jobs[blind_gpu].result()
     assert "the driver ended with 2" in told
     assert "granted GPU 0" in output
@@ -173,7 +212,9 @@ def test_nodes_and_driver_run_inside_of_the_wrapper(jobs: Outcomes) -> None:
     assert "\nyes 2.0\n" in jobs[wrapped].result()
 
 
-def test_a_controller_that_is_silent_at_the_deadline_is_asked_again(lab: Lab, jobs: Outcomes) -> None:
+def test_a_controller_that_is_silent_at_the_deadline_is_asked_again(
+    lab: Lab, jobs: Outcomes
+) -> None:
     wait(jobs.values())  # they need it
     cwd = lab.folder_for("alice")
     job = launch(lab, "alice", on("n1"), *ONCE_MORE, cwd=cwd)
@@ -183,7 +224,9 @@ def test_a_controller_that_is_silent_at_the_deadline_is_asked_again(lab: Lab, jo
     def named(host: str, name: str) -> list[Process]:
         return [each for each in lab.hosts[host].processes() if name in each.command]
 
-    (controller,) = [each for each in named(LOGIN, "slurmctld") if "slurmscriptd" not in each.command]
+    (controller,) = [
+        each for each in named(LOGIN, "slurmctld") if "slurmscriptd" not in each.command
+    ]
     (launcher,) = named("n1", "cluster.launcher.launch")
     os.kill(controller.pid, signal.SIGSTOP)
     try:

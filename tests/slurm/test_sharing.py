@@ -42,10 +42,15 @@ def two_users(lab: Lab) -> tuple[list[dict[str, Any]], list[list[dict[str, Any]]
 SCENARIOS = (two_users,)
 
 
-def test_two_users_clusters_on_the_same_nodes_both_finish_and_see_only_their_own(lab: Lab, jobs: Outcomes) -> None:
+def test_two_users_clusters_on_the_same_nodes_both_finish_and_see_only_their_own(
+    lab: Lab, jobs: Outcomes
+) -> None:
     facts, reports = jobs[two_users].result()
     for uid, report in zip(USERS.values(), reports, strict=True):
-        assert [(row["host"], row["uid"], row["CPU"]) for row in report] == [("n1", uid, 2), ("n2", uid, 2)]
+        assert [(row["host"], row["uid"], row["CPU"]) for row in report] == [
+            ("n1", uid, 2),
+            ("n2", uid, 2),
+        ]
     ports = [set(each["ports"].values()) for each in facts]
     assert not ports[0] & ports[1]
     devices = [{row["host"]: row["CUDA_VISIBLE_DEVICES"] for row in report} for report in reports]

@@ -44,7 +44,9 @@ def node_that_never_joins(lab: Lab) -> tuple[str, str]:
         job = launch(lab, "alice", on("n1", "n3"), *options, *DRIVER, cwd=cwd)
         told = ended(lab, job, cwd, JOIN_TIMEOUT, seconds=180)
     finally:
-        lab.run_on("n3", "ip", "route", "delete", "blackhole", f"{address('n1', 'fast0')}/32", user="root")
+        lab.run_on(
+            "n3", "ip", "route", "delete", "blackhole", f"{address('n1', 'fast0')}/32", user="root"
+        )
     assert not (cwd / "driver-ran").exists()
     assert (job_folder(cwd, job) / "restart-0" / "worker-n3.log").exists()
     return told, lab.output(job)
@@ -72,7 +74,9 @@ def head_that_starts_late(lab: Lab) -> str:
     job = launch(lab, "alice", on("n1", "n3"), *DRIVER, cwd=cwd)
 
     def raylets() -> list[Process]:
-        return [each for each in lab.processes("n1", job) if each.command.split()[0].endswith("/raylet")]
+        return [
+            each for each in lab.processes("n1", job) if each.command.split()[0].endswith("/raylet")
+        ]
 
     lab.until(raylets, 120, lambda: lab.describe(job) + logs(cwd, job))
     lab.kill(raylets()[0])
@@ -90,7 +94,9 @@ def enough_nodes(lab: Lab) -> str:
         job = launch(lab, "alice", on("n2", "n3"), *options, *DRIVER, cwd=cwd)
         ended(lab, job, cwd, 0, seconds=180)
     finally:
-        lab.run_on("n3", "ip", "route", "delete", "blackhole", f"{address('n2', 'fast0')}/32", user="root")
+        lab.run_on(
+            "n3", "ip", "route", "delete", "blackhole", f"{address('n2', 'fast0')}/32", user="root"
+        )
     assert (cwd / "driver-ran").exists()
     return lab.output(job)
 

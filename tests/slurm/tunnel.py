@@ -1,4 +1,6 @@
-"""What ssh would do between the hosts of the lab: carry connections from one host's loopback to another's."""
+"""What ssh would do between the hosts of the lab: carry connections from one host's loopback to
+another's.
+"""
 
 import ctypes
 import os
@@ -10,7 +12,9 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def tunnel(near: int, far: int, port: int) -> Iterator[None]:
-    """`ssh -N -L port:127.0.0.1:port far`, typed on `near`, as long as the block lasts; hosts by PID 1."""
+    """`ssh -N -L port:127.0.0.1:port far`, typed on `near`, as long as the block lasts; hosts by
+    PID 1.
+    """
     with socket_in(near) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -23,7 +27,9 @@ def tunnel(near: int, far: int, port: int) -> Iterator[None]:
 
 
 def socket_in(pid: int) -> socket.socket:
-    """A TCP socket in the network of the host whose PID 1 this is; it stays there whoever uses it."""
+    """A TCP socket in the network of the host whose PID 1 this is; it stays there whoever uses
+    it.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     other = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)

@@ -1,4 +1,6 @@
-"""Our packages find each other, whatever lies beside the user's script or experiment under their names."""
+"""Our packages find each other, whatever lies beside the user's script or experiment under their
+names.
+"""
 
 import os
 import subprocess
@@ -21,7 +23,9 @@ def plant(folder: Path, *paths: str, text: str = FOREIGN) -> None:
         (folder / path).write_text(text, encoding="utf-8")
 
 
-def python(cwd: Path, *arguments: str | Path, path: tuple[Path, ...] = ()) -> subprocess.CompletedProcess[str]:
+def python(
+    cwd: Path, *arguments: str | Path, path: tuple[Path, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Python with folders on PYTHONPATH before the one in which rayfold lies."""
     entries = os.pathsep.join(map(str, (*path, ROOT)))
     return subprocess.run(
@@ -35,7 +39,9 @@ def python(cwd: Path, *arguments: str | Path, path: tuple[Path, ...] = ()) -> su
     )
 
 
-@pytest.mark.parametrize("name", ["xai.py", "xai/__init__.py", "trainables.py", "xai/notes.txt", "cluster/__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["xai.py", "xai/__init__.py", "trainables.py", "xai/notes.txt", "cluster/__init__.py"]
+)
 def test_a_script_beside_the_users_own_modules_imports_ours(name: str, tmp_path: Path) -> None:
     plant(tmp_path, name)
     plant(tmp_path, "script.py", text=IMPORTS)
@@ -50,7 +56,9 @@ def test_a_cluster_of_the_users_stays_hers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["xai.py", "xai/__init__.py", "trainables.py"])
-def test_a_module_imported_before_ours_is_one_line_that_names_both(name: str, tmp_path: Path) -> None:
+def test_a_module_imported_before_ours_is_one_line_that_names_both(
+    name: str, tmp_path: Path
+) -> None:
     plant(tmp_path, name, text="")
     package = name.partition("/")[0].removesuffix(".py")
     plant(tmp_path, "script.py", text=f"import {package}\n{LOAD_RUN}")
@@ -71,7 +79,9 @@ def test_a_command_that_cannot_have_its_packages_ends_with_two(module: str, tmp_
     assert done.stderr.startswith(f"rayfold: {other!r} stands for {str(tmp_path / other)!r}"[:-1])
 
 
-@pytest.mark.parametrize("name", ["keras.py", "typer.py", "statistics.py", "xai.py", "cluster/__init__.py"])
+@pytest.mark.parametrize(
+    "name", ["keras.py", "typer.py", "statistics.py", "xai.py", "cluster/__init__.py"]
+)
 def test_the_module_is_not_led_astray_by_the_current_folder(name: str, tmp_path: Path) -> None:
     plant(tmp_path, name)
     done = python(tmp_path, "-m", "orchestrator", "plan", "--help")
@@ -81,12 +91,14 @@ def test_the_module_is_not_led_astray_by_the_current_folder(name: str, tmp_path:
 @pytest.mark.parametrize("on_path", [False, True])
 def test_the_doctor_is_ours(on_path: bool, tmp_path: Path) -> None:
     plant(tmp_path, "cluster/__init__.py", "xai.py")
-    done = python(tmp_path, "-m", "orchestrator", "doctor", "--help", path=(tmp_path,) if on_path else ())
+    done = python(
+        tmp_path, "-m", "orchestrator", "doctor", "--help", path=(tmp_path,) if on_path else ()
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python -m cluster.doctor")
 
 
-# --- Ray's workers ----------------------------------------------------------------------------------------------------
+# --- Ray's workers --------------------------------------------------------------------------------
 
 HELPER = """
 import keras
@@ -116,10 +128,13 @@ def plant_project(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["orchestrator.experiment.candidates", "trainables.core.layout", "xai.methods.registry"]
+    "first",
+    ["orchestrator.experiment.candidates", "trainables.core.layout", "xai.methods.registry"],
 )
 def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_path: Path) -> None:
-    """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's folder."""
+    """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's
+    folder.
+    """
     plant(tmp_path, "xai.py", "trainables/__init__.py", "orchestrator.py", "keras.py")
     plant(tmp_path, "cluster.py", text="")
     code = f"""
@@ -130,7 +145,11 @@ import cluster  # hers
 print(*sys.modules["xai"].__path__, cluster.__file__, sys.path[-1], sep="\\n")
 """
     done = python(tmp_path, "-P", "-c", code, path=(ROOT / "trainables" / "signposts", tmp_path))
-    assert done.stdout.splitlines() == [str(ROOT / "xai"), str(tmp_path / "cluster.py"), str(tmp_path)], done.stderr
+    assert done.stdout.splitlines() == [
+        str(ROOT / "xai"),
+        str(tmp_path / "cluster.py"),
+        str(tmp_path),
+    ], done.stderr
 
 
 def test_ray_still_asks_the_job_for_its_search_path(tmp_path: Path) -> None:
@@ -147,4 +166,6 @@ print(path[0])
 print(os.getcwd() in path, folder == os.getcwd())
 """)  # fmt: skip
     done = python(tmp_path, "script.py")
-    assert done.stdout.splitlines() == [str(ROOT / "trainables" / "signposts"), "False True"], done.stderr
+    assert done.stdout.splitlines() == [str(ROOT / "trainables" / "signposts"), "False True"], (
+        done.stderr
+    )

@@ -10,7 +10,9 @@ SIZE = 28
 
 
 def linear(weights: np.ndarray, offset: tuple[float, ...] = (0.0, 0.0)) -> Classifier:
-    """Logit c is Σ weights[:, :, c] x + offset[c] over a grey image of `SIZE`; its feature map is the image itself."""
+    """Logit c is Σ weights[:, :, c] x + offset[c] over a grey image of `SIZE`; its feature map is
+    the image itself.
+    """
     import keras
 
     image = keras.Input((SIZE, SIZE, 1))
@@ -29,7 +31,9 @@ def square(rows: slice, columns: slice) -> np.ndarray:
 
 
 def pooled(channels: int = 4, n_classes: int = 3, size: int = 16, activation: str = "relu") -> Any:
-    """Convolution, global average pooling, dropout, dense layer, softmax, with weights that change sign."""
+    """Convolution, global average pooling, dropout, dense layer, softmax, with weights that change
+    sign.
+    """
     import keras
 
     rng = np.random.default_rng(1)

@@ -63,8 +63,12 @@ def maps_of(run: Path) -> pd.DataFrame:
 def test_every_image_of_every_cell_has_one_map_per_class(explained: Path) -> None:
     run = load_run(explained)
     table = run.heatmaps.table
-    assert not table.duplicated(["image", "candidate", "fold", "seed", "method", "class", "layer"]).any()
-    wanted = run.predictions[["image", "fold", "split"]].merge(pd.DataFrame({"class": run.classes}), how="cross")
+    assert not table.duplicated(
+        ["image", "candidate", "fold", "seed", "method", "class", "layer"]
+    ).any()
+    wanted = run.predictions[["image", "fold", "split"]].merge(
+        pd.DataFrame({"class": run.classes}), how="cross"
+    )
     found = table[["image", "fold", "split", "class"]].astype({"fold": int})
     pd.testing.assert_frame_equal(
         found.sort_values(list(found)).reset_index(drop=True),
@@ -84,16 +88,22 @@ def test_maps_are_those_of_the_closed_form(explained: Path) -> None:
     table = run.manifest.usable.set_index("image")
     for row in rows.iloc[:6].to_dict("records"):
         pixels = cv2.imread(table.loc[row["image"], "path"], cv2.IMREAD_GRAYSCALE)
-        features = keras.Model(model.inputs, model.get_layer("pool").input)(pixels[None, ..., None].astype(np.float32))
+        features = keras.Model(model.inputs, model.get_layer("pool").input)(
+            pixels[None, ..., None].astype(np.float32)
+        )
         kernel = model.get_layer("logits").get_weights()[0][:, run.classes.index(row["class"])]
-        expected = np.einsum("hwk,k->hw", np.asarray(features)[0], kernel) / np.prod(features.shape[1:3])
+        expected = np.einsum("hwk,k->hw", np.asarray(features)[0], kernel) / np.prod(
+            features.shape[1:3]
+        )
         np.testing.assert_allclose(row["map"], expected.ravel(), atol=2e-3 * np.abs(expected).max())
 
 
 def test_predictions_stand_beside_the_maps(explained: Path) -> None:
     run = load_run(explained)
     one = run.heatmaps.table.iloc[5]
-    own = run.predictions[(run.predictions["image"] == one["image"]) & (run.predictions["fold"] == one["fold"])].iloc[0]
+    own = run.predictions[
+        (run.predictions["image"] == one["image"]) & (run.predictions["fold"] == one["fold"])
+    ].iloc[0]
     assert one["probability"] == own[f"prob_{one['class']}"]
     assert one["prediction"] == own["prediction"]
     assert one["label"] == own["label"]
@@ -102,11 +112,15 @@ def test_predictions_stand_beside_the_maps(explained: Path) -> None:
 def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
     summary = pd.read_csv(explained / "xai" / "tables" / "summary.csv").set_index("score")
     assert summary.at["opacity_energy_ratio", "low"] > 1
-    assert summary.at["deletion", "maps"] == 2 * (4 + 4)  # the images that were asked for: two cells, two splits
+    assert summary.at["deletion", "maps"] == 2 * (
+        4 + 4
+    )  # the images that were asked for: two cells, two splits
     assert pd.read_csv(explained / "xai" / "tables" / "sanity.csv")["passed"].all()
     for name in ("Normal", "Opacity"):
         assert (explained / "figures" / "tiny-cnn" / f"gradcam_{name}.png").stat().st_size > 10_000
-    assert len(list((explained / "xai" / "overlays").rglob("*.jpg"))) == len(load_run(explained).predictions)
+    assert len(list((explained / "xai" / "overlays").rglob("*.jpg"))) == len(
+        load_run(explained).predictions
+    )
     assert 'href="xai/gallery.html"' in (explained / "report.html").read_text("utf-8")
     assert "Where the evidence lies" in (explained / "final_report.txt").read_text("utf-8")
 
@@ -114,7 +128,9 @@ def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
 def explain_here(run: Path, faithfulness: int) -> int:
     """What `rayfold explain` makes, without Ray; how many shards there were to make."""
     layout, options = RunLayout(run), Options(faithfulness=faithfulness)
-    work = missing(layout, list(shards(chosen_cells(layout, options), options, Manifest.load(layout.manifest))))
+    work = missing(
+        layout, list(shards(chosen_cells(layout, options), options, Manifest.load(layout.manifest)))
+    )
     explainer = Explainer(run)
     for shard in work:
         explainer.make(shard)
@@ -135,7 +151,9 @@ def test_again_makes_only_what_is_missing(explained: Path, tmp_path: Path) -> No
 
 
 def marked(run: Path) -> list[Path]:
-    """All shards, with an 8 in place of the first value of each map, so that a map that is made again is told."""
+    """All shards, with an 8 in place of the first value of each map, so that a map that is made
+    again is told.
+    """
     files = sorted(run.glob("xai/heatmaps/*/*/*/*.parquet"))
     for path in files:
         rows = [row | {"map": np.append(np.float16(8), row["map"][1:])} for row in read_shard(path)]
@@ -150,12 +168,17 @@ def test_how_many_maps_are_judged_decides_no_map(explained: Path, tmp_path: Path
     assert explain_here(run, 4) == 0
     assert explain_here(run, 2) == 4  # two cells, two splits
     found = maps_of(run)
-    assert all(heat[0] == pytest.approx(8 * scale) for heat, scale in zip(found["map"], found["scale"], strict=True))
+    assert all(
+        heat[0] == pytest.approx(8 * scale)
+        for heat, scale in zip(found["map"], found["scale"], strict=True)
+    )
     assert found["deletion"].notna().sum() == 2 * (2 + 2)
     assert found["opacity_pointing"].notna().any()
 
 
-def test_scores_are_the_same_of_new_maps_and_of_stored_ones(explained: Path, tmp_path: Path) -> None:
+def test_scores_are_the_same_of_new_maps_and_of_stored_ones(
+    explained: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(explained, run)
     explain_here(run, 0)
@@ -189,7 +212,9 @@ def test_the_python_of_the_readme_works_as_it_stands(
     explained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its names are those of the demo, of which this run is a small one."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL
+    )
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "demo").symlink_to(explained, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
@@ -212,8 +237,23 @@ def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Pat
     victim = opened.predictions.loc[opened.predictions["split"] == "test", "image"].iloc[0]
     path = Path(opened.manifest.usable.set_index("image").loc[victim, "path"])
     content = path.read_bytes()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAYFOLD_CACHE": str(tmp_path / "empty cache")}
-    command = [sys.executable, "-m", "xai", str(run), "--folds", "0", "--split", "test", "--faithfulness", "0"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "RAYFOLD_CACHE": str(tmp_path / "empty cache"),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "xai",
+        str(run),
+        "--folds",
+        "0",
+        "--split",
+        "test",
+        "--faithfulness",
+        "0",
+    ]
     path.write_bytes(content[:200])
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -254,13 +294,18 @@ def flat(input_shape, n_classes):
 
 
 @pytest.mark.slow
-def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no_other(tmp_path: Path) -> None:
+def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no_other(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "flat_model.py").write_text(FLAT)
     lines = EXPERIMENT.replace("epochs: 12", "epochs: 1").replace(
         "candidates: [", 'candidates: [{name: flat, model: "flat_model:flat", image_size: 64}, '
     )
     (tmp_path / "study.yaml").write_text(lines)
-    run, some = tmp_path / "run", ("--folds", "0", "--split", "test", "--faithfulness", "0", "--no-overlays")
+    run, some = (
+        tmp_path / "run",
+        ("--folds", "0", "--split", "test", "--faithfulness", "0", "--no-overlays"),
+    )
     done = rayfold("run", tmp_path / "study.yaml", "--run", run)
     assert done.returncode == 0, done.stderr
     done = rayfold("explain", run, *some, "--candidates", "flat")
@@ -269,15 +314,23 @@ def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no
     assert done.stdout.splitlines()[-1].startswith("nothing is explained in")
     done = rayfold("explain", run, *some, "--methods", "gradcam,occlusion")
     assert done.returncode == 1, done.stderr
-    table, heatmaps = pd.read_csv(run / "xai" / "tables" / "summary.csv"), load_run(run).heatmaps.table
+    table, heatmaps = (
+        pd.read_csv(run / "xai" / "tables" / "summary.csv"),
+        load_run(run).heatmaps.table,
+    )
     found = set(heatmaps[["candidate", "method", "placed"]].itertuples(index=False, name=None))
-    names = {name: next(c for c in heatmaps["candidate"].unique() if c.startswith(name)) for name in ("flat", "tiny")}
+    names = {
+        name: next(c for c in heatmaps["candidate"].unique() if c.startswith(name))
+        for name in ("flat", "tiny")
+    }
     assert found == {
         (names["flat"], "occlusion", "tiles"),
         (names["tiny"], "occlusion", "tiles"),
         (names["tiny"], "gradcam", "field"),
     }
-    assert set(table[["candidate", "method"]].itertuples(index=False, name=None)) == {row[:2] for row in found}
+    assert set(table[["candidate", "method"]].itertuples(index=False, name=None)) == {
+        row[:2] for row in found
+    }
 
 
 def test_a_folder_that_is_no_run_gets_one_line(tmp_path: Path) -> None:
@@ -294,7 +347,9 @@ def test_killed_in_the_middle_it_goes_on_with_no_map_twice_and_none_missing(
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     command = [sys.executable, "-m", "orchestrator", "explain", str(run), "--faithfulness", "4"]
-    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    driver = subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
+    )
     for _ in range(1200):
         if whole_files(run, "xai/heatmaps/*/*/*/*.parquet"):
             break

@@ -1,4 +1,6 @@
-"""Small models with known answers: trained on phantoms whose opacities, or corner markers, are planted."""
+"""Small models with known answers: trained on phantoms whose opacities, or corner markers, are
+planted.
+"""
 
 from functools import cache
 from typing import NamedTuple
@@ -16,7 +18,9 @@ _TEST_PATIENTS = 10_000
 
 
 class Trained(NamedTuple):
-    """A model that has learned phantoms, and 40 opacities of other patients: pixels and masks, (40, 96, 96[, 1])."""
+    """A model that has learned phantoms, and 40 opacities of other patients: pixels and masks, (40,
+    96, 96[, 1]).
+    """
 
     model: keras.Model
     accuracy: float
@@ -28,11 +32,17 @@ class Trained(NamedTuple):
 
 @cache
 def trained(marked: bool) -> Trained:
-    """Train TinyCNN on phantoms; where `marked`, every opacity carries a corner marker, which is easier to learn."""
+    """Train TinyCNN on phantoms; where `marked`, every opacity carries a corner marker, which is
+    easier to learn.
+    """
     images, epochs = (80, 16) if marked else (240, 16)
-    pixels = np.array([draw_phantom(i % 2, i, 0, SIZE, 0, marked and i % 2 == 1).pixels for i in range(images)])
+    pixels = np.array(
+        [draw_phantom(i % 2, i, 0, SIZE, 0, marked and i % 2 == 1).pixels for i in range(images)]
+    )
     pixels, labels = pixels[..., None], np.arange(images, dtype=np.int32) % 2
-    candidate = Candidate(id="tiny", name="Tiny", model="TinyCNN", image_size=SIZE, training=Training())
+    candidate = Candidate(
+        id="tiny", name="Tiny", model="TinyCNN", image_size=SIZE, training=Training()
+    )
     spec = CellSpec(
         candidate=candidate,
         fold=0,
@@ -49,9 +59,14 @@ def trained(marked: bool) -> Trained:
         for rows in rng.permutation(images).reshape(-1, 16):
             session.train_step(pixels[rows], labels[rows], weights, False)
     drawn = [draw_phantom(1, _TEST_PATIENTS + i, 0, SIZE, 0, marked) for i in range(40)]
-    healthy = np.array([draw_phantom(0, 2 * _TEST_PATIENTS + i, 0, SIZE, 0, False).pixels for i in range(40)])
+    healthy = np.array(
+        [draw_phantom(0, 2 * _TEST_PATIENTS + i, 0, SIZE, 0, False).pixels for i in range(40)]
+    )
     ill = np.array([phantom.pixels for phantom in drawn])[..., None]
-    masks = [np.array([getattr(one, name) > 0 for one in drawn]) for name in ("opacity", "lungs", "marker")]
+    masks = [
+        np.array([getattr(one, name) > 0 for one in drawn])
+        for name in ("opacity", "lungs", "marker")
+    ]
     logits = [session.logits(part).numpy() for part in (ill, healthy[..., None])]
     right = np.concatenate([logits[0].argmax(1) == 1, logits[1].argmax(1) == 0])
     return Trained(session.probability_model(), float(right.mean()), ill, *masks)

@@ -1,7 +1,8 @@
 """Every error that rayfold raises for its user.
 
-A `RayfoldError` is bad input, not a bug: its message is one line that names the rule, the value, the place and the
-remedy, and the command line ends with exit code 2. Anything else keeps its traceback.
+A `RayfoldError` is bad input, not a bug: its message is one line that names the rule, the value,
+the place and the remedy, and the command line ends with exit code 2. Anything else keeps its
+traceback.
 """
 
 import difflib
@@ -21,7 +22,8 @@ class DataError(RayfoldError):
 
 
 class UnreadableImage(DataError):
-    """A file that is no image rayfold can use; the message is a short reason without the path, in our own words.
+    """A file that is no image rayfold can use; the message is a short reason without the path, in
+    our own words.
 
     Nothing that a file says of itself stands in it but numbers: a header may name the patient.
     """
@@ -40,7 +42,9 @@ class ModelError(RayfoldError):
 
 
 class ResourceError(RayfoldError):
-    """The cluster cannot be reached, starts no worker, or can never satisfy what a cell asks for."""
+    """The cluster cannot be reached, starts no worker, or can never satisfy what a cell asks
+    for.
+    """
 
 
 class NoWorkerError(ResourceError):
@@ -52,8 +56,12 @@ class RunFolderError(RayfoldError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A remedy for a name that does not exist: the known one that is most like it, or all of them."""
+    """A remedy for a name that does not exist: the known one that is most like it, or all of
+    them.
+    """
     by_folded = {option.casefold(): option for option in known}
     if alike := difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5):
         return f"did you mean {by_folded[alike[0]]!r}?"
-    return f"there are {', '.join(map(repr, by_folded.values()))}" if by_folded else "there are none"
+    return (
+        f"there are {', '.join(map(repr, by_folded.values()))}" if by_folded else "there are none"
+    )

@@ -21,10 +21,12 @@ NOT_REGULAR = "not a regular file"
 
 @contextmanager
 def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; when the block ends well, sync it and move it into place at once.
+    """Yield a temporary name beside `path`; when the block ends well, sync it and move it into
+    place at once.
 
-    Without `sync` a power cut may leave an empty file: for what is cheap to make again, and never read back.
-    The temporary name keeps the suffix of `path`, since many writers choose their format by it.
+    Without `sync` a power cut may leave an empty file: for what is cheap to make again, and never
+    read back. The temporary name keeps the suffix of `path`, since many writers choose their format
+    by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Random, not the process id: on shared storage two nodes may have the same one.
@@ -45,14 +47,19 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
 
 
 def whole_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """The files below `folder` that match the glob pattern, sorted, without what a killed writer left unfinished."""
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file())
+    """The files below `folder` that match the glob pattern, sorted, without what a killed writer
+    left unfinished.
+    """
+    return sorted(
+        path for path in folder.glob(pattern) if not path.name.startswith(".") and path.is_file()
+    )
 
 
 def write_text(path: Path, text: str) -> None:
     r"""Write UTF-8 text so that readers see the old file or the new one, never a part.
 
-    File names that are not UTF-8 come as lone surrogates; these are written as `\udcXX`, which is JSON's escape too.
+    File names that are not UTF-8 come as lone surrogates; these are written as `\udcXX`, which is
+    JSON's escape too.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
@@ -66,13 +73,15 @@ def write_json(path: Path, value: Any) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """A regular file, open for reading.
 
-    Raises OSError for anything else that the path may name, and for what no file can be called; never waits for the
-    other end of a pipe.
+    Raises OSError for anything else that the path may name, and for what no file can be called;
+    never waits for the other end of a pipe.
     """
     try:
         if stat.S_ISREG(path.stat().st_mode):
             file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it may have been replaced in between
+            if stat.S_ISREG(
+                os.fstat(file.fileno()).st_mode
+            ):  # it may have been replaced in between
                 return file
             file.close()
     except ValueError:  # a zero byte, or broken characters
@@ -87,19 +96,28 @@ def file_digest(path: Path) -> str:
 
 
 def parts_digest(path: Path) -> str:
-    """SHA-256 of a zip file's size, and of the names, sizes and checksums of what it holds, in hex; raises BadZipFile.
+    """SHA-256 of a zip file's size, and of the names, sizes and checksums of what it holds, in hex;
+    raises BadZipFile.
 
     A file that takes its place is told from it without reading either.
     """
     try:
         with ZipFile(path) as archive:
             parts = sorted(
-                (part.filename, part.file_size, part.CRC, part.header_offset, part.compress_type, part.flag_bits)
+                (
+                    part.filename,
+                    part.file_size,
+                    part.CRC,
+                    part.header_offset,
+                    part.compress_type,
+                    part.flag_bits,
+                )
                 for part in archive.infolist()
             )
     except OSError:
         raise
-    except Exception as error:  # zipfile raises NotImplementedError, ValueError and others for what it does not know
+    # zipfile raises NotImplementedError, ValueError and others for what it does not know
+    except Exception as error:
         raise BadZipFile(str(error)) from error
     return hashlib.sha256(repr((path.stat().st_size, parts)).encode()).hexdigest()
 

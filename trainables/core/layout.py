@@ -111,7 +111,9 @@ class RunLayout:
 
 
 def cache_folder() -> Path:
-    """Where image stores and phantoms of all runs lie: $RAYFOLD_CACHE, else the user's cache folder."""
+    """Where image stores and phantoms of all runs lie: $RAYFOLD_CACHE, else the user's cache
+    folder.
+    """
     chosen = os.environ.get("RAYFOLD_CACHE")
     if chosen:
         return Path(chosen).absolute()
@@ -121,5 +123,6 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "rayfold"
     except RuntimeError:
         raise ResourceError(
-            "image stores need a folder, and this user has no home: set RAYFOLD_CACHE to a folder of your own"
+            "image stores need a folder, and this user has no home: set RAYFOLD_CACHE to a folder "
+            "of your own"
         ) from None

@@ -1,4 +1,5 @@
-"""The ledger: the finished and running cells of a run on disk, addressed by what decides their result.
+"""The ledger: the finished and running cells of a run on disk, addressed by what decides their
+result.
 
 One folder per cell, `ledger/<key>/`:
 
@@ -9,8 +10,8 @@ One folder per cell, `ledger/<key>/`:
     model.keras          best weights, a Keras model that returns probabilities
     resume.npz           where to go on after an interruption; gone once the cell is done
 
-Files are moved into place whole, and `state.json` records the digests of the tables, so an entry that a crash or a
-full disk tore is told from a finished one and computed again. Nothing is pickled.
+Files are moved into place whole, and `state.json` records the digests of the tables, so an entry
+that a crash or a full disk tore is told from a finished one and computed again. Nothing is pickled.
 """
 
 import os
@@ -30,13 +31,27 @@ from trainables.core.config import CellSpec, Frozen
 from trainables.core.errors import RayfoldError, RunFolderError
 from trainables.core.files import file_digest, parts_digest, replacing, write_json, write_text
 from trainables.core.layout import RunLayout
-from trainables.core.records import DamagedRecord, Keys, check_regular, read_json, read_table, read_text
+from trainables.core.records import (
+    DamagedRecord,
+    Keys,
+    check_regular,
+    read_json,
+    read_table,
+    read_text,
+)
 
 State = Literal["missing", "running", "failed", "done"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
 _MOST_BYTES = 2**31  # of a table: what is larger is not even hashed
 _EPOCHS = {"epoch": "whole"} | dict.fromkeys(
-    ("train_loss", "train_accuracy", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate"),
+    (
+        "train_loss",
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "validation_auc",
+        "learning_rate",
+    ),
     "real",
 )
 _EPOCHS["seconds"] = "real"
@@ -53,7 +68,9 @@ class Seconds(Frozen):
     checkpoint: float = 0.0
 
     def plus(self, **more: float) -> "Seconds":
-        return Seconds(**{phase: value + more.get(phase, 0.0) for phase, value in self.model_dump().items()})
+        return Seconds(
+            **{phase: value + more.get(phase, 0.0) for phase, value in self.model_dump().items()}
+        )
 
     @property
     def total(self) -> float:
@@ -70,17 +87,25 @@ class CellState(Frozen):
     cell: str = Field("", description="The address of the cell that it is of.")
     reason: str = Field("", description="Why it failed: one line.")
     traceback: str = ""
-    out_of_memory: bool = Field(False, description="Whether it failed because its device had no memory left.")
-    worker_failed: bool = Field(False, description="Whether it failed because its worker could not start.")
+    out_of_memory: bool = Field(
+        False, description="Whether it failed because its device had no memory left."
+    )
+    worker_failed: bool = Field(
+        False, description="Whether it failed because its worker could not start."
+    )
     attempts: Count = 0
     epochs: Count = 0
     best_epoch: Count | None = Field(None, description="Counted from 1.")
     seconds: Seconds = Seconds()
-    peak_memory_mb: float | None = Field(None, description="Largest resident memory of the worker during the cell.")
+    peak_memory_mb: float | None = Field(
+        None, description="Largest resident memory of the worker during the cell."
+    )
     parameters: int | None = Field(None, ge=0, lt=2**53, description="Weights of the model.")
     host: str = ""
     device: str = ""
-    threads: Count | None = Field(None, description="Threads that TensorFlow had for one operation.")
+    threads: Count | None = Field(
+        None, description="Threads that TensorFlow had for one operation."
+    )
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
     updated: str = ""
     digests: dict[str, str] = Field(
@@ -107,7 +132,9 @@ class Entry:
         return self.folder / "resume.npz"
 
     def create(self) -> None:
-        """Write down what the cell is; id and name of the candidate are no part of the key, so they may be new."""
+        """Write down what the cell is; id and name of the candidate are no part of the key, so they
+        may be new.
+        """
         path, text = self.folder / "spec.json", self.spec.model_dump_json(indent=1)
         try:
             known = read_text(path)
@@ -123,12 +150,16 @@ class Entry:
         except FileNotFoundError:
             return CellState()
         except DamagedRecord as error:
-            return CellState(reason=f"state.json is damaged ({error.reason[:200]}); the cell is computed again")
+            return CellState(
+                reason=f"state.json is damaged ({error.reason[:200]}); the cell is computed again"
+            )
         if state.cell not in ("", self.spec.key):
             return CellState(reason="state.json is of another cell; the cell is computed again")
         if state.state == "done" and (damaged := self._damaged(state)):
             how = "damaged" if os.path.lexists(self.folder / damaged) else "gone"
-            return CellState(reason=f"{damaged} is {how}; the cell is computed again", attempts=state.attempts)
+            return CellState(
+                reason=f"{damaged} is {how}; the cell is computed again", attempts=state.attempts
+            )
         return state
 
     def _damaged(self, state: CellState) -> str | None:
@@ -155,7 +186,9 @@ class Entry:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         write_json(
             self.folder / "state.json",
-            state.model_copy(update={"cell": self.spec.key, "updated": now}).model_dump(mode="json"),
+            state.model_copy(update={"cell": self.spec.key, "updated": now}).model_dump(
+                mode="json"
+            ),
         )
 
     def update(self, **changes: object) -> CellState:
@@ -165,20 +198,30 @@ class Entry:
         return state
 
     def fail(self, error: Exception, doing: str = "", **facts: object) -> None:
-        """Note that the cell failed, `doing` what, and why; `facts` are further fields of the state."""
+        """Note that the cell failed, `doing` what, and why; `facts` are further fields of the
+        state.
+        """
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         if not isinstance(error, RayfoldError):
             reason = f"{type(error).__name__}: {reason}"
         text = "".join(traceback.format_exception(error))
-        self.update(**{"state": "failed", "reason": (doing + reason)[:500], "traceback": text, **facts})
+        self.update(
+            **{"state": "failed", "reason": (doing + reason)[:500], "traceback": text, **facts}
+        )
 
     def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
         """Write the tables, then declare the cell done. The model must be in place already."""
         for name, table in zip(_TABLES, (epochs, predictions), strict=True):
             with replacing(self.folder / name) as temporary:
                 table.to_parquet(temporary, index=False)
-        digests = {name: self._digest(self.folder / name) for name in (*_TABLES, self.model_path.name)}
-        self.write_state(state.model_copy(update={"state": "done", "reason": "", "traceback": "", "digests": digests}))
+        digests = {
+            name: self._digest(self.folder / name) for name in (*_TABLES, self.model_path.name)
+        }
+        self.write_state(
+            state.model_copy(
+                update={"state": "done", "reason": "", "traceback": "", "digests": digests}
+            )
+        )
         self.resume_path.unlink(missing_ok=True)
 
     def epochs(self) -> pd.DataFrame:
@@ -186,12 +229,20 @@ class Entry:
         return _read(self.folder / "epochs.parquet", _EPOCHS)
 
     def predictions(self) -> pd.DataFrame:
-        """One row per image of the fold and of the test set; raises DamagedRecord for a table that is not of them."""
+        """One row per image of the fold and of the test set; raises DamagedRecord for a table that
+        is not of them.
+        """
         path, classes = self.folder / "predictions.parquet", self.spec.classes
         schema = dict.fromkeys(("image", "label", "group", "split"), "text")
-        schema |= {f"prob_{name}": "real" for name in classes} | {f"logit_{name}": "~real" for name in classes}
+        schema |= {f"prob_{name}": "real" for name in classes} | {
+            f"logit_{name}": "~real" for name in classes
+        }
         table = _read(path, schema | {"prediction": "text"})
-        for column, known in (("label", classes), ("prediction", classes), ("split", ("fold", "test"))):
+        for column, known in (
+            ("label", classes),
+            ("prediction", classes),
+            ("split", ("fold", "test")),
+        ):
             if strange := sorted(set(table[column]) - set(known)):
                 raise DamagedRecord(path, f"no {column} is called {strange[0][:80]!r}")
         if not len(table) or table.duplicated(["image", "split"]).any():
@@ -201,10 +252,14 @@ class Entry:
 
 
 def _check_scores(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> None:
-    """Raise DamagedRecord unless the classes' probabilities, logits and the predictions of the rows go together."""
+    """Raise DamagedRecord unless the classes' probabilities, logits and the predictions of the rows
+    go together.
+    """
     probabilities = table[[f"prob_{name}" for name in classes]].to_numpy(float)
     logits = table[[name for name in table.columns if name.startswith("logit_")]].to_numpy(float)
-    predicted = table["prediction"].map({name: column for column, name in enumerate(classes)}).to_numpy()
+    predicted = (
+        table["prediction"].map({name: column for column, name in enumerate(classes)}).to_numpy()
+    )
     near = 1e-2  # bfloat16 has no more
     right = (probabilities >= -near) & (probabilities <= 1 + near)  # false for NaN as well
     if not (right.all() and (np.abs(probabilities.sum(axis=1) - 1) <= near).all()):
@@ -227,14 +282,17 @@ def _read(path: Path, schema: Mapping[str, str]) -> pd.DataFrame:
 
 
 def read_entry(folder: Path) -> Entry:
-    """The entry that lies in `ledger/<key>`; raises RunFolderError when there is none or its spec.json is damaged."""
+    """The entry that lies in `ledger/<key>`; raises RunFolderError when there is none or its
+    spec.json is damaged.
+    """
     try:
         spec = read_json(folder / "spec.json", _SPEC)
         if spec.key != folder.name:
             raise DamagedRecord(folder / "spec.json", "it is of another cell")
     except (FileNotFoundError, DamagedRecord) as error:
         raise RunFolderError(
-            f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again to restore it"
+            f"the ledger entry {str(folder)!r} has no readable spec.json: run the experiment again "
+            "to restore it"
         ) from error
     return Entry(folder.parent, spec)
 
@@ -252,7 +310,10 @@ def read_keys(layout: RunLayout) -> list[str]:
 
 def read_folds(layout: RunLayout) -> pd.DataFrame:
     """fold, image, label, group, role: one row per fold and image; raises DamagedRecord."""
-    table = _read(layout.folds, {"fold": "whole", **dict.fromkeys(("image", "label", "group", "role"), "text")})
+    table = _read(
+        layout.folds,
+        {"fold": "whole", **dict.fromkeys(("image", "label", "group", "role"), "text")},
+    )
     if not len(table) or not table["fold"].between(0, 99).all():
         raise DamagedRecord(layout.folds, "its folds are none")
     if strange := sorted(set(table["role"]) - {"train", "validation", "fold", "test"}):
@@ -263,8 +324,8 @@ def read_folds(layout: RunLayout) -> pd.DataFrame:
 def present_groups(layout: RunLayout) -> "pd.Series[str]":
     """The group of each image (the index) in the run's present folds; nothing where they are lost.
 
-    A group's name decides no result, so a cell stays done when groups are renamed or merged; its own table, and
-    whatever was made from it, has the name of then.
+    A group's name decides no result, so a cell stays done when groups are renamed or merged; its
+    own table, and whatever was made from it, has the name of then.
     """
     try:
         folds = read_folds(layout)

@@ -1,7 +1,9 @@
-"""What one image file may take, in one place: pixels, bytes, frames, directories, seconds and memory.
+"""What one image file may take, in one place: pixels, bytes, frames, directories, seconds and
+memory.
 
-What a header says is judged before memory is taken for it. What only shows as it is decoded is bounded where files are
-decoded in processes of their own (`decoders.py`); elsewhere `allow` does nothing.
+What a header says is judged before memory is taken for it. What only shows as it is decoded is
+bounded where files are decoded in processes of their own (`decoders.py`); elsewhere `allow` does
+nothing.
 """
 
 import os
@@ -13,13 +15,14 @@ from trainables.core.errors import UnreadableImage
 
 #: Million pixels of an image, unless `data.max_megapixels` says otherwise.
 MEGAPIXELS = 180.0
-#: Bytes of a file, and of what is inflated out of it, for each pixel that it may have: 16 bits of four channels; and
-#: for whatever else a file holds.
+#: Bytes of a file, and of what is inflated out of it, for each pixel that it may have: 16 bits of
+#: four channels; and for whatever else a file holds.
 BYTES_PER_PIXEL = 8
 OTHER_BYTES = 64 * 2**20
 #: Frames and directories that are counted; an image has one.
 FRAMES = 1000
-#: Seconds of computing for one image, and for each million of its pixels; the slowest codec needs a tenth of that.
+#: Seconds of computing for one image, and for each million of its pixels; the slowest codec needs a
+#: tenth of that.
 SECONDS, SECONDS_PER_MEGAPIXEL = 2.0, 0.25
 #: Memory beside the file itself while an image is decoded, and for each of its pixels.
 MEMORY, MEMORY_PER_PIXEL = 512 * 2**20, 24
@@ -35,13 +38,15 @@ _sizes: int | None = None  # the open file that tells its size, where there is o
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
-    """Raise `UnreadableImage` for an image of more pixels than are allowed, or of none; called before any is decoded.
+    """Raise `UnreadableImage` for an image of more pixels than are allowed, or of none; called
+    before any is decoded.
 
     From here on the image may take what its pixels need.
     """
     if width * height > max_megapixels * 1e6:
         raise UnreadableImage(
-            f"{width * height / 1e6:.1f} million pixels, more than data.max_megapixels {max_megapixels:g}"
+            f"{width * height / 1e6:.1f} million pixels, more than data.max_megapixels "
+            f"{max_megapixels:g}"
         )
     if width < 1 or height < 1:
         raise UnreadableImage(f"damaged: {width}x{height} pixels")
@@ -49,10 +54,13 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
 
 
 def check_bytes(size: int, max_megapixels: float) -> None:
-    """Raise `UnreadableImage` for a file of more bytes than its pixels can need; called before it is read."""
+    """Raise `UnreadableImage` for a file of more bytes than its pixels can need; called before it
+    is read.
+    """
     if size > most_bytes(max_megapixels):
         raise UnreadableImage(
-            f"{size / 1e6:,.0f} MB, more than an image of data.max_megapixels {max_megapixels:g} can need"
+            f"{size / 1e6:,.0f} MB, more than an image of data.max_megapixels {max_megapixels:g} "
+            "can need"
         )
     allow(0, size)
 
@@ -62,7 +70,7 @@ def most_bytes(max_megapixels: float) -> int:
     return OTHER_BYTES + int(BYTES_PER_PIXEL * max_megapixels * 1e6)
 
 
-# --- in a process that decodes ----------------------------------------------------------------------------------------
+# --- in a process that decodes --------------------------------------------------------------------
 
 
 def watch() -> None:
@@ -74,7 +82,8 @@ def watch() -> None:
 
 
 def allow(pixels: int, file_bytes: int = 0) -> None:
-    """Bound what this process takes from here on, for an image of so many pixels, and a file of so many bytes.
+    """Bound what this process takes from here on, for an image of so many pixels, and a file of so
+    many bytes.
 
     More memory makes Python raise MemoryError; more computing ends the process by SIGPROF.
     """

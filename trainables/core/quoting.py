@@ -1,7 +1,8 @@
-"""What people and programs read, so that no value can say more than it is: one way for terminals, one for spreadsheets.
+"""What people and programs read, so that no value can say more than it is: one way for terminals,
+one for spreadsheets.
 
-A terminal obeys escape sequences, and a spreadsheet runs what begins like a formula. Names, reasons and labels come
-from files of others, so both go through here.
+A terminal obeys escape sequences, and a spreadsheet runs what begins like a formula. Names, reasons
+and labels come from files of others, so both go through here.
 """
 
 import re
@@ -24,9 +25,11 @@ def printable(text: object) -> str:
 
 
 def for_spreadsheet(value: Any) -> Any:
-    """Text that a spreadsheet would run, with an apostrophe in front; numbers, and text that is one, as they are.
+    """Text that a spreadsheet would run, with an apostrophe in front; numbers, and text that is
+    one, as they are.
 
-    Text that begins with apostrophes and then like a formula gets one more, so that removing one gives every text back.
+    Text that begins with apostrophes and then like a formula gets one more, so that removing one
+    gives every text back.
     """
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
@@ -34,9 +37,13 @@ def for_spreadsheet(value: Any) -> Any:
 
 
 def write_csv(path: Path, table: "pd.DataFrame", **options: Any) -> None:
-    """Write a table for people, whole or not at all, with every text and column name as `for_spreadsheet` has it."""
+    """Write a table for people, whole or not at all, with every text and column name as
+    `for_spreadsheet` has it.
+    """
     from pandas.api.types import is_numeric_dtype
 
-    quoted = table.apply(lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet))
+    quoted = table.apply(
+        lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet)
+    )
     with replacing(path) as temporary:
         quoted.rename(columns=for_spreadsheet).to_csv(temporary, index=False, **options)

@@ -1,8 +1,9 @@
 """What is read back from a run folder is believed only in the shape in which it was written.
 
-A file must be a regular one, so that nothing waits for a pipe, and of a size that such a record can have; JSON must fit
-its model and a table its schema, whose rows and text are bounded before anything is decoded. Whatever is not so is a
-`DamagedRecord`, one line; a record that is not there stays a FileNotFoundError.
+A file must be a regular one, so that nothing waits for a pipe, and of a size that such a record can
+have; JSON must fit its model and a table its schema, whose rows and text are bounded before
+anything is decoded. Whatever is not so is a `DamagedRecord`, one line; a record that is not there
+stays a FileNotFoundError.
 """
 
 import json
@@ -23,7 +24,9 @@ T = TypeVar("T")
 
 _MOST_TEXT = 64 * 2**20  # bytes of a file of text
 _MOST_CELLS = 500_000_000  # rows × columns of a table
-_ROWS_PER_BYTE = 64  # a column of equal values takes next to nothing, but no table has such columns only
+_ROWS_PER_BYTE = (
+    64  # a column of equal values takes next to nothing, but no table has such columns only
+)
 _MOST_CHARACTERS = 2**30  # of one column
 
 #: The address of a cell, and the folder of its entry.
@@ -40,7 +43,9 @@ class DamagedRecord(RunFolderError):
 
 
 def check_regular(path: Path, most: int | None = None) -> int:
-    """The size in bytes of what must be a file; DamagedRecord for anything else, FileNotFoundError for nothing."""
+    """The size in bytes of what must be a file; DamagedRecord for anything else, FileNotFoundError
+    for nothing.
+    """
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -50,7 +55,9 @@ def check_regular(path: Path, most: int | None = None) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise DamagedRecord(path, "it is no file")
     if most is not None and status.st_size > most:
-        raise DamagedRecord(path, f"it has {status.st_size:,} bytes, more than the {most:,} that it may have")
+        raise DamagedRecord(
+            path, f"it has {status.st_size:,} bytes, more than the {most:,} that it may have"
+        )
     return status.st_size
 
 
@@ -78,10 +85,12 @@ def read_json(path: Path, kind: TypeAdapter[T]) -> T:
 
 
 def _said(error: Exception) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+    return (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[
+        :200
+    ]
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def read_table(
@@ -89,10 +98,11 @@ def read_table(
 ) -> "tuple[pd.DataFrame, dict[bytes, bytes]]":
     """A Parquet table with the columns of `schema`, in its order, and the metadata of the file.
 
-    `schema` says the kind of each column: text, whole, real or flag; text and flag may lack values where the kind ends
-    in '?', real may always. A name that ends in '*' stands for all columns that begin so, a kind that begins with '~'
-    for one that may be absent. Other columns are left out. `may_be_empty`: a table may have no column at all, where
-    nothing was to be written. Raises as `check_regular` does.
+    `schema` says the kind of each column: text, whole, real or flag; text and flag may lack values
+    where the kind ends in '?', real may always. A name that ends in '*' stands for all columns that
+    begin so, a kind that begins with '~' for one that may be absent. Other columns are left out.
+    `may_be_empty`: a table may have no column at all, where nothing was to be written. Raises as
+    `check_regular` does.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -106,7 +116,9 @@ def read_table(
             _check_size(path, file.metadata.num_rows, len(names), size)
             table = file.read(columns=list(names))
         table.validate(full=True)  # text that is not UTF-8, places that lie outside
-        table = pa.table({name: _column(path, table[name], name, kind) for name, kind in names.items()})
+        table = pa.table(
+            {name: _column(path, table[name], name, kind) for name, kind in names.items()}
+        )
         return table.to_pandas(), dict(file.schema_arrow.metadata or {})
     except FileNotFoundError:
         raise
@@ -118,7 +130,9 @@ def _names(path: Path, there: list[str], schema: Mapping[str, str]) -> dict[str,
     """The columns to be read with their kinds."""
     names: dict[str, str] = {}
     for name, kind in schema.items():
-        found = [each for each in there if each.startswith(name[:-1])] if name.endswith("*") else [name]
+        found = (
+            [each for each in there if each.startswith(name[:-1])] if name.endswith("*") else [name]
+        )
         if not name.endswith("*") and there.count(name) != 1:
             if kind.startswith("~") and name not in there:
                 continue
@@ -133,13 +147,17 @@ def _check_size(path: Path, rows: int, columns: int, size: int) -> None:
 
 
 def check_characters(path: Path, name: str, column: "pa.ChunkedArray") -> None:
-    """Raise DamagedRecord where a column of dictionary-encoded text would be too long spelled out."""
+    """Raise DamagedRecord where a column of dictionary-encoded text would be too long spelled
+    out.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if not pa.types.is_dictionary(column.type):
         return
-    lengths = (pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks)
+    lengths = (
+        pc.sum(pc.take(pc.binary_length(c.dictionary), c.indices)).as_py() for c in column.chunks
+    )
     if sum(length or 0 for length in lengths) > _MOST_CHARACTERS:
         raise DamagedRecord(path, f"the column {name!r} has more text than a table may have")
 
@@ -158,13 +176,16 @@ def _column(path: Path, column: "pa.ChunkedArray", name: str, kind: str) -> "pa.
         "flag": pa.types.is_boolean,
     }[kind.removesuffix("?")]
     if not fits(column.type) and not (kind.endswith("?") and pa.types.is_null(column.type)):
-        raise DamagedRecord(path, f"the column {name!r} holds {column.type} where {kind.removesuffix('?')} is needed")
+        raise DamagedRecord(
+            path,
+            f"the column {name!r} holds {column.type} where {kind.removesuffix('?')} is needed",
+        )
     if column.null_count and not kind.endswith("?") and kind != "real":  # pandas writes NaN so
         raise DamagedRecord(path, f"the column {name!r} lacks values")
     return column
 
 
-# --- provenance -------------------------------------------------------------------------------------------------------
+# --- provenance -----------------------------------------------------------------------------------
 
 
 class _Open(BaseModel):
@@ -174,7 +195,9 @@ class _Open(BaseModel):
 
 
 def _is_text(value: Any) -> str:
-    """Text that may be what the file system gave: names of files that are not UTF-8 are strings to Python only."""
+    """Text that may be what the file system gave: names of files that are not UTF-8 are strings to
+    Python only.
+    """
     if not isinstance(value, str):
         raise ValueError("must be text")
     return value
@@ -213,7 +236,9 @@ class Provenance(_Open):
 
 
 def read_provenance(path: Path) -> Provenance:
-    """What is known of where a run comes from: nothing where the file is lost or damaged, results do without."""
+    """What is known of where a run comes from: nothing where the file is lost or damaged, results
+    do without.
+    """
     try:
         return Provenance.model_validate(json.loads(read_text(path)))
     except (FileNotFoundError, DamagedRecord, ValueError, RecursionError):

@@ -1,11 +1,15 @@
-"""One name, written in several ways: what is tidied with a note, and what is too much alike to be two things."""
+"""One name, written in several ways: what is tidied with a note, and what is too much alike to be
+two things.
+"""
 
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-_UNSEEN = "\u00ad\u180e\u200b-\u200f\u2060\ufeff"  # soft hyphen, zero-width characters, byte order mark
+_UNSEEN = (
+    "\u00ad\u180e\u200b-\u200f\u2060\ufeff"  # soft hyphen, zero-width characters, byte order mark
+)
 _ENDS = re.compile(rf"^[\s{_UNSEEN}]+|[\s{_UNSEEN}]+\Z")
 _INNER_UNSEEN = re.compile(rf"[{_UNSEEN}]")
 _JOINTS = re.compile(r"[\s_\u2010-\u2015\u2212-]+")  # blanks, underscores and every kind of dash
@@ -16,15 +20,18 @@ _LONGEST = 60  # characters of a name in a note
 
 
 def tidy(text: str) -> str:
-    """`text` without blanks and invisible characters at its ends, in Unicode's composed form (NFC)."""
+    """`text` without blanks and invisible characters at its ends, in Unicode's composed form
+    (NFC).
+    """
     return unicodedata.normalize("NFC", _ENDS.sub("", text))
 
 
 def lookalike(text: str) -> str:
-    """Equal for names that differ in capitals, blanks, dashes, invisible or look-alike characters only.
+    """Equal for names that differ in capitals, blanks, dashes, invisible or look-alike characters
+    only.
 
-    Digits stay as they are, '007' and '7' are two names, but 12.0 is 12: whole numbers become so in a column that lacks
-    some of them.
+    Digits stay as they are, '007' and '7' are two names, but 12.0 is 12: whole numbers become so in
+    a column that lacks some of them.
     """
     plain = _INNER_UNSEEN.sub("", unicodedata.normalize("NFKC", tidy(text))).casefold()
     if whole := _WHOLE.fullmatch(plain):
@@ -41,13 +48,17 @@ def alike(names: Iterable[str]) -> list[list[str]]:
 
 
 def quoted(name: str) -> str:
-    """A name as a note shows it: quoted, on one line, not endless, with escapes for what cannot be seen."""
+    """A name as a note shows it: quoted, on one line, not endless, with escapes for what cannot be
+    seen.
+    """
     text = repr(name)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…'"
 
 
 def pattern(text: str) -> str:
-    """A regular expression as its file has it, quoted and on one line, without a second backslash for each."""
+    """A regular expression as its file has it, quoted and on one line, without a second backslash
+    for each.
+    """
     return repr(text).replace("\\\\", "\\")
 
 

@@ -1,4 +1,6 @@
-"""From the image store to the model: batches of raw uint8 pixels, read straight from the memory-mapped file."""
+"""From the image store to the model: batches of raw uint8 pixels, read straight from the
+memory-mapped file.
+"""
 
 from typing import Any
 
@@ -10,9 +12,10 @@ from numpy.typing import NDArray
 class Batches:
     """The batches of one part of a cell, as a tf.data pipeline that can be iterated once per epoch.
 
-    `pixels`: the store, (n, size, size, channels) uint8. `rows`: which of its rows belong to the part. `labels`: class
-    index of each of those rows, (m,) int32. Iterating yields
-    (pixels uint8 (b, size, size, channels), labels int32 (b,), weights float32 (b,)); the last batch may be smaller.
+    `pixels`: the store, (n, size, size, channels) uint8. `rows`: which of its rows belong to the
+    part. `labels`: class index of each of those rows, (m,) int32. Iterating yields (pixels uint8
+    (b, size, size, channels), labels int32 (b,), weights float32 (b,)); the last batch may be
+    smaller.
     """
 
     def __init__(
@@ -41,14 +44,18 @@ class Batches:
         self._weights = weights
 
     def shuffle(self, seed: int, epoch: int) -> None:
-        """Choose the order of an epoch; it depends on seed and epoch alone, so that a resumed cell sees the same."""
+        """Choose the order of an epoch; it depends on seed and epoch alone, so that a resumed cell
+        sees the same.
+        """
         self._order = np.random.default_rng([seed, epoch]).permutation(len(self._rows))
 
     def __iter__(self) -> Any:
         return iter(self._dataset)
 
     def _read(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        pixels, labels, weights = tf.numpy_function(self._take, [step], (tf.uint8, tf.int32, tf.float32))
+        pixels, labels, weights = tf.numpy_function(
+            self._take, [step], (tf.uint8, tf.int32, tf.float32)
+        )
         pixels.set_shape((None, *self._pixels.shape[1:]))
         labels.set_shape((None,))
         weights.set_shape((None,))

@@ -20,7 +20,10 @@ class Parts:
 
     def __init__(self, layout: RunLayout, spec: CellSpec) -> None:
         manifest, folds = _tables(
-            layout.manifest, layout.manifest.stat().st_mtime_ns, layout.folds, layout.folds.stat().st_mtime_ns
+            layout.manifest,
+            layout.manifest.stat().st_mtime_ns,
+            layout.folds,
+            layout.folds.stat().st_mtime_ns,
         )
         self._classes = spec.classes
         self._images = manifest.usable
@@ -45,7 +48,9 @@ class Parts:
         return Batches(self._pixels, rows, self._labels[rows], batch_size)
 
     def _balance(self) -> NDArray[np.float32]:
-        """Weight of each training image, so that every class weighs the same and the mean weight is 1."""
+        """Weight of each training image, so that every class weighs the same and the mean weight is
+        1.
+        """
         labels = self._labels[self._rows("train")]
         counts = np.bincount(labels, minlength=len(self._classes))
         return (len(labels) / (len(self._classes) * counts[labels])).astype(np.float32)
@@ -67,18 +72,24 @@ class Parts:
             }
             columns |= {f"prob_{name}": probabilities[:, i] for i, name in enumerate(self._classes)}
             columns |= {f"logit_{name}": logits[:, i] for i, name in enumerate(self._classes)}
-            columns["prediction"] = np.array(self._classes, dtype=object)[probabilities.argmax(axis=1)]
+            columns["prediction"] = np.array(self._classes, dtype=object)[
+                probabilities.argmax(axis=1)
+            ]
             tables.append(pd.DataFrame(columns))
         return pd.concat(tables, ignore_index=True)
 
 
 @lru_cache(maxsize=2)
-def _tables(manifest: Path, _manifest_time: int, folds: Path, _folds_time: int) -> tuple[Manifest, pd.DataFrame]:
+def _tables(
+    manifest: Path, _manifest_time: int, folds: Path, _folds_time: int
+) -> tuple[Manifest, pd.DataFrame]:
     return Manifest.load(manifest), pd.read_parquet(folds)
 
 
 def _store(manifest: Manifest, size: int) -> ImageStore:
-    """The image store of this node: the driver built it on its own, other nodes build theirs once."""
+    """The image store of this node: the driver built it on its own, other nodes build theirs
+    once.
+    """
     root = cache_folder() / "stores"
     return open_store(manifest, size, root) or build_store(manifest, size, root)
 

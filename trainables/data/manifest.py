@@ -1,6 +1,8 @@
-"""The manifest: one row per listed image, with what it shows, where it lies, and whether it can be used.
+"""The manifest: one row per listed image, with what it shows, where it lies, and whether it can be
+used.
 
-Every listed image is decoded once, so that whatever is wrong with the data is known, all of it, before anything trains.
+Every listed image is decoded once, so that whatever is wrong with the data is known, all of it,
+before anything trains.
 """
 
 import hashlib
@@ -51,7 +53,9 @@ _SCHEMA = (
 
 
 class UnusableImages(DataError):
-    """Listed images that cannot be used; `rows` is the table of all of them with the columns path and reason."""
+    """Listed images that cannot be used; `rows` is the table of all of them with the columns path
+    and reason.
+    """
 
     def __init__(self, message: str, rows: pd.DataFrame) -> None:
         super().__init__(message)
@@ -64,18 +68,25 @@ class Manifest:
 
     `table` has one row per listed image, sorted by `image`, with the columns
 
-    - image: unique id, the POSIX path below the data's root, the same on every machine; path: absolute
-    - label; group: what must never straddle a split; view; split: train, validation, test or missing
+    - image: unique id, the POSIX path below the data's root, the same on every machine; path:
+      absolute
+    - label; group: what must never straddle a split; view; split: train, validation, test or
+      missing
     - mask_<name>: absolute path or missing, any number of such columns
     - state: ok, skipped (unusable, see reason) or unused (left out of the subset); reason
-    - content_hash: SHA-256 of the decoded pixels; format: of the file; width, height: pixels; channels: 1 or 3;
-      stored_bits: 8 or 16 per pixel and channel; bits: how many of them mean something; depth_from: what says so
-      (`pictures.DepthSource`); max_value: the brightest pixel; two_valued: 1 where there are two values only;
+    - content_hash: SHA-256 of the decoded pixels; format: of the file; width, height: pixels;
+      channels: 1 or 3;
+      stored_bits: 8 or 16 per pixel and channel; bits: how many of them mean something; depth_from:
+      what says so
+      (`pictures.DepthSource`); max_value: the brightest pixel; two_valued: 1 where there are two
+      values only;
       size_bytes and mtime_ns of the file; missing or 0 where an image cannot be used
-    - seen_<size>: digest of the pixels in an image store of that size, missing where all of them are the same.
+    - seen_<size>: digest of the pixels in an image store of that size, missing where all of them
+      are the same.
 
-    `classes` are the labels in the order of the probability columns. `notes` say, in one line each, what was left out,
-    merged or read as it was meant rather than as it was written, and how the files of the classes differ.
+    `classes` are the labels in the order of the probability columns. `notes` say, in one line each,
+    what was left out, merged or read as it was meant rather than as it was written, and how the
+    files of the classes differ.
     """
 
     table: pd.DataFrame
@@ -84,13 +95,21 @@ class Manifest:
 
     @property
     def usable(self) -> pd.DataFrame:
-        """The rows in state ok, numbered from 0: their order is the row order of every image store."""
+        """The rows in state ok, numbered from 0: their order is the row order of every image
+        store.
+        """
         return self.table[self.table["state"] == "ok"].reset_index(drop=True)
 
     @cached_property
     def data_hash(self) -> str:
-        """16 hex digits over (image, label, content, depth) of the usable rows, wherever the data lies."""
-        return digest(self.usable.sort_values("image")[["image", "label", "content_hash", "bits"]].to_numpy().tolist())
+        """16 hex digits over (image, label, content, depth) of the usable rows, wherever the data
+        lies.
+        """
+        return digest(
+            self.usable.sort_values("image")[["image", "label", "content_hash", "bits"]]
+            .to_numpy()
+            .tolist()
+        )
 
     @cached_property
     def channels(self) -> Literal[1, 3]:
@@ -99,8 +118,12 @@ class Manifest:
 
     @cached_property
     def shared_bits(self) -> int | None:
-        """The depth that the 16-bit images share which do not say it themselves; None where there are none."""
-        bits = self.table.loc[(self.table["state"] != "skipped") & (self.table["depth_from"] == "shared"), "bits"]
+        """The depth that the 16-bit images share which do not say it themselves; None where there
+        are none.
+        """
+        bits = self.table.loc[
+            (self.table["state"] != "skipped") & (self.table["depth_from"] == "shared"), "bits"
+        ]
         return None if bits.empty else int(bits.iloc[0])
 
     def save(self, path: Path) -> None:
@@ -109,8 +132,12 @@ class Manifest:
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.table, preserve_index=False)
-        about = json.dumps({"format": _FORMAT_VERSION, "classes": self.classes, "notes": self.notes})
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"rayfold.manifest": about.encode()})
+        about = json.dumps(
+            {"format": _FORMAT_VERSION, "classes": self.classes, "notes": self.notes}
+        )
+        table = table.replace_schema_metadata(
+            {**(table.schema.metadata or {}), b"rayfold.manifest": about.encode()}
+        )
         with replacing(path) as temporary:
             pq.write_table(table, temporary)
 
@@ -122,18 +149,23 @@ class Manifest:
             about = _About.model_validate_json(metadata.get(b"rayfold.manifest", b""))
         except (FileNotFoundError, DamagedRecord, ValidationError) as error:
             raise DataError(
-                f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to rebuild it)"
+                f"a manifest must be a file that rayfold wrote, got {str(path)!r} (run again to "
+                "rebuild it)"
             ) from error
         return cls(_typed(table), about.classes, about.notes)
 
 
-def build_manifest(data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()) -> Manifest:
-    """List, decode and judge every image of `data`, then draw the subset that `images_per_class` asks for.
+def build_manifest(
+    data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()
+) -> Manifest:
+    """List, decode and judge every image of `data`, then draw the subset that `images_per_class`
+    asks for.
 
-    A relative `data.path` starts at `base`. `sizes` are those at which models will see the images, and at which they
-    are compared. Images whose path, size and time have not changed since `previous` are not decoded again.
-    Raises `DataError` where the data cannot be listed or a class has no usable image, and `UnusableImages`, naming all
-    of them, where some cannot be used and `data.on_error` is fail.
+    A relative `data.path` starts at `base`. `sizes` are those at which models will see the images,
+    and at which they are compared. Images whose path, size and time have not changed since
+    `previous` are not decoded again. Raises `DataError` where the data cannot be listed or a class
+    has no usable image, and `UnusableImages`, naming all of them, where some cannot be used and
+    `data.on_error` is fail.
     """
     listing, notes = list_images(data, base)
     classes = _classes(data.classes, listing, notes)
@@ -156,27 +188,37 @@ def build_manifest(data: Source, base: Path, previous: Manifest | None = None, s
     return Manifest(table, classes, (*notes, *contrasts(usable), *depth_notes(usable)))
 
 
-def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[str]) -> tuple[str, ...]:
-    """The classes, with a note on what `wanted` leaves out; raises where names are wrong, too few or too much alike."""
+def _classes(
+    wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[str]
+) -> tuple[str, ...]:
+    """The classes, with a note on what `wanted` leaves out; raises where names are wrong, too few
+    or too much alike.
+    """
     images = listing["label"][listing["label"] != ""].value_counts()
     found = sorted(images.index)
     classes = tuple(found) if wanted is None else tuple(map(tidy, wanted))
     for same in alike(found):
         if wanted is None or 0 < sum(name in classes for name in same) < len(same):
             raise DataError(
-                f"classes must differ in more than capitals, blanks, dashes or look-alikes, got {listed(same)} "
-                "(write them alike; where they are different classes, name all of them in data.classes)"
+                "classes must differ in more than capitals, blanks, dashes or look-alikes, got "
+                f"{listed(same)} (write them alike; where they are different classes, name all of "
+                "them in data.classes)"
             )
     if others := [name for name in found if name not in classes]:
         notes.append(
-            f"{count(int(images[others].sum()), 'image')} of classes that data.classes does not name are left out: "
-            f"{listed(others)}"
+            f"{count(int(images[others].sum()), 'image')} of classes that data.classes does not "
+            f"name are left out: {listed(others)}"
         )
     for label in classes:
         if label not in found:
-            raise DataError(f"data.classes must name classes that have images, got {label!r} ({nearest(label, found)})")
+            raise DataError(
+                f"data.classes must name classes that have images, got {label!r} "
+                f"({nearest(label, found)})"
+            )
         if classes.count(label) > 1:
-            raise DataError(f"data.classes must name each class once, got {label!r} twice (remove one)")
+            raise DataError(
+                f"data.classes must name each class once, got {label!r} twice (remove one)"
+            )
     if len(classes) < 2:
         names = f" ({classes[0]!r})" if classes else ""
         raise DataError(
@@ -186,13 +228,16 @@ def _classes(wanted: tuple[str, ...] | None, listing: pd.DataFrame, notes: list[
     return classes
 
 
-# --- bad images -----------------------------------------------------------------------------------------------------
+# --- bad images -----------------------------------------------------------------------------------
 
 
 def _mark_mislabelled(table: pd.DataFrame, sizes: Sequence[int]) -> None:
-    """Give a reason to every image whose pixels, in the file or as a model sees them, occur under another label too."""
+    """Give a reason to every image whose pixels, in the file or as a model sees them, occur under
+    another label too.
+    """
     places = {"content_hash": "same pixels as"} | {
-        column: f"same pixels at {size} px as" for size, column in zip(sizes, seen_columns(sizes), strict=True)
+        column: f"same pixels at {size} px as"
+        for size, column in zip(sizes, seen_columns(sizes), strict=True)
     }
     good = table[table["reason"].isna()]
     for column, likeness in places.items():
@@ -202,7 +247,8 @@ def _mark_mislabelled(table: pd.DataFrame, sizes: Sequence[int]) -> None:
             for index, label in same.loc[~told, "label"].items():
                 other = same[same["label"] != label].iloc[0]
                 table.loc[index, "reason"] = (
-                    f"mislabelled: {likeness} {other['image']!r}, which is {other['label']!r}, not {label!r}"
+                    f"mislabelled: {likeness} {other['image']!r}, which is {other['label']!r}, not "
+                    f"{label!r}"
                 )
 
 
@@ -213,7 +259,9 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
         if len(shown) == SHOWN_IN_ERROR:
             break
         paths = bad.loc[bad["reason"] == reason, "path"].tolist()
-        if len(paths) > 1 and reason.startswith(NO_GROUP):  # one pattern, and nothing of any image beside its name
+        if len(paths) > 1 and reason.startswith(
+            NO_GROUP
+        ):  # one pattern, and nothing of any image beside its name
             some = ", ".join(map(repr, paths[:3]))
             shown.append(f"{len(paths):,} with {reason}, for example {some}")
             told += len(paths)
@@ -224,20 +272,21 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
     if told < len(bad):
         shown.append(f"and {len(bad) - told} more")
     message = (
-        f"every listed image must be usable, got {len(bad)} of {total} that are not: {'; '.join(shown)} "
-        "(fix them, or set data.on_error: skip to leave them out)"
+        f"every listed image must be usable, got {len(bad)} of {total} that are not: "
+        f"{'; '.join(shown)} (fix them, or set data.on_error: skip to leave them out)"
     )
     return UnusableImages(message, bad.reset_index(drop=True))
 
 
-# --- subset -----------------------------------------------------------------------------------------------------------
+# --- subset ---------------------------------------------------------------------------------------
 
 
 def _draw(table: pd.DataFrame, label: str, count: int, seed: int) -> None:
-    """Mark as unused what a seeded draw of whole groups leaves over, so that at most `count` images of a class stay.
+    """Mark as unused what a seeded draw of whole groups leaves over, so that at most `count` images
+    of a class stay.
 
-    Groups come in random order and those that would overshoot are passed over. The draw depends on the seed and on the
-    groups of this class alone.
+    Groups come in random order and those that would overshoot are passed over. The draw depends on
+    the seed and on the groups of this class alone.
     """
     candidates = table[(table["state"] == "ok") & (table["label"] == label)]
     sizes = candidates.groupby("group").size().sort_index()
@@ -253,12 +302,21 @@ def _draw(table: pd.DataFrame, label: str, count: int, seed: int) -> None:
 
 def _on_draw(table: pd.DataFrame, classes: Sequence[str], wanted: int) -> list[str]:
     """A note where classes have fewer images than `images_per_class` asks for."""
-    images = table.loc[table["state"] == "ok", "label"].value_counts().reindex(list(classes), fill_value=0)
-    fewer = [f"{quoted(label)} has {int(images[label]):,}" for label in classes if images[label] < wanted]
+    images = (
+        table.loc[table["state"] == "ok", "label"]
+        .value_counts()
+        .reindex(list(classes), fill_value=0)
+    )
+    fewer = [
+        f"{quoted(label)} has {int(images[label]):,}" for label in classes if images[label] < wanted
+    ]
     if not fewer:
         return []
     more = f" and {len(fewer) - 3:,} more classes have fewer" if len(fewer) > 3 else ""
-    return [f"data.images_per_class asks for {wanted:,}, but {', '.join(fewer[:3])}{more}: all of those are taken"]
+    return [
+        f"data.images_per_class asks for {wanted:,}, but {', '.join(fewer[:3])}{more}: all of "
+        "those are taken"
+    ]
 
 
 def _require_usable(table: pd.DataFrame, label: str) -> None:
@@ -267,13 +325,14 @@ def _require_usable(table: pd.DataFrame, label: str) -> None:
         return
     if (rows["state"] == "unused").any():
         raise DataError(
-            f"data.images_per_class must hold at least one whole group, but every group of class {label!r} has more "
-            "images than that (raise it)"
+            "data.images_per_class must hold at least one whole group, but every group of class "
+            f"{label!r} has more images than that (raise it)"
         )
     first = rows.iloc[0]
     raise DataError(
-        f"every class must have usable images, but all {len(rows)} of class {label!r} were skipped, the first "
-        f"{first['path']!r}: {first['reason']} (fix them, or leave the class out of data.classes)"
+        f"every class must have usable images, but all {len(rows)} of class {label!r} were "
+        f"skipped, the first {first['path']!r}: {first['reason']} (fix them, or leave the class "
+        "out of data.classes)"
     )
 
 

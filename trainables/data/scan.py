@@ -1,4 +1,6 @@
-"""What the listed files hold: each is decoded once, on every core, or taken over from an earlier scan."""
+"""What the listed files hold: each is decoded once, on every core, or taken over from an earlier
+scan.
+"""
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
@@ -28,25 +30,35 @@ def scan_images(
 ) -> pd.DataFrame:
     """The listing with what its files hold; rows that are already bad are not opened.
 
-    `sizes`: those of the image stores that the pixels will be put into. Images whose path, size and time have not
-    changed since the table `previous` are not decoded again.
+    `sizes`: those of the image stores that the pixels will be put into. Images whose path, size and
+    time have not changed since the table `previous` are not decoded again.
     """
     known = {} if previous is None else _known(previous, data, sizes)
     rows = list(zip(listing["image"], listing["path"], listing["reason"], strict=True))
     facts = [_before_a_look(row, known) for row in rows]
     _look(
-        [i for i, found in enumerate(facts) if found is not _NOTHING and "seen" not in found], rows, facts, data, sizes
+        [i for i, found in enumerate(facts) if found is not _NOTHING and "seen" not in found],
+        rows,
+        facts,
+        data,
+        sizes,
     )
     shared = shared_depth(facts)
     # Taken over from a scan in which the images that share their depth shared another one.
-    late = [i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, sizes, shared)]
+    late = [
+        i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, sizes, shared)
+    ]
     _look(late, rows, facts, data, sizes)
     return _table(listing, facts, sizes, shared)
 
 
 def shared_depth(images: Sequence[Mapping[str, Any]]) -> int:
-    """The smallest depth that holds the brightest pixel of all the images whose files leave their depth open."""
-    return smallest_depth(max((int(image["max_value"]) for image in images if _shares(image)), default=0))
+    """The smallest depth that holds the brightest pixel of all the images whose files leave their
+    depth open.
+    """
+    return smallest_depth(
+        max((int(image["max_value"]) for image in images if _shares(image)), default=0)
+    )
 
 
 def seen_columns(sizes: Sequence[int]) -> list[str]:
@@ -65,7 +77,9 @@ def _known(previous: pd.DataFrame, data: Source, sizes: Sequence[int]) -> dict[H
     """What an earlier scan found, by file, where it tells all that is asked now."""
     if not set(seen_columns(sizes)) <= set(previous.columns):
         return {}
-    usable = (previous["state"] != "skipped") & (previous["width"] * previous["height"] <= data.max_megapixels * 1e6)
+    usable = (previous["state"] != "skipped") & (
+        previous["width"] * previous["height"] <= data.max_megapixels * 1e6
+    )
     if not data.allow_two_valued:
         usable &= previous["two_valued"] == 0
     known: dict[Hashable, Facts] = {}
@@ -77,7 +91,9 @@ def _known(previous: pd.DataFrame, data: Source, sizes: Sequence[int]) -> dict[H
 
 
 def _before_a_look(row: tuple[str, str, object], known: Mapping[Hashable, Facts]) -> Facts:
-    """Of an image that is bad already, nothing; else what an earlier scan has found, or its file's size and time."""
+    """Of an image that is bad already, nothing; else what an earlier scan has found, or its file's
+    size and time.
+    """
     image, path, reason = row
     if isinstance(reason, str):
         return _NOTHING
@@ -103,7 +119,9 @@ def _look(
         facts[i] = times | ({"flaw": found.reason} if isinstance(found, UnreadableImage) else found)
 
 
-def _table(listing: pd.DataFrame, facts: Sequence[Facts], sizes: Sequence[int], shared: int) -> pd.DataFrame:
+def _table(
+    listing: pd.DataFrame, facts: Sequence[Facts], sizes: Sequence[int], shared: int
+) -> pd.DataFrame:
     for found in facts:
         if _shares(found):
             found["bits"] = shared

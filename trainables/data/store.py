@@ -1,7 +1,9 @@
-"""The image store: the pixels of a manifest at one size, decoded once and memory-mapped by every process of a node.
+"""The image store: the pixels of a manifest at one size, decoded once and memory-mapped by every
+process of a node.
 
-A store is a folder that holds `pixels.npy`, then `complete.json` with its shape and SHA-256, written last. Its name is
-the address of its content, so that runs share it; one that does not match what it says is rebuilt, never trusted.
+A store is a folder that holds `pixels.npy`, then `complete.json` with its shape and SHA-256,
+written last. Its name is the address of its content, so that runs share it; one that does not match
+what it says is rebuilt, never trusted.
 """
 
 import hashlib
@@ -37,13 +39,16 @@ _BYTES_PER_CHUNK = 64 * 2**20
 
 Uint8 = npt.NDArray[np.uint8]
 
-#: Pixel files whose SHA-256 this process has seen to be right: (path, inode, size in bytes, mtime in ns).
+#: Pixel files whose SHA-256 this process has seen to be right: (path, inode, size in bytes, mtime
+#: in ns).
 _verified: set[tuple[str, int, int, int]] = set()
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """`pixels`: read-only uint8 (n, size, size, channels), rows as in `Manifest.usable`; `folder`: where they lie."""
+    """`pixels`: read-only uint8 (n, size, size, channels), rows as in `Manifest.usable`; `folder`:
+    where they lie.
+    """
 
     pixels: np.memmap[Any, np.dtype[np.uint8]]
     folder: Path
@@ -88,15 +93,15 @@ def store_folder(manifest: Manifest, size: int, root: Path) -> Path:
 def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
     """The store, or None where it is absent, torn or stale.
 
-    The size is checked every time, the SHA-256 of the pixels once per process and file. Raises `DataError` where
-    another user made it: its pixels need not be those of the images.
+    The size is checked every time, the SHA-256 of the pixels once per process and file. Raises
+    `DataError` where another user made it: its pixels need not be those of the images.
     """
     folder = store_folder(manifest, size, root)
     for path in (root, folder, folder / "complete.json", folder / "pixels.npy"):
         if (owner := foreign_owner(path)) is not None:
             raise DataError(
-                f"image stores must be one's own, got {str(path)!r} of user {owner} (set RAYFOLD_CACHE to a folder of "
-                "your own)"
+                f"image stores must be one's own, got {str(path)!r} of user {owner} (set "
+                "RAYFOLD_CACHE to a folder of your own)"
             )
     shape = (len(manifest.usable), size, size, manifest.channels)
     try:
@@ -104,7 +109,15 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
         check_regular(folder / "pixels.npy")
         pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         said = tuple(complete["shape"]), complete["sha256"]
-    except (FileNotFoundError, DamagedRecord, ValueError, KeyError, TypeError, EOFError, RecursionError):
+    except (
+        FileNotFoundError,
+        DamagedRecord,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        RecursionError,
+    ):
         return None
     if said[0] != shape or pixels.shape != shape or pixels.dtype != np.uint8:
         return None
@@ -114,9 +127,11 @@ def open_store(manifest: Manifest, size: int, root: Path) -> ImageStore | None:
 
 
 def decode_chunk(chunk: Chunk) -> Uint8:
-    """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not what it was.
+    """The images of a chunk, (n, size, size, channels) uint8; raises `DataError` where one is not
+    what it was.
 
-    They are decoded in this process: a scan has decoded them before, and told how many pixels they have.
+    They are decoded in this process: a scan has decoded them before, and told how many pixels they
+    have.
     """
     pixels = []
     for row in chunk.rows():
@@ -142,7 +157,8 @@ def decode_in_processes(chunks: Sequence[Chunk]) -> Iterator[Uint8]:
 
 def _changed(path: str, error: UnreadableImage) -> DataError:
     return DataError(
-        f"images must not change while they are used, got {error.reason} in {path!r} (run again to scan them anew)"
+        f"images must not change while they are used, got {error.reason} in {path!r} (run again to "
+        "scan them anew)"
     )
 
 
@@ -154,9 +170,10 @@ def build_store(
 ) -> ImageStore:
     """Open the store, and build it first where there is none to trust.
 
-    `decode_all` turns chunks into their arrays (n, size, size, channels) uint8, in order, each as `decode_chunk` does.
-    Of several processes that ask at once, one builds and the others wait. A process that has mapped a replaced file
-    keeps what it has. Raises `DataError` where an image is no longer the one of the manifest or the disk is too small.
+    `decode_all` turns chunks into their arrays (n, size, size, channels) uint8, in order, each as
+    `decode_chunk` does. Of several processes that ask at once, one builds and the others wait. A
+    process that has mapped a replaced file keeps what it has. Raises `DataError` where an image is
+    no longer the one of the manifest or the disk is too small.
     """
     folder = store_folder(manifest, size, root)
     try:
@@ -164,15 +181,17 @@ def build_store(
         if store is not None:
             return store
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(root / f"{folder.name}.lock", "decoding the same images", lambda: _written(folder)):
+        with locked(
+            root / f"{folder.name}.lock", "decoding the same images", lambda: _written(folder)
+        ):
             store = open_store(manifest, size, root)
             if store is None:
                 _write(manifest, size, folder, decode_all)
                 store = open_store(manifest, size, root)
     except OSError as error:
         raise DataError(
-            f"image stores need a folder that can be written, got {error.strerror} for {str(folder)!r} "
-            "(free some space, or set RAYFOLD_CACHE to another folder)"
+            f"image stores need a folder that can be written, got {error.strerror} for "
+            f"{str(folder)!r} (free some space, or set RAYFOLD_CACHE to another folder)"
         ) from error
     if store is None:
         raise RuntimeError(f"the image store that was just written cannot be opened: {folder}")
@@ -189,30 +208,42 @@ def _written(folder: Path) -> int:
 def _chunks(manifest: Manifest, size: int) -> list[Chunk]:
     usable, channels = manifest.usable, manifest.channels
     step = max(1, min(_IMAGES_PER_CHUNK, _BYTES_PER_CHUNK // (size * size * channels)))
-    return [Chunk.of(usable.iloc[i : i + step], size, channels) for i in range(0, len(usable), step)]
+    return [
+        Chunk.of(usable.iloc[i : i + step], size, channels) for i in range(0, len(usable), step)
+    ]
 
 
 def _write(
-    manifest: Manifest, size: int, folder: Path, decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]]
+    manifest: Manifest,
+    size: int,
+    folder: Path,
+    decode_all: Callable[[Sequence[Chunk]], Iterable[Uint8]],
 ) -> None:
     shape = (len(manifest.usable), size, size, manifest.channels)
-    # Whoever holds the lock is the only writer: other temporary files are what killed writers left behind.
+    # Whoever holds the lock is the only writer: other temporary files are what killed writers left
+    # behind.
     for leftover in folder.glob(".pixels.*"):
         leftover.unlink()
     needed, free = int(np.prod(shape, dtype=np.int64)), shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"an image store needs room on its disk, got {free / 1e9:.1f} GB free of {needed / 1e9:.1f} GB needed in "
-            f"{str(folder)!r} (free some space, or set RAYFOLD_CACHE to another folder)"
+            f"an image store needs room on its disk, got {free / 1e9:.1f} GB free of "
+            f"{needed / 1e9:.1f} GB needed in {str(folder)!r} (free some space, or set "
+            "RAYFOLD_CACHE to another folder)"
         )
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
     hasher, rows = hashlib.sha256(header.getvalue()), 0
     with replacing(folder / "pixels.npy") as temporary, temporary.open("wb") as file:
         file.write(header.getvalue())
         for pixels in decode_all(_chunks(manifest, size)):
             if pixels.shape[1:] != shape[1:] or pixels.dtype != np.uint8:
-                raise ValueError(f"decoded chunks must be uint8 (n, {shape[1:]}), got {pixels.dtype} {pixels.shape}")
+                raise ValueError(
+                    f"decoded chunks must be uint8 (n, {shape[1:]}), got {pixels.dtype} "
+                    f"{pixels.shape}"
+                )
             content = np.ascontiguousarray(pixels).data
             hasher.update(content)
             file.write(content)

@@ -25,7 +25,9 @@ class Architecture(Frozen):
     augmentation: Augmentation
     precision: str
     xla: bool
-    frozen_phase: bool = Field(True, description="Whether there are head-only epochs, which keep an optimizer.")
+    frozen_phase: bool = Field(
+        True, description="Whether there are head-only epochs, which keep an optimizer."
+    )
 
     @classmethod
     def of(cls, spec: CellSpec) -> "Architecture":

@@ -17,23 +17,31 @@ if TYPE_CHECKING:
     import keras
 
 
-def build(model: str, input_shape: tuple[int, int, int], n_classes: int, arguments: Mapping[str, Any]) -> "keras.Model":
+def build(
+    model: str, input_shape: tuple[int, int, int], n_classes: int, arguments: Mapping[str, Any]
+) -> "keras.Model":
     """Import a user's builder, call it, and hold the result to the contract.
 
-    The builder is called as `builder(input_shape=(height, width, channels), n_classes=n, **arguments)` and returns a
-    functional or Sequential Keras model from raw pixels in [0, 255] to logits (N, n). Raises ModelError otherwise.
+    The builder is called as `builder(input_shape=(height, width, channels), n_classes=n,
+    **arguments)` and returns a functional or Sequential Keras model from raw pixels in [0, 255] to
+    logits (N, n). Raises ModelError otherwise.
     """
     from trainables.models import contract
 
     with guarded(model):
         builder = _import_builder(model)
     # A copy: what a builder does to a list must not reach the next cell.
-    arguments = {"input_shape": input_shape, "n_classes": n_classes, **copy.deepcopy(dict(arguments))}
+    arguments = {
+        "input_shape": input_shape,
+        "n_classes": n_classes,
+        **copy.deepcopy(dict(arguments)),
+    }
     try:
         inspect.signature(builder).bind(**arguments)
     except TypeError as error:
         raise ModelError(
-            f"{model} must accept input_shape, n_classes and the candidate's arguments: {error} (candidate: arguments)"
+            f"{model} must accept input_shape, n_classes and the candidate's arguments: {error} "
+            "(candidate: arguments)"
         ) from error
     with guarded(model):
         built: keras.Model = builder(**arguments)
@@ -47,14 +55,21 @@ def _import_builder(model: str) -> Any:
     builder = getattr(module, attribute, None)
     if callable(builder):
         return builder
-    public = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    public = {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value) and not name.startswith("_")
+    }
     hint = f"; {nearest(attribute, public)}"
-    raise ModelError(f"module {module.__name__!r} has no builder {attribute!r} (model: {model}){hint}")
+    raise ModelError(
+        f"module {module.__name__!r} has no builder {attribute!r} (model: {model}){hint}"
+    )
 
 
 @contextmanager
 def guarded(model: str) -> Iterator[None]:
-    """Run a user's code: it sees a command line without arguments, and ModelError tells where it would end the process.
+    """Run a user's code: it sees a command line without arguments, and ModelError tells where it
+    would end the process.
 
     What it would read otherwise is the command line of a Ray worker, or ours.
     """
@@ -69,9 +84,15 @@ def guarded(model: str) -> Iterator[None]:
 
 
 def where_it_broke(model: str, error: BaseException) -> str:
-    """One line about an error that a builder raised: what it was, and the last line of the user's own behind it."""
+    """One line about an error that a builder raised: what it was, and the last line of the user's
+    own behind it.
+    """
     files = set(user_code.watched_files(model, user_code.folder_of(model)).values())
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in files]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) in files
+    ]
     place = f" at {frames[-1].filename} line {frames[-1].lineno}" if frames else ""
     what = one_line(error) or "without a message"
     if isinstance(error, SystemExit):

@@ -1,8 +1,9 @@
-"""The classifier head of a model: what head-only epochs train, while all before it stays as it is at inference.
+"""The classifier head of a model: what head-only epochs train, while all before it stays as it is
+at inference.
 
-Keras's guide to transfer learning asks for this: while a backbone is frozen, its batch normalization, dropout and
-stochastic depth behave as at inference. Nothing of the model is changed for it, least of all which layers the author
-of a builder has frozen.
+Keras's guide to transfer learning asks for this: while a backbone is frozen, its batch
+normalization, dropout and stochastic depth behave as at inference. Nothing of the model is changed
+for it, least of all which layers the author of a builder has frozen.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ _ZOO_NAMES = ("logits", "head_norm")
 
 
 class Head:
-    """The head of a model: by its names in the zoo, else the last layer that learns, inside nested models too.
+    """The head of a model: by its names in the zoo, else the last layer that learns, inside nested
+    models too.
 
     `variables`: what learns in it. Without any layer that learns there are none.
     """
@@ -34,7 +36,10 @@ class Head:
                 graph = inner_graph(layers[0])
                 layers = _last_that_learns(graph)
         self.variables = [variable for layer in layers for variable in layer.trainable_variables]
-        self._live = [*layers, *(before for layer in layers for before in _without_weights_before(graph, layer))]
+        self._live = [
+            *layers,
+            *(before for layer in layers for before in _without_weights_before(graph, layer)),
+        ]
 
     def forward(self, images: tf.Tensor) -> tf.Tensor:
         """The logits in a head-only step: the head as in training, all else as at inference."""
@@ -43,21 +48,29 @@ class Head:
         return logits
 
     def _step_into(self, model: Any, images: Any) -> Any:
-        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a nested model.
-        return inner_graph(model)._run_through_graph(images, lambda operation: partial(self._run, operation))
+        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a
+        # nested model.
+        return inner_graph(model)._run_through_graph(
+            images, lambda operation: partial(self._run, operation)
+        )
 
     def _run(self, operation: Any, *arguments: Any, **keywords: Any) -> Any:
         if _among(operation, self._opened):
             return self._step_into(operation, arguments[0])
         if isinstance(operation, keras.layers.Layer):
-            # Never more than the builder asked for: training=False where it called the layer with it.
-            keywords["training"] = _among(operation, self._live) and keywords.get("training") is not False
+            # Never more than the builder asked for: training=False where it called the layer with
+            # it.
+            keywords["training"] = (
+                _among(operation, self._live) and keywords.get("training") is not False
+            )
         return operation(*arguments, **keywords)
 
 
 def is_graph(layer: Any) -> bool:
     """Whether a layer is a model that can be walked through: functional or Sequential."""
-    return isinstance(layer, keras.Sequential) or (isinstance(layer, keras.Model) and isinstance(layer, keras.Function))
+    return isinstance(layer, keras.Sequential) or (
+        isinstance(layer, keras.Model) and isinstance(layer, keras.Function)
+    )
 
 
 def inner_graph(model: Any) -> Any:
@@ -70,15 +83,21 @@ def _last_that_learns(graph: Any) -> list[Any]:
 
 
 def _holds_all(graph: Any, layer: Any) -> bool:
-    """Whether a layer is a nested model beside which nothing was made to learn: the whole classifier, wrapped."""
+    """Whether a layer is a nested model beside which nothing was made to learn: the whole
+    classifier, wrapped.
+    """
     if not is_graph(layer):
         return False
-    others = [part for other in graph.layers if other is not layer for part in other._flatten_layers()]
+    others = [
+        part for other in graph.layers if other is not layer for part in other._flatten_layers()
+    ]
     return not any(part._trainable_variables for part in others)
 
 
 def _without_weights_before(graph: Any, layer: Any) -> Iterator[Any]:
-    """What stands before the head in a single line, such as pooling and dropout, up to the next weights or branch."""
+    """What stands before the head in a single line, such as pooling and dropout, up to the next
+    weights or branch.
+    """
     nodes = [node for node in layer._inbound_nodes if _among(node, graph._nodes)]
     while len(nodes) == 1 and len(nodes[0].parent_nodes) == 1:
         nodes = nodes[0].parent_nodes

@@ -1,7 +1,8 @@
 """EfficientNet-Lite0 in Keras layers, and its ImageNet weights from a PyTorch state dict.
 
-Lite0 is EfficientNet-B0 (Tan and Le, arXiv:1905.11946, table 1) without squeeze-and-excitation and with ReLU6 in place
-of swish, so that it quantises well (github.com/tensorflow/tpu, models/official/efficientnet/lite). Keras lacks it.
+Lite0 is EfficientNet-B0 (Tan and Le, arXiv:1905.11946, table 1) without squeeze-and-excitation and
+with ReLU6 in place of swish, so that it quantises well (github.com/tensorflow/tpu,
+models/official/efficientnet/lite). Keras lacks it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +15,8 @@ from trainables.core.errors import ModelError
 if TYPE_CHECKING:
     import keras
 
-#: Stages of inverted residual blocks: (blocks, kernel edge, stride of the first block, expansion, output channels).
+#: Stages of inverted residual blocks: (blocks, kernel edge, stride of the first block, expansion,
+#: output channels).
 STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -25,12 +27,15 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 STEM_CHANNELS, TOP_CHANNELS = 32, 1280
-#: Residual branches are dropped with a probability that grows linearly from 0 to this (stochastic depth, 1603.09382).
+#: Residual branches are dropped with a probability that grows linearly from 0 to this (stochastic
+#: depth, 1603.09382).
 DROP_RATE = 0.2
 
 
 def backbone(image_size: int) -> "keras.Model":
-    """Lite0 up to its last feature map: (N, size, size, 3) in about [-1, 1] to (N, ⌈size/32⌉, ⌈size/32⌉, 1280)."""
+    """Lite0 up to its last feature map: (N, size, size, 3) in about [-1, 1] to (N, ⌈size/32⌉,
+    ⌈size/32⌉, 1280).
+    """
     import keras
 
     inputs = keras.Input((image_size, image_size, 3))
@@ -40,13 +45,19 @@ def backbone(image_size: int) -> "keras.Model":
     for blocks, kernel, first_stride, expansion, channels in STAGES:
         for position in range(blocks):
             stride = first_stride if position == 0 else 1
-            x = _block(x, f"block{index}", kernel, stride, expansion, channels, DROP_RATE * index / total)
+            x = _block(
+                x, f"block{index}", kernel, stride, expansion, channels, DROP_RATE * index / total
+            )
             index += 1
     return keras.Model(inputs, _convolution(x, "top", TOP_CHANNELS, 1))
 
 
-def _block(x: Any, name: str, kernel: int, stride: int, expansion: int, channels: int, drop: float) -> Any:
-    """An inverted residual block (MobileNetV2, arXiv:1801.04381): expand, depthwise, project, add."""
+def _block(
+    x: Any, name: str, kernel: int, stride: int, expansion: int, channels: int, drop: float
+) -> Any:
+    """An inverted residual block (MobileNetV2, arXiv:1801.04381): expand, depthwise, project,
+    add.
+    """
     from keras import layers
 
     before = x
@@ -69,7 +80,9 @@ def _block(x: Any, name: str, kernel: int, stride: int, expansion: int, channels
     return layers.Add(name=f"{name}_add")([before, x])
 
 
-def _convolution(x: Any, name: str, channels: int, kernel: int, stride: int = 1, activate: bool = True) -> Any:
+def _convolution(
+    x: Any, name: str, channels: int, kernel: int, stride: int = 1, activate: bool = True
+) -> Any:
     """Convolution without bias, batch normalisation and, unless told otherwise, ReLU6."""
     from keras import layers
 
@@ -92,7 +105,7 @@ def _initializer() -> Any:
     return keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="truncated_normal")
 
 
-# --- ImageNet weights -------------------------------------------------------------------------------------------------
+# --- ImageNet weights -----------------------------------------------------------------------------
 
 _MODULES = {
     "stem_conv": "_conv_stem",
@@ -106,15 +119,26 @@ _MODULES = {
     "project_conv": "_project_conv",
     "project_bn": "_bn2",
 }
-_BATCH_NORMALISATION = ("weight", "bias", "running_mean", "running_var")  # gamma, beta, mean, variance
+# Gamma, beta, mean, variance.
+_BATCH_NORMALISATION = (
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+)
 
 
 def load_state(model: "keras.Model", state: Mapping[str, np.ndarray]) -> None:
-    """Copy a PyTorch state dict into `backbone`'s layers; its classifier `_fc` and its batch counters stay behind.
+    """Copy a PyTorch state dict into `backbone`'s layers; its classifier `_fc` and its batch
+    counters stay behind.
 
     Raises ModelError unless every other tensor finds exactly one place of its own shape.
     """
-    left = {name for name in state if not name.startswith("_fc.") and not name.endswith(".num_batches_tracked")}
+    left = {
+        name
+        for name in state
+        if not name.startswith("_fc.") and not name.endswith(".num_batches_tracked")
+    }
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -122,14 +146,23 @@ def load_state(model: "keras.Model", state: Mapping[str, np.ndarray]) -> None:
         missing = [name for name in names if name not in left]
         if missing:
             raise ModelError(f"the state dict of EfficientNetLite0 lacks {missing[0]}")
-        arrays = [_to_keras(state[name], depthwise=layer.name.endswith("depthwise_conv")) for name in names]
+        arrays = [
+            _to_keras(state[name], depthwise=layer.name.endswith("depthwise_conv"))
+            for name in names
+        ]
         for name, array, weight in zip(names, arrays, layer.weights, strict=True):
             if array.shape != tuple(weight.shape):
-                raise ModelError(f"{name} of the state dict has shape {array.shape}, wanted {tuple(weight.shape)}")
+                raise ModelError(
+                    f"{name} of the state dict has shape {array.shape}, wanted "
+                    f"{tuple(weight.shape)}"
+                )
         layer.set_weights(arrays)
         left -= set(names)
     if left:
-        raise ModelError(f"the state dict of EfficientNetLite0 holds {len(left)} tensors too many, first {min(left)}")
+        raise ModelError(
+            f"the state dict of EfficientNetLite0 holds {len(left)} tensors too many, first "
+            f"{min(left)}"
+        )
 
 
 def _tensor_names(layer: str) -> list[str]:
@@ -143,7 +176,9 @@ def _tensor_names(layer: str) -> list[str]:
 
 
 def _to_keras(array: np.ndarray, depthwise: bool) -> np.ndarray:
-    """PyTorch keeps kernels as (out, in, height, width); Keras as (height, width, in, out), depthwise (…, in, 1)."""
+    """PyTorch keeps kernels as (out, in, height, width); Keras as (height, width, in, out),
+    depthwise (…, in, 1).
+    """
     if array.ndim < 4:
         return array
     return array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))

@@ -1,4 +1,6 @@
-"""The models of finished cells as users get them: with a softmax on top, opened again in Keras's safe mode."""
+"""The models of finished cells as users get them: with a softmax on top, opened again in Keras's
+safe mode.
+"""
 
 import sys
 from inspect import isfunction
@@ -17,9 +19,11 @@ from trainables.models.weights import one_line
 
 
 def with_softmax(model: keras.Model) -> keras.Model:
-    """A model from raw pixels to logits, with a softmax `probabilities` on top that shares its weights.
+    """A model from raw pixels to logits, with a softmax `probabilities` on top that shares its
+    weights.
 
-    Where a builder has called something else so, the name of the softmax ends in as many underscores as make it unique.
+    Where a builder has called something else so, the name of the softmax ends in as many
+    underscores as make it unique.
     """
     name, taken = "probabilities", {operation.name for operation in inner_graph(model).operations}
     while name in taken:
@@ -31,8 +35,9 @@ def with_softmax(model: keras.Model) -> keras.Model:
 def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
     """The model of a done cell: raw pixels 0 to 255 in, class probabilities out.
 
-    No code is run for a model of the zoo. For a builder's, its module is imported: from the experiment's folder, else
-    from the current one, and only where it says what it said when the cell was trained. Raises ModelError.
+    No code is run for a model of the zoo. For a builder's, its module is imported: from the
+    experiment's folder, else from the current one, and only where it says what it said when the
+    cell was trained. Raises ModelError.
     """
     spec = entry.spec
     if ":" in spec.candidate.model:
@@ -44,8 +49,8 @@ def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
         return model
     except Exception as error:  # damaged bytes raise almost anything
         raise ModelError(
-            f"{str(entry.model_path)!r} cannot be opened as a Keras model (candidate {spec.candidate.name!r}): "
-            f"{one_line(error)}"
+            f"{str(entry.model_path)!r} cannot be opened as a Keras model (candidate "
+            f"{spec.candidate.name!r}): {one_line(error)}"
         ) from error
 
 
@@ -56,19 +61,25 @@ def _check_shapes(model: Any, image: tuple[int, int, int], n_classes: int) -> No
         ("takes", model.input_shape, (None, *image)),
         ("gives", model.output_shape, (None, n_classes)),
     ):
-        if len(shape) != len(wanted) or any(a not in (None, b) for a, b in zip(shape, wanted, strict=True)):
+        if len(shape) != len(wanted) or any(
+            a not in (None, b) for a, b in zip(shape, wanted, strict=True)
+        ):
             raise TypeError(f"it {what} {shape}, where the cell has {wanted}")
 
 
 def load(path: Path, model: str) -> keras.Model:
-    """Open a `.keras` file; `model` is the candidate's: a builder's module is imported for its layers."""
+    """Open a `.keras` file; `model` is the candidate's: a builder's module is imported for its
+    layers.
+    """
     check_weights(path)
     objects = _own_objects(model) if ":" in model else None
     return keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=True)
 
 
 def _own_objects(model: str) -> dict[str, Any]:
-    """Every class and function in a builder's modules by its name, as files name them; the builder's own come last."""
+    """Every class and function in a builder's modules by its name, as files name them; the
+    builder's own come last.
+    """
     with builders.guarded(model):
         user_code.import_named(model)
     names = user_code.watched_files(model, user_code.folder_of(model))
@@ -76,5 +87,9 @@ def _own_objects(model: str) -> dict[str, Any]:
     values = [value for module in modules for value in vars(module).values()]
     classes = {value.__name__: value for value in values if isinstance(value, type)}
     # A function that is called like one of Keras's must not take its place.
-    functions = {f.__name__: f for f in values if isfunction(f) and not hasattr(keras.activations, f.__name__)}
+    functions = {
+        f.__name__: f
+        for f in values
+        if isfunction(f) and not hasattr(keras.activations, f.__name__)
+    }
     return functions | classes

@@ -1,7 +1,8 @@
-"""The user's own modules: where they are looked for, how they are imported, and a digest of what they say.
+"""The user's own modules: where they are looked for, how they are imported, and a digest of what
+they say.
 
-Her folder comes last on sys.path, so that a file of hers hides no installed module. Only the module that a candidate
-names, and its package, are looked for in her folder first.
+Her folder comes last on sys.path, so that a file of hers hides no installed module. Only the module
+that a candidate names, and its package, are looked for in her folder first.
 """
 
 import ast
@@ -36,16 +37,20 @@ def search_also(folder: Path | str) -> None:
 
 
 def folder_of(model: str) -> Path | None:
-    """The folder, among those given to `search_also`, that holds the module of 'package.module:builder'."""
+    """The folder, among those given to `search_also`, that holds the module of
+    'package.module:builder'.
+    """
     name = model.partition(":")[0]
     return next((Path(folder) for folder in _folders if _find(name, folder)), None)
 
 
-# --- importing --------------------------------------------------------------------------------------------------------
+# --- importing ------------------------------------------------------------------------------------
 
 
 def import_named(model: str) -> Any:
-    """The module of 'package.module:builder'; raises ModelError where it is not found or hidden by another."""
+    """The module of 'package.module:builder'; raises ModelError where it is not found or hidden by
+    another.
+    """
     name = model.partition(":")[0]
     try:
         if folder := folder_of(model):
@@ -53,12 +58,15 @@ def import_named(model: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ModelError(
-            f"module {name!r} cannot be imported (model: {model}): {one_line(error)}{_hidden_by(error)}"
+            f"module {name!r} cannot be imported (model: {model}): "
+            f"{one_line(error)}{_hidden_by(error)}"
         ) from error
 
 
 def _import_top(top: str, folder: Path) -> None:
-    """Import a top-level module from a folder that other modules of this name on sys.path would come before."""
+    """Import a top-level module from a folder that other modules of this name on sys.path would
+    come before.
+    """
     spec = importlib.machinery.PathFinder.find_spec(top, [str(folder)])
     assert spec is not None
     loaded = sys.modules.get(top)
@@ -66,8 +74,9 @@ def _import_top(top: str, folder: Path) -> None:
         ours, theirs = (set(map(str, _places(each))) for each in (spec, loaded.__spec__))
         if not ours & theirs:
             raise ModelError(
-                f"module {top!r} of {str(folder)!r} cannot be imported, {', '.join(sorted(theirs)) or 'another'} with "
-                "the same name is loaded already: rename yours, or use a new process"
+                f"module {top!r} of {str(folder)!r} cannot be imported, "
+                f"{', '.join(sorted(theirs)) or 'another'} with the same name is loaded already: "
+                "rename yours, or use a new process"
             )
         return
     module = importlib.util.module_from_spec(spec)
@@ -88,7 +97,9 @@ def _places(spec: Any) -> list[Path]:
 
 
 def _hidden_by(error: ImportError) -> str:
-    """A remedy where a module of the user's was not reached because an installed one has its name."""
+    """A remedy where a module of the user's was not reached because an installed one has its
+    name.
+    """
     top = (error.name or "").partition(".")[0]
     loaded = getattr(sys.modules.get(top), "__spec__", None)
     for folder in _folders if loaded is not None else ():
@@ -99,7 +110,7 @@ def _hidden_by(error: ImportError) -> str:
     return ""
 
 
-# --- finding without running ------------------------------------------------------------------------------------------
+# --- finding without running ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -115,12 +126,19 @@ def _last_on_path(folder: Path | str | None) -> Iterator[None]:
 
 
 def _find(name: str, first: Path | str | None = None) -> importlib.machinery.ModuleSpec | None:
-    """importlib.util.find_spec without its import of the parent packages; with `first`, in that folder only."""
+    """importlib.util.find_spec without its import of the parent packages; with `first`, in that
+    folder only.
+    """
     spec, search, parts = None, [str(first)] if first is not None else None, name.split(".")
     for end in range(1, len(parts) + 1):
         full = ".".join(parts[:end])
-        finders: list[Any] = [importlib.machinery.PathFinder] if first is not None else sys.meta_path
-        spec = next((found for finder in finders if (found := finder.find_spec(full, search)) is not None), None)
+        finders: list[Any] = (
+            [importlib.machinery.PathFinder] if first is not None else sys.meta_path
+        )
+        spec = next(
+            (found for finder in finders if (found := finder.find_spec(full, search)) is not None),
+            None,
+        )
         if spec is None or (end < len(parts) and spec.submodule_search_locations is None):
             return None
         search = list(spec.submodule_search_locations or ())
@@ -128,11 +146,13 @@ def _find(name: str, first: Path | str | None = None) -> importlib.machinery.Mod
 
 
 def watched_files(model: str, import_path: Path | str | None) -> dict[str, Path]:
-    """The source files that decide what a builder does, by module name, the builder's own module first.
+    """The source files that decide what a builder does, by module name, the builder's own module
+    first.
 
-    They are the module of 'package.module:builder' and, in turn, whatever it imports by import statements that lies in
-    `import_path`, or, for an installed builder, in its own top-level package. Nothing is run. Raises ModelError where
-    the module is not found, or a file is not Python.
+    They are the module of 'package.module:builder' and, in turn, whatever it imports by import
+    statements that lies in `import_path`, or, for an installed builder, in its own top-level
+    package. Nothing is run. Raises ModelError where the module is not found, or a file is not
+    Python.
     """
     name = model.partition(":")[0]
     with _last_on_path(import_path):
@@ -140,7 +160,8 @@ def watched_files(model: str, import_path: Path | str | None) -> dict[str, Path]
         spec = local or _find(name)
         if spec is None or not spec.origin or not Path(spec.origin).is_file():
             raise ModelError(
-                f"no source file of module {name!r} was found (model: {model}); check import_path or install it"
+                f"no source file of module {name!r} was found (model: {model}); check import_path "
+                "or install it"
             )
         top = name.partition(".")[0]
         if local is not None and import_path is not None:
@@ -197,7 +218,9 @@ def _in_package(spec: importlib.machinery.ModuleSpec | None) -> Callable[[Path],
 
 
 def _imports(path: Path, package: str, model: str) -> list[str]:
-    """The absolute names of all that a source file imports by statements, functions and branches included."""
+    """The absolute names of all that a source file imports by statements, functions and branches
+    included.
+    """
     names = []
     for node in ast.walk(_tree(path, model)) if path.suffix == ".py" else ():
         if isinstance(node, ast.Import):
@@ -217,17 +240,20 @@ def _tree(path: Path, model: str) -> ast.Module:
             return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f" line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ModelError(f"{str(path)!r}{line} is not valid Python (model: {model}): {one_line(error)}") from error
+        raise ModelError(
+            f"{str(path)!r}{line} is not valid Python (model: {model}): {one_line(error)}"
+        ) from error
 
 
-# --- digest -----------------------------------------------------------------------------------------------------------
+# --- digest ---------------------------------------------------------------------------------------
 
 
 def source_digest(model: str, import_path: Path | str | None) -> str:
-    """16 hex digits that change with what `watched_files` say: not with comments, docstrings, layout or place.
+    """16 hex digits that change with what `watched_files` say: not with comments, docstrings,
+    layout or place.
 
-    What is imported by other means than import statements, and files of data, are not covered. Raises ModelError as
-    `watched_files` does.
+    What is imported by other means than import statements, and files of data, are not covered.
+    Raises ModelError as `watched_files` does.
     """
     files = watched_files(model, import_path)
     return digest({name: _meaning(path, model) for name, path in files.items()})
@@ -240,7 +266,9 @@ def _meaning(path: Path, model: str) -> str:
 
 
 def _canonical(node: Any) -> Any:
-    """A syntax tree as nested lists that are the same for every version of Python: what is empty is left out."""
+    """A syntax tree as nested lists that are the same for every version of Python: what is empty is
+    left out.
+    """
     if isinstance(node, list):
         return [_canonical(each) for each in node]
     if not isinstance(node, ast.AST):
@@ -251,12 +279,17 @@ def _canonical(node: Any) -> Any:
         ast.get_docstring(node, clean=False) is not None
     ):
         fields["body"] = node.body[1:]
-    kept = [[name, _canonical(value)] for name, value in fields.items() if value is not None and value != []]
+    kept = [
+        [name, _canonical(value)]
+        for name, value in fields.items()
+        if value is not None and value != []
+    ]
     return [type(node).__name__, *kept]
 
 
 def folder_that_trained(layout: RunLayout, spec: CellSpec) -> Path:
-    """Where the code lies that trained a builder's cell: the experiment's folder, else the current one.
+    """Where the code lies that trained a builder's cell: the experiment's folder, else the current
+    one.
 
     Raises ModelError where it is gone or has changed.
     """
@@ -271,8 +304,9 @@ def folder_that_trained(layout: RunLayout, spec: CellSpec) -> Path:
             return folder
         names = ", ".join(path.name for path in watched_files(model, folder).values())
         problem = (
-            f"{names} {'have' if ', ' in names else 'has'} changed since this cell was trained (candidate "
-            f"{spec.candidate.name!r}): run the experiment again, or put the code back as it was"
+            f"{names} {'have' if ', ' in names else 'has'} changed since this cell was trained "
+            f"(candidate {spec.candidate.name!r}): run the experiment again, or put the code back "
+            "as it was"
         )
     raise ModelError(str(problem))
 
@@ -280,4 +314,8 @@ def folder_that_trained(layout: RunLayout, spec: CellSpec) -> Path:
 def _recorded_folders(layout: RunLayout) -> list[Path]:
     """The folder of the experiment file as the latest invocation of the run knew it."""
     invocations = read_provenance(layout.provenance).invocations
-    return [Path(invocations[-1].experiment_folder)] if invocations and invocations[-1].experiment_folder else []
+    return (
+        [Path(invocations[-1].experiment_folder)]
+        if invocations and invocations[-1].experiment_folder
+        else []
+    )

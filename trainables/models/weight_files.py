@@ -1,4 +1,6 @@
-"""Files of weights are believed no further than they are long: what they declare must be in them, and in them alone."""
+"""Files of weights are believed no further than they are long: what they declare must be in them,
+and in them alone.
+"""
 
 import io
 import json
@@ -15,11 +17,13 @@ from trainables.core.files import open_regular
 if TYPE_CHECKING:
     import h5py  # type: ignore[import-untyped]
 
-#: Bytes that a file may declare, for each byte that it has, and whatever it has: weights hardly compress.
+#: Bytes that a file may declare, for each byte that it has, and whatever it has: weights hardly
+#: compress.
 RATIO, FREE = 20, 64 * 2**20
 _MOST_GROUPS = 100_000
 _MOST_CONFIG, _MOST_LAYERS, _MOST_INPUTS = 64 * 2**20, 20_000, 2**28
-#: Settings of Keras's layers that are the edge of an array of weights, and how small one is that does no harm.
+#: Settings of Keras's layers that are the edge of an array of weights, and how small one is that
+#: does no harm.
 _OF_WEIGHTS, _SMALL = ("units", "filters", "kernel_size", "input_dim", "output_dim"), 4096
 
 
@@ -35,7 +39,8 @@ class DamagedWeights(ModelError):
 def opened(path: Path) -> Iterator["h5py.File"]:
     """The HDF5 file that a `.keras` or `.h5` file is or holds, once nothing in it is endless.
 
-    Raises DamagedWeights for anything else, in the block too, where damaged bytes raise almost anything.
+    Raises DamagedWeights for anything else, in the block too, where damaged bytes raise almost
+    anything.
     """
     import h5py
 
@@ -51,11 +56,14 @@ def opened(path: Path) -> Iterator["h5py.File"]:
     except DamagedWeights:
         raise
     except Exception as error:
-        raise DamagedWeights(path, " ".join(str(error).split())[:200] or type(error).__name__) from error
+        raise DamagedWeights(
+            path, " ".join(str(error).split())[:200] or type(error).__name__
+        ) from error
 
 
 def check_weights(path: Path) -> None:
-    """Raise DamagedWeights unless a `.keras` or `.h5` file can be opened and holds what it declares.
+    """Raise DamagedWeights unless a `.keras` or `.h5` file can be opened and holds what it
+    declares.
 
     Of a `.keras` file the layers too: Keras builds what they say before it looks at the weights.
     """
@@ -70,9 +78,11 @@ def check_weights(path: Path) -> None:
 
 
 def _check_layers(config: Any, edges: set[int]) -> None:
-    """Raise ValueError for more layers than a model has, and for one of Keras's whose weights are not in the file.
+    """Raise ValueError for more layers than a model has, and for one of Keras's whose weights are
+    not in the file.
 
-    `edges`: of all arrays. The units of a layer, its filters and the size of its kernels are among them.
+    `edges`: of all arrays. The units of a layer, its filters and the size of its kernels are among
+    them.
     """
     waiting, layers = [config], 0
     while waiting:
@@ -87,7 +97,10 @@ def _check_layers(config: Any, edges: set[int]) -> None:
             layers += 1
             if layers > _MOST_LAYERS:
                 raise ValueError(f"it has more than {_MOST_LAYERS:,} layers")
-            if math.prod(n for n in said.get("batch_shape") or () if isinstance(n, int)) > _MOST_INPUTS:
+            if (
+                math.prod(n for n in said.get("batch_shape") or () if isinstance(n, int))
+                > _MOST_INPUTS
+            ):
                 raise ValueError(f"it takes images of more than {_MOST_INPUTS:,} numbers")
             numbers = [said.get(name) for name in _OF_WEIGHTS]
             for number in [*numbers, *(each for n in numbers if isinstance(n, list) for each in n)]:
@@ -99,14 +112,22 @@ def _member(archive: zipfile.ZipFile, most: int) -> Any:
     """The weights in a `.keras` file."""
     declared = sum(member.file_size for member in archive.infolist())
     if declared > most:
-        raise ValueError(f"its parts have {declared:,} bytes when unpacked, more than such a file can hold")
+        raise ValueError(
+            f"its parts have {declared:,} bytes when unpacked, more than such a file can hold"
+        )
     info = archive.getinfo("model.weights.h5")
     # Of what is compressed, each step back would be paid by reading it all again.
-    return archive.open(info) if info.compress_type == zipfile.ZIP_STORED else io.BytesIO(archive.read(info))
+    return (
+        archive.open(info)
+        if info.compress_type == zipfile.ZIP_STORED
+        else io.BytesIO(archive.read(info))
+    )
 
 
 def _check(file: "h5py.File", most: int) -> None:
-    """Raise ValueError for groups within themselves, links that lead elsewhere, and arrays larger than the file."""
+    """Raise ValueError for groups within themselves, links that lead elsewhere, and arrays larger
+    than the file.
+    """
     import h5py
 
     waiting, declared = [file], 0
@@ -128,4 +149,6 @@ def _check(file: "h5py.File", most: int) -> None:
                     raise ValueError("an array of it lies in another file")
                 declared += value.nbytes
                 if declared > most:
-                    raise ValueError(f"its arrays have {declared:,} bytes, more than such a file can hold")
+                    raise ValueError(
+                        f"its arrays have {declared:,} bytes, more than such a file can hold"
+                    )

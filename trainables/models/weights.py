@@ -1,7 +1,9 @@
-"""Weights from files: Keras archives, PyTorch state dicts without PyTorch, and Keras' own downloads.
+"""Weights from files: Keras archives, PyTorch state dicts without PyTorch, and Keras' own
+downloads.
 
-Nothing in a file is ever executed: of a Keras archive only its arrays are read, never its configuration, and a state
-dict goes through an unpickler that knows four kinds of names and refuses every other. This module knows no TensorFlow.
+Nothing in a file is ever executed: of a Keras archive only its arrays are read, never its
+configuration, and a state dict goes through an unpickler that knows four kinds of names and refuses
+every other. This module knows no TensorFlow.
 """
 
 import importlib.util
@@ -29,7 +31,8 @@ _LITE0_FILE = "efficientnet-lite0-57934424.pth"
 
 
 def lite0_file() -> Path:
-    """Where pip has put the ImageNet weights of EfficientNet-Lite0, found without importing their package.
+    """Where pip has put the ImageNet weights of EfficientNet-Lite0, found without importing their
+    package.
 
     Raises ModelError where it is not installed.
     """
@@ -44,13 +47,15 @@ def lite0_file() -> Path:
     )
 
 
-# --- Keras files ------------------------------------------------------------------------------------------------------
+# --- Keras files ----------------------------------------------------------------------------------
 
 
 def layer_weights(path: Path) -> dict[str, list[np.ndarray]]:
-    """The weights of every layer in a `.keras` or `.weights.h5` file that Keras 3 wrote, by layer name.
+    """The weights of every layer in a `.keras` or `.weights.h5` file that Keras 3 wrote, by layer
+    name.
 
-    A layer's arrays stand in the order of its `weights`. Raises ModelError if the file is not such a file.
+    A layer's arrays stand in the order of its `weights`. Raises ModelError if the file is not such
+    a file.
     """
     try:
         with opened(path) as file:
@@ -62,24 +67,31 @@ def layer_weights(path: Path) -> dict[str, list[np.ndarray]]:
 
 
 def _collect(group: "h5py.Group") -> dict[str, list[np.ndarray]]:
-    """Walk the groups of a Keras 3 file: each layer keeps its arrays, numbered, and its name in a group `vars`."""
+    """Walk the groups of a Keras 3 file: each layer keeps its arrays, numbered, and its name in a
+    group `vars`.
+    """
     found: dict[str, list[np.ndarray]] = {}
     for key, value in group.items():
         if key == "vars":
             if len(value) and "name" in value.attrs:
-                found[str(value.attrs["name"])] = [np.asarray(value[str(i)]) for i in range(len(value))]
+                found[str(value.attrs["name"])] = [
+                    np.asarray(value[str(i)]) for i in range(len(value))
+                ]
         elif hasattr(value, "items"):
             found |= _collect(value)
     return found
 
 
 def is_keras3(path: Path) -> bool:
-    """Whether Keras 3 wrote this file, with a name for each layer; of a legacy .h5 file only their order is trusted."""
+    """Whether Keras 3 wrote this file, with a name for each layer; of a legacy .h5 file only their
+    order is trusted.
+    """
     return path.name.endswith((".keras", ".weights.h5"))
 
 
 def copy_by_name(model: "keras.Model", path: Path) -> None:
-    """Fill every layer from the stored layer of the same name and shapes; only the classifier 'logits' may be left.
+    """Fill every layer from the stored layer of the same name and shapes; only the classifier
+    'logits' may be left.
 
     Raises ModelError, saying how many layers matched.
     """
@@ -88,14 +100,16 @@ def copy_by_name(model: "keras.Model", path: Path) -> None:
     fitting = [
         layer
         for layer in wanted
-        if [array.shape for array in stored.get(layer.name, ())] == [tuple(weight.shape) for weight in layer.weights]
+        if [array.shape for array in stored.get(layer.name, ())]
+        == [tuple(weight.shape) for weight in layer.weights]
     ]
     strange = [layer.name for layer in wanted if layer not in fitting and layer.name != "logits"]
     if strange:
         total = len(wanted) - 1
         raise ModelError(
-            f"{str(path)!r} matches {total - len(strange)} of the {total} backbone layers of {model.name}, "
-            f"first mismatch {strange[0]!r} (training.weights); it must come from the same architecture"
+            f"{str(path)!r} matches {total - len(strange)} of the {total} backbone layers of "
+            f"{model.name}, first mismatch {strange[0]!r} (training.weights); it must come from "
+            "the same architecture"
         )
     for layer in fitting:
         layer.set_weights(stored[layer.name])
@@ -106,12 +120,15 @@ def load_whole(model: "keras.Model", path: Path) -> None:
     try:
         model.load_weights(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{str(path)!r} does not fit {model.name} (training.weights): {one_line(error)}") from error
+        raise ModelError(
+            f"{str(path)!r} does not fit {model.name} (training.weights): {one_line(error)}"
+        ) from error
 
 
 @contextmanager
 def download(model: str) -> Iterator[None]:
-    """Around a call that lets Keras fetch ImageNet weights: one process at a time, and an end to waiting.
+    """Around a call that lets Keras fetch ImageNet weights: one process at a time, and an end to
+    waiting.
 
     Raises ModelError if they cannot be had.
     """
@@ -122,19 +139,20 @@ def download(model: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            # Keras reports a failed download as a bare Exception; whatever else arises is not about the network.
+            # Keras reports a failed download as a bare Exception; whatever else arises is not about
+            # the network.
             if type(error) is not Exception and not isinstance(error, OSError):
                 raise
             raise ModelError(
-                f"the ImageNet weights of {model} could not be fetched, this machine seems to be offline "
-                f"({one_line(error)}); put the file into ~/.keras/models, "
-                "or set training.weights to its path or to none"
+                f"the ImageNet weights of {model} could not be fetched, this machine seems to be "
+                f"offline ({one_line(error)}); put the file into ~/.keras/models, or set "
+                "training.weights to its path or to none"
             ) from error
         finally:
             socket.setdefaulttimeout(patience)
 
 
-# --- PyTorch state dicts ----------------------------------------------------------------------------------------------
+# --- PyTorch state dicts --------------------------------------------------------------------------
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
@@ -148,7 +166,8 @@ _DTYPES = {
     "CharStorage": "<i1",
     "ByteStorage": "<u1",
 }
-#: What reading a damaged pickle may raise, by the documentation of `pickle` and by what is done with the result.
+#: What reading a damaged pickle may raise, by the documentation of `pickle` and by what is done
+#: with the result.
 _MALFORMED = (
     pickle.UnpicklingError,
     OSError,
@@ -164,15 +183,18 @@ _MALFORMED = (
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a PyTorch state dict in the format of PyTorch before 1.6, by parameter name.
 
-    The format: four pickles (magic number, protocol, byte order, the dict itself with its storages named only), the
-    list of storage keys, then for each key a 64-bit count and the raw little-endian numbers.
-    Raises ModelError if the file is of another kind, cut short, or names anything but tensors.
+    The format: four pickles (magic number, protocol, byte order, the dict itself with its storages
+    named only), the list of storage keys, then for each key a 64-bit count and the raw
+    little-endian numbers. Raises ModelError if the file is of another kind, cut short, or names
+    anything but tensors.
     """
     try:
         with path.open("rb") as file:
             return _read(file, path.stat().st_size)
     except _MALFORMED as error:
-        raise ModelError(f"{str(path)!r} is not a readable PyTorch state dict: {one_line(error)}") from error
+        raise ModelError(
+            f"{str(path)!r} is not a readable PyTorch state dict: {one_line(error)}"
+        ) from error
     except ModelError as error:
         raise ModelError(f"{str(path)!r}: {error}") from None
 
@@ -188,9 +210,13 @@ def _read(file: IO[bytes], size: int) -> dict[str, np.ndarray]:
         storage = storages[key]
         raw = file.read(storage.nbytes)
         if count != storage.size or len(raw) != storage.nbytes:
-            raise ModelError(f"storage {key} holds {count} numbers where its tensors announce {storage.size}")
+            raise ModelError(
+                f"storage {key} holds {count} numbers where its tensors announce {storage.size}"
+            )
         storage[:] = np.frombuffer(raw, storage.dtype)
-    if not isinstance(state, dict) or not all(isinstance(tensor, np.ndarray) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(tensor, np.ndarray) for tensor in state.values()
+    ):
         raise ModelError("a state dict holds nothing but tensors, this file does")
     return dict(state)
 
@@ -226,7 +252,9 @@ class _Restricted(pickle.Unpickler):
     def persistent_load(self, reference: Any) -> np.ndarray:
         _, dtype, key, _, count, *_ = reference
         if not 0 <= count * np.dtype(dtype).itemsize <= self._size:
-            raise ModelError(f"storage {key} announces {count} numbers, more than the file can hold")
+            raise ModelError(
+                f"storage {key} announces {count} numbers, more than the file can hold"
+            )
         return self._storages.setdefault(key, np.zeros(count, dtype))
 
 

@@ -2,11 +2,13 @@
 
 Every zoo model is a flat functional Keras model of built-in layers only:
 
-    image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation → backbone → pool → dropout → logits (N, classes)
+image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation → backbone → pool → dropout → logits
+(N, classes)
 
-The architectures come from keras.applications, whose models carry their normalisation inside, outside, or inside with
-an error that ImageNet weights mend. Here whatever a backbone carries is dropped and one layer of ours is put in front,
-so that each model normalises exactly once, whichever weights it has. Names and sizes are known without TensorFlow.
+The architectures come from keras.applications, whose models carry their normalisation inside,
+outside, or inside with an error that ImageNet weights mend. Here whatever a backbone carries is
+dropped and one layer of ours is put in front, so that each model normalises exactly once, whichever
+weights it has. Names and sizes are known without TensorFlow.
 """
 
 import os
@@ -19,12 +21,19 @@ from typing import TYPE_CHECKING, Any
 from trainables.core.errors import ModelError, nearest
 from trainables.core.files import file_digest
 from trainables.models import builders, lite0, user_code
-from trainables.models.weights import copy_by_name, download, is_keras3, lite0_file, load_whole, read_state_dict
+from trainables.models.weights import (
+    copy_by_name,
+    download,
+    is_keras3,
+    lite0_file,
+    load_whole,
+    read_state_dict,
+)
 
 if TYPE_CHECKING:
     import keras
 
-# --- what there is ----------------------------------------------------------------------------------------------------
+# --- what there is --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -36,10 +45,15 @@ class Normalisation:
     bgr: bool = False
 
 
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's training images, in [0, 1], RGB
+# Of ImageNet's training images, in [0, 1], RGB.
+_MEAN, _STD = (
+    (0.485, 0.456, 0.406),
+    (0.229, 0.224, 0.225),
+)
 #: (pixel / 255 - mean) / std
 _STANDARDISED = Normalisation(
-    tuple(1 / (255 * std) for std in _STD), tuple(-mean / std for mean, std in zip(_MEAN, _STD, strict=True))
+    tuple(1 / (255 * std) for std in _STD),
+    tuple(-mean / std for mean, std in zip(_MEAN, _STD, strict=True)),
 )
 #: pixel / 127.5 - 1
 _SYMMETRIC = Normalisation(1 / 127.5, -1.0)
@@ -55,8 +69,9 @@ _CAFFE = Normalisation(1.0, (-103.939, -116.779, -123.68), bgr=True)
 class ZooModel:
     """An entry of the zoo.
 
-    `image_size`: edge of the native input in pixels. `gigaflops`: 10⁹ floating-point operations of one forward pass at
-    that size, counted as two per multiply-add, after the papers of the models. `smallest`: least possible input.
+    `image_size`: edge of the native input in pixels. `gigaflops`: 10⁹ floating-point operations of
+    one forward pass at that size, counted as two per multiply-add, after the papers of the models.
+    `smallest`: least possible input.
     """
 
     image_size: int
@@ -94,12 +109,16 @@ MODELS: Mapping[str, ZooModel] = {
 
 
 def default_image_size(model: str) -> int | None:
-    """Edge of the square input in pixels that a zoo model was designed for; None for a user's builder."""
+    """Edge of the square input in pixels that a zoo model was designed for; None for a user's
+    builder.
+    """
     return MODELS[model].image_size if model in MODELS else None
 
 
 def forward_gigaflops(model: str, image_size: int) -> float:
-    """Estimated 10⁹ operations of one image's forward pass; a user's builder counts as a ResNet50 until measured."""
+    """Estimated 10⁹ operations of one image's forward pass; a user's builder counts as a ResNet50
+    until measured.
+    """
     entry = MODELS.get(model, MODELS["ResNet50"])
     return entry.gigaflops * (image_size / entry.image_size) ** 2
 
@@ -112,15 +131,17 @@ def check_model_name(model: str) -> None:
     if colon and all(part.isidentifier() for part in [*module.split("."), builder]):
         return
     raise ModelError(
-        f"model must be a name of the zoo or 'package.module:builder', got {model!r}; {nearest(model, MODELS)}"
+        f"model must be a name of the zoo or 'package.module:builder', got {model!r}; "
+        f"{nearest(model, MODELS)}"
     )
 
 
-# --- digests: what the ledger must know beyond names ------------------------------------------------------------------
+# --- digests: what the ledger must know beyond names ----------------------------------------------
 
 
 def weights_digest(model: str, weights: str) -> str | None:
-    """First 16 hex digits of the SHA-256 of the weights file; None where Keras pins it ('imagenet') or there is none.
+    """First 16 hex digits of the SHA-256 of the weights file; None where Keras pins it ('imagenet')
+    or there is none.
 
     Raises ModelError if the file is missing, of an unknown kind, or not to be had for this model.
     """
@@ -139,7 +160,7 @@ def builder_digest(model: str, import_path: Path | str | None) -> str | None:
     return user_code.source_digest(model, import_path)
 
 
-# --- building ---------------------------------------------------------------------------------------------------------
+# --- building -------------------------------------------------------------------------------------
 
 
 def build(
@@ -151,13 +172,15 @@ def build(
     dropout: float,
     arguments: Mapping[str, Any],
 ) -> "keras.Model":
-    """Build a classifier from raw pixels (N, image_size, image_size, channels) in [0, 255] to logits (N, n_classes).
+    """Build a classifier from raw pixels (N, image_size, image_size, channels) in [0, 255] to
+    logits (N, n_classes).
 
-    `weights` is 'none', 'imagenet' or the path of a `.keras`, `.weights.h5` or legacy Keras `.h5` file. A zoo model
-    ends in the layers pool, dropout, (ConvNeXt: head_norm,) logits; its classifier takes part in a `.keras` or
-    `.weights.h5` file where the shapes agree. A user's builder is called as
-    `builder(input_shape=(image_size, image_size, channels), n_classes=n_classes, **arguments)`, has its own head and
-    dropout, and its weights file must fit it entirely.
+    `weights` is 'none', 'imagenet' or the path of a `.keras`, `.weights.h5` or legacy Keras `.h5`
+    file. A zoo model ends in the layers pool, dropout, (ConvNeXt: head_norm,) logits; its
+    classifier takes part in a `.keras` or `.weights.h5` file where the shapes agree. A user's
+    builder is called as `builder(input_shape=(image_size, image_size, channels),
+    n_classes=n_classes, **arguments)`, has its own head and dropout, and its weights file must fit
+    it entirely.
 
     Initial weights and the states of random layers follow from Python's `random.seed` alone.
     Raises ModelError for whatever the user can mend.
@@ -169,11 +192,15 @@ def build(
             load_whole(built, path)
         return built
     if arguments:
-        raise ModelError(f"{model} takes no arguments, got {', '.join(arguments)} (candidate: arguments); remove them")
+        raise ModelError(
+            f"{model} takes no arguments, got {', '.join(arguments)} (candidate: arguments); "
+            "remove them"
+        )
     entry = MODELS[model]
     if image_size < entry.smallest:
         raise ModelError(
-            f"image_size of {model} must be at least {entry.smallest}, got {image_size} (candidate: image_size)"
+            f"image_size of {model} must be at least {entry.smallest}, got {image_size} "
+            "(candidate: image_size)"
         )
     source = _source(model, image_size, weights, path)
     built = _assemble(model, source, (image_size, image_size, channels), n_classes, dropout)
@@ -206,12 +233,16 @@ def _source(model: str, image_size: int, weights: str, path: Path | None) -> "ke
 
 
 def _tiny_cnn(image_size: int) -> "keras.Model":
-    """Four convolutions, 48 thousand weights: learns small structures from a hundred small images in a few epochs."""
+    """Four convolutions, 48 thousand weights: learns small structures from a hundred small images
+    in a few epochs.
+    """
     import keras
     from keras import layers
 
     inputs = x = keras.Input((image_size, image_size, 3))
-    for index, (filters, kernel, strides) in enumerate([(16, 5, 2), (32, 3, 1), (48, 3, 1), (64, 3, 1)], start=1):
+    for index, (filters, kernel, strides) in enumerate(
+        [(16, 5, 2), (32, 3, 1), (48, 3, 1), (64, 3, 1)], start=1
+    ):
         if index in (2, 3):
             # Maxima, not strides: a small bright spot must reach the pooled features undiluted.
             x = layers.MaxPooling2D(name=f"max{index - 1}")(x)
@@ -225,13 +256,16 @@ def _tiny_cnn(image_size: int) -> "keras.Model":
 def _assemble(
     model: str, source: "keras.Model", shape: tuple[int, int, int], n_classes: int, dropout: float
 ) -> "keras.Model":
-    """Copy a backbone, weights included, into one flat graph between our normalisation and our head."""
+    """Copy a backbone, weights included, into one flat graph between our normalisation and our
+    head.
+    """
     import keras
     from keras import layers
 
     inputs = keras.Input(shape, name="image")
     normalised = _normalise(inputs, MODELS[model].normalisation)
-    # ConvNeXt ends in a LayerNormalization that belongs behind the pooling (Liu et al. 2022, arXiv:2201.03545).
+    # ConvNeXt ends in a LayerNormalization that belongs behind the pooling (Liu et al. 2022,
+    # arXiv:2201.03545).
     last = source.layers[-1] if isinstance(source.layers[-1], layers.LayerNormalization) else None
     copies: dict[Any, Any] = {}
     names: dict[str, int] = {}
@@ -256,7 +290,9 @@ def _assemble(
     if last is not None:
         copies[last] = layers.LayerNormalization(epsilon=last.epsilon, name="head_norm")
         x = copies[last](x)
-    result = keras.Model(inputs, layers.Dense(n_classes, dtype="float32", name="logits")(x), name=model)
+    result = keras.Model(
+        inputs, layers.Dense(n_classes, dtype="float32", name="logits")(x), name=model
+    )
     for original, copy in copies.items():
         if isinstance(copy, keras.Layer) and copy.weights:
             copy.set_weights(original.get_weights())
@@ -273,22 +309,29 @@ def _normalise(x: Any, normalisation: Normalisation) -> Any:
     if normalisation.bgr:
         x = keras.ops.flip(x, axis=-1)
     scale, offset = (
-        list(value) if isinstance(value, tuple) else value for value in (normalisation.scale, normalisation.offset)
+        list(value) if isinstance(value, tuple) else value
+        for value in (normalisation.scale, normalisation.offset)
     )
-    # In float32 also where the backbone computes in less: 0 to 255 must not lose grey levels on the way in.
+    # In float32 also where the backbone computes in less: 0 to 255 must not lose grey levels on the
+    # way in.
     return layers.Rescaling(scale, offset, dtype="float32", name="normalisation")(x)
 
 
 def _copy(operation: Any, names: dict[str, int]) -> Any:
     """A new layer or operation of the same configuration, named the same in every process.
 
-    Keras numbers unnamed layers by what the process has built before; here the count starts with the model.
+    Keras numbers unnamed layers by what the process has built before; here the count starts with
+    the model.
     """
     from keras import layers
 
     kind = type(operation).__name__
-    if kind == "LayerScale":  # a class of keras.applications: files that name it load with difficulty
-        return layers.EinsumDense("bhwc,c->bhwc", (None, None, operation.projection_dim), name=operation.name)
+    if (
+        kind == "LayerScale"
+    ):  # a class of keras.applications: files that name it load with difficulty
+        return layers.EinsumDense(
+            "bhwc,c->bhwc", (None, None, operation.projection_dim), name=operation.name
+        )
     config = operation.get_config()
     base = re.sub(r"_\d+$", "", operation.name)
     if base.replace("_", "") == kind.lower():
@@ -297,7 +340,7 @@ def _copy(operation: Any, names: dict[str, int]) -> Any:
     return type(operation).from_config(config)
 
 
-# --- weights ----------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
 
 
 def _weights_file(model: str, weights: str) -> Path | None:
@@ -309,12 +352,15 @@ def _weights_file(model: str, weights: str) -> Path | None:
         if model == "EfficientNetLite0":
             return lite0_file()
         if model not in MODELS or model == "TinyCNN":
-            raise ModelError(f"{model} has no ImageNet weights (training.weights: imagenet); use none or a path")
+            raise ModelError(
+                f"{model} has no ImageNet weights (training.weights: imagenet); use none or a path"
+            )
         return None
     path = Path(weights)
     # Unlike Path.is_file, os.path.isfile is false for names that no file can have.
     if path.suffix not in (".keras", ".h5") or not os.path.isfile(path):  # noqa: PTH113
         raise ModelError(
-            f"training.weights must be none, imagenet or an existing .keras, .weights.h5 or .h5 file, got {weights!r}"
+            "training.weights must be none, imagenet or an existing .keras, .weights.h5 or .h5 "
+            f"file, got {weights!r}"
         )
     return path

@@ -1,1 +1,3 @@
-"""One file of an image, from bytes to the pixels that a model sees. Knows neither labels nor datasets."""
+"""One file of an image, from bytes to the pixels that a model sees. Knows neither labels nor
+datasets.
+"""

@@ -1,4 +1,6 @@
-"""The process that decodes one file after the other for `decoders.py`; started as a script, by its path."""
+"""The process that decodes one file after the other for `decoders.py`; started as a script, by its
+path.
+"""
 
 import os
 import signal
@@ -14,7 +16,8 @@ IDLE = 20
 
 
 def serve(connection: Connection, progress: int) -> None:
-    """Answer (function, several arguments) with all that it returns or raises, until nobody asks any more.
+    """Answer (function, several arguments) with all that it returns or raises, until nobody asks
+    any more.
 
     After each of them, a byte is written to `progress`.
     """

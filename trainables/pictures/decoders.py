@@ -1,4 +1,6 @@
-"""Files are decoded in a few processes of their own, so that what one file does to its decoder is that file's flaw."""
+"""Files are decoded in a few processes of their own, so that what one file does to its decoder is
+that file's flaw.
+"""
 
 import os
 import signal
@@ -14,15 +16,17 @@ from typing import Any
 
 from trainables.core.errors import ResourceError, UnreadableImage
 
-#: Seconds that one file may take by the clock, which also runs while its disk or the machine is busy with others.
+#: Seconds that one file may take by the clock, which also runs while its disk or the machine is
+#: busy with others.
 PATIENCE = 120
 _START = 60  # seconds for a process to start
 _WORTH = 1.0  # seconds of work for each process that make one more worth its start
 _BATCH, _BATCH_SECONDS = 16, 0.25  # items that are sent at once, and what they may take
 _AHEAD = 3 * _BATCH  # items per process that may be done before the one that comes next
 _SCRIPT = Path(__file__).with_name("decoder.py")
-# One thread each: there is a process for every core, and threads of libraries take address space. What the pixels of
-# one image took is kept for those of the next: to get it anew from the system costs a fifth of all decoding.
+# One thread each: there is a process for every core, and threads of libraries take address space.
+# What the pixels of one image took is kept for those of the next: to get it anew from the system
+# costs a fifth of all decoding.
 _SETTINGS = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -34,10 +38,12 @@ _idle: list["_Decoder"] = []
 
 
 def each(function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-    """`function(*item)` for every item, in order, each in a decoder process; an `UnreadableImage` is returned.
+    """`function(*item)` for every item, in order, each in a decoder process; an `UnreadableImage`
+    is returned.
 
-    Where a process dies over an item twice, computes for longer than `limits` allows, or does not answer, the item's
-    answer is an `UnreadableImage`, too. Other errors are raised. `function` is one of `looks`.
+    Where a process dies over an item twice, computes for longer than `limits` allows, or does not
+    answer, the item's answer is an `UnreadableImage`, too. Other errors are raised. `function` is
+    one of `looks`.
     """
     work = _Work(function, items)
     try:
@@ -62,7 +68,9 @@ def ask(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class _Decoder:
-    """One process, and the items that it is at, of which it has begun some; `ready` once it has started."""
+    """One process, and the items that it is at, of which it has begun some; `ready` once it has
+    started.
+    """
 
     def __init__(self) -> None:
         ours, theirs = socket.socketpair()
@@ -96,7 +104,9 @@ class _Decoder:
         self.ready = True
         self.since = self._moved = time.monotonic()
 
-    def put(self, items: list[int], function: Callable[..., Any], arguments: list[tuple[Any, ...]]) -> None:
+    def put(
+        self, items: list[int], function: Callable[..., Any], arguments: list[tuple[Any, ...]]
+    ) -> None:
         self.items, self._done = items, 0
         self.since = self._moved = time.monotonic()
         self.connection.send((function, arguments))
@@ -110,7 +120,9 @@ class _Decoder:
 
     @property
     def at(self) -> int:
-        """The place among its items of the one that it is at, or of the last, where that is done."""
+        """The place among its items of the one that it is at, or of the last, where that is
+        done.
+        """
         return min(self._done, len(self.items) - 1)
 
     def is_overdue(self) -> bool:
@@ -129,7 +141,9 @@ class _Decoder:
 
 
 class _Work:
-    """The items of one call of `each`; `next` is the one that is returned next, `answers` are of later ones."""
+    """The items of one call of `each`; `next` is the one that is returned next, `answers` are of
+    later ones.
+    """
 
     def __init__(self, function: Callable[..., Any], items: Sequence[tuple[Any, ...]]) -> None:
         self.function, self.items = function, items
@@ -153,7 +167,9 @@ class _Work:
                 self._bury(decoder, "it does not answer", f"not decoded within {PATIENCE} seconds")
 
     def _wants_more(self) -> bool:
-        """Whether there is a process without work, or what is left is worth the start of one more."""
+        """Whether there is a process without work, or what is left is worth the start of one
+        more.
+        """
         if len(self._busy) == self._most:
             return False
         worth = (len(self.items) - self._put) * self._each() > _WORTH * (len(self._busy) + 1)
@@ -164,11 +180,17 @@ class _Work:
         return self._seconds / self._answered if self._answered else 0.0
 
     def _batch(self) -> list[int]:
-        """The items to be sent next: fewer where each takes long, and towards the end, that all may end together."""
+        """The items to be sent next: fewer where each takes long, and towards the end, that all may
+        end together.
+        """
         if self._again:
             return self._again.pop()
         left = len(self.items) - self._put
-        most = min(_BATCH, left // (2 * self._most), int(_BATCH_SECONDS / self._each()) if self._answered else 1)
+        most = min(
+            _BATCH,
+            left // (2 * self._most),
+            int(_BATCH_SECONDS / self._each()) if self._answered else 1,
+        )
         first = self._put
         self._put = min(first + max(1, most), len(self.items), self.next + _AHEAD * self._most)
         return list(range(first, self._put))
@@ -208,7 +230,8 @@ class _Work:
     def _bury(self, decoder: _Decoder, why: str | None = None, flaw: str | None = None) -> None:
         """End a process that died, or is overdue: its other items are done again.
 
-        The one that it was at has the `flaw`, or took too long to compute; else it is tried once more, alone.
+        The one that it was at has the `flaw`, or took too long to compute; else it is tried once
+        more, alone.
         """
         self._busy.remove(decoder)
         code = decoder.end()
@@ -242,6 +265,6 @@ def _cores() -> int:
 
 def _cannot_start(why: str) -> ResourceError:
     return ResourceError(
-        f"images need processes that decode them, and none can be started: {why} (check the limits on processes and "
-        "memory, ulimit -u and ulimit -v)"
+        f"images need processes that decode them, and none can be started: {why} (check the limits "
+        "on processes and memory, ulimit -u and ulimit -v)"
     )

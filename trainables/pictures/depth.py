@@ -1,7 +1,7 @@
 """How many bits of a 16-bit pixel mean something, and the eight of them that models see.
 
-Files of 16 bits mostly hold fewer: 8 bits as scikit-image and MATLAB write them, 10 to 14 from detectors. Few say so.
-What decides is set out in docs/decisions/10-depth.md.
+Files of 16 bits mostly hold fewer: 8 bits as scikit-image and MATLAB write them, 10 to 14 from
+detectors. Few say so. What decides is set out in docs/decisions/10-depth.md.
 """
 
 from functools import cache
@@ -23,10 +23,12 @@ def smallest_depth(top: int) -> int:
 
 
 def stretched_depth(pixels: Pixels) -> int | None:
-    """The depth to which somebody stretched 8-bit values: 10, 12, 14, 16, or None where these are no such values.
+    """The depth to which somebody stretched 8-bit values: 10, 12, 14, 16, or None where these are
+    no such values.
 
-    uint16 pixels count as stretched when all of them are multiples of 2^(bits-8), or all of them a * (2^bits-1)/255 of
-    a whole a, rounded or cut off. `to_uint8` then gives back the 8-bit image exactly.
+    uint16 pixels count as stretched when all of them are multiples of 2^(bits-8), or all of them a
+    * (2^bits-1)/255 of a whole a, rounded or cut off. `to_uint8` then gives back the 8-bit image
+    exactly.
     """
     flat = pixels.reshape(-1)
     few = flat[:: flat.size // 4096 + 1]  # enough to tell nearly all that are not
@@ -38,7 +40,9 @@ def stretched_depth(pixels: Pixels) -> int | None:
 
 
 def to_uint8(pixels: Pixels, bits: int) -> Uint8:
-    """The eight most significant bits of uint16 pixels of `bits` bits, brighter ones clipped; uint8 stays unchanged."""
+    """The eight most significant bits of uint16 pixels of `bits` bits, brighter ones clipped; uint8
+    stays unchanged.
+    """
     if pixels.dtype == np.uint8:
         return pixels
     return np.asarray(np.minimum(pixels, np.uint16(2**bits - 1)) >> np.uint16(bits - 8), np.uint8)

@@ -1,4 +1,6 @@
-"""DICOM headers: read without what inflates them to gigabytes, and who a file shows, as a pseudonym."""
+"""DICOM headers: read without what inflates them to gigabytes, and who a file shows, as a
+pseudonym.
+"""
 
 import hashlib
 import zlib
@@ -22,20 +24,24 @@ def import_pydicom() -> Any:
         import pydicom
         import pydicom.pixels
     except ImportError as error:
-        raise DataError(f"DICOM files need a library that is not installed ({error}): pip install pydicom") from None
+        raise DataError(
+            f"DICOM files need a library that is not installed ({error}): pip install pydicom"
+        ) from None
     return pydicom
 
 
 def read_dataset(file: BinaryIO, max_megapixels: float, **options: Any) -> "Dataset":
     """pydicom's `dcmread` with its options, of a file that may lack its preamble.
 
-    Raises `UnreadableImage` where the data set would inflate to more than its pixels can need, and almost anything for
-    damaged bytes.
+    Raises `UnreadableImage` where the data set would inflate to more than its pixels can need, and
+    almost anything for damaged bytes.
     """
     pydicom = import_pydicom()
     most = most_bytes(max_megapixels)
     if _inflates_beyond(file, most):
-        raise UnreadableImage(f"inflates to more than {most / 1e6:,.0f} MB, all that its pixels can need")
+        raise UnreadableImage(
+            f"inflates to more than {most / 1e6:,.0f} MB, all that its pixels can need"
+        )
     file.seek(0)
     return pydicom.dcmread(file, **{"force": True, **options})
 
@@ -43,7 +49,8 @@ def read_dataset(file: BinaryIO, max_megapixels: float, **options: Any) -> "Data
 def _inflates_beyond(file: BinaryIO, most: int) -> bool:
     """Whether a data set is deflated, and holds more bytes than `most`.
 
-    Relies on pydicom's private `_read_file_meta_info`, which leaves the file where the data set begins.
+    Relies on pydicom's private `_read_file_meta_info`, which leaves the file where the data set
+    begins.
     """
     from pydicom.filereader import _read_file_meta_info, read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -59,10 +66,12 @@ def _inflates_beyond(file: BinaryIO, most: int) -> bool:
 
 
 def read_patient(path: Path) -> str | None:
-    """A digest of PatientID and its issuer, 'patient-' and 16 hex digits, the same on every machine; else None.
+    """A digest of PatientID and its issuer, 'patient-' and 16 hex digits, the same on every
+    machine; else None.
 
-    The identity itself is written nowhere. Whoever holds a list of possible PatientIDs can find out which of them is
-    meant, so this is a pseudonym and no anonymisation. Raises `DataError` without pydicom.
+    The identity itself is written nowhere. Whoever holds a list of possible PatientIDs can find out
+    which of them is meant, so this is a pseudonym and no anonymisation. Raises `DataError` without
+    pydicom.
     """
     import_pydicom()
     try:
@@ -70,7 +79,9 @@ def read_patient(path: Path) -> str | None:
             header = read_dataset(file, MEGAPIXELS, stop_before_pixels=True, specific_tags=_TAGS)
         patient = str(header.get("PatientID") or "").strip()
         issuer = str(header.get("IssuerOfPatientID") or "").strip()
-    except Exception:  # damaged bytes raise almost anything; decoding the file will say what is wrong
+    except (
+        Exception
+    ):  # damaged bytes raise almost anything; decoding the file will say what is wrong
         return None
     if not patient:
         return None

@@ -1,4 +1,6 @@
-"""Which image formats rayfold reads, told by a file's first bytes; suffixes only say what is meant as an image."""
+"""Which image formats rayfold reads, told by a file's first bytes; suffixes only say what is meant
+as an image.
+"""
 
 import re
 from pathlib import Path
@@ -9,8 +11,33 @@ from trainables.core.spelling import quoted
 #: Suffixes of files that are taken for images in a folder, in lower case; others are looked into.
 IMAGE_SUFFIXES = frozenset(
     {
-        *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".webp"),
-        *(".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".j2k", ".j2c", ".jpx", ".jpf", ".jpc", ".dcm", ".dicom"),
+        *(
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".jpe",
+            ".jfif",
+            ".bmp",
+            ".dib",
+            ".tif",
+            ".tiff",
+            ".gif",
+            ".webp",
+        ),
+        *(
+            ".pgm",
+            ".ppm",
+            ".pbm",
+            ".pnm",
+            ".jp2",
+            ".j2k",
+            ".j2c",
+            ".jpx",
+            ".jpf",
+            ".jpc",
+            ".dcm",
+            ".dicom",
+        ),
     }
 )
 _DICOM_SUFFIXES = (".dcm", ".dicom")
@@ -26,8 +53,9 @@ _BEGINNINGS = {
     "PNM": re.compile(rb"P[1-6]\s(?:\s|#[^\n]*\n)*\d+\s"),
     "JPEG 2000": re.compile(rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
 }
-# A DICOM data set whose preamble was cut off: its first element is one of group 0002 or 0008, with a value
-# representation of two capitals or, where that is implicit, with a length of less than 64 KiB.
+# A DICOM data set whose preamble was cut off: its first element is one of group 0002 or 0008, with
+# a value representation of two capitals or, where that is implicit, with a length of less than 64
+# KiB.
 _BARE_DICOM = re.compile(rb"[\x02\x08]\0.\0(?:[A-Z]{2}|..\0\0)", re.DOTALL)
 #: Bytes at the beginning of a file that tell its format.
 ENOUGH = 1024
@@ -52,12 +80,15 @@ def has_dicom_preamble(content: bytes) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a path is a regular file, readable, that begins as a DICOM file does, whatever its suffix."""
+    """Whether a path is a regular file, readable, that begins as a DICOM file does, whatever its
+    suffix.
+    """
     return format_of(_beginning(path) or b"") == "DICOM"
 
 
 def unread_format(path: Path) -> str | None:
-    """Why a listed file is no image by its name and its first bytes: a short reason, or None where it may be one.
+    """Why a listed file is no image by its name and its first bytes: a short reason, or None where
+    it may be one.
 
     Of what cannot be read, reading will say why.
     """
@@ -72,11 +103,15 @@ def unread_format(path: Path) -> str | None:
 
 def not_an_image(path: Path) -> str:
     """The reason for a file that begins like no format that is read."""
-    return "not a DICOM file" if path.suffix.lower() in _DICOM_SUFFIXES else f"not a {FORMATS} image"
+    return (
+        "not a DICOM file" if path.suffix.lower() in _DICOM_SUFFIXES else f"not a {FORMATS} image"
+    )
 
 
 def _beginning(path: Path) -> bytes | None:
-    """The first bytes of a file; None where it cannot be read, or is a device or pipe, which may never end."""
+    """The first bytes of a file; None where it cannot be read, or is a device or pipe, which may
+    never end.
+    """
     try:
         with open_regular(path) as file:
             return file.read(ENOUGH)

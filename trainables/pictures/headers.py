@@ -1,4 +1,6 @@
-"""What the headers of image files say of their pixels and Pillow does not tell, or tells too late."""
+"""What the headers of image files say of their pixels and Pillow does not tell, or tells too
+late.
+"""
 
 import io
 import re
@@ -14,7 +16,15 @@ from PIL import TiffImagePlugin
 from trainables.core.errors import UnreadableImage
 from trainables.core.limits import FRAMES
 
-_BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _PLANES, _EXTRA, _FORMAT = 258, 259, 262, 277, 284, 338, 339
+_BITS, _COMPRESSION, _PHOTOMETRIC, _CHANNELS, _PLANES, _EXTRA, _FORMAT = (
+    258,
+    259,
+    262,
+    277,
+    284,
+    338,
+    339,
+)
 _HEIGHT, _STRIPS, _STRIP_ROWS, _STRIP_BYTES = 257, 273, 278, 279
 _WIDTH, _TILE_WIDTH, _TILE_HEIGHT, _TILES, _TILE_BYTES = 256, 322, 323, 324, 325
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
@@ -40,10 +50,11 @@ _PLAIN_PNM = re.compile(rb"\sP[1-6]\s")
 
 @dataclass(frozen=True)
 class Samples:
-    """`bits`: of each channel; `signed`: whether they are below zero too; `rgb`: whether the first three are RGB;
+    """`bits`: of each channel; `signed`: whether they are below zero too; `rgb`: whether the first
+    three are RGB;
 
-    `planes`: whether each channel is stored on its own; `straight_alpha`: whether a fourth channel is transparency that
-    the colours have not been multiplied with.
+    `planes`: whether each channel is stored on its own; `straight_alpha`: whether a fourth channel
+    is transparency that the colours have not been multiplied with.
     """
 
     bits: tuple[int, ...]
@@ -95,7 +106,8 @@ def tiff_kind(content: bytes) -> str:
 
 
 def jpeg2000_samples(content: bytes) -> Samples:
-    """The samples of a JPEG 2000 file, out of the SIZ marker (ISO 15444-1, A.5.1) and the box of its colours.
+    """The samples of a JPEG 2000 file, out of the SIZ marker (ISO 15444-1, A.5.1) and the box of
+    its colours.
 
     Raises `ValueError` where there is no marker.
     """
@@ -113,7 +125,8 @@ def jpeg2000_samples(content: bytes) -> Samples:
 
 
 def refuse_other_strips(tags: Mapping[int, Any], samples: Samples) -> None:
-    """Raise `UnreadableImage` where a TIFF file has other than the strips or tiles that its pixels need, or empty ones.
+    """Raise `UnreadableImage` where a TIFF file has other than the strips or tiles that its pixels
+    need, or empty ones.
 
     Pillow leaves black what the missing should hold, and cuts off what is more.
     """
@@ -138,15 +151,20 @@ def refuse_other_strips(tags: Mapping[int, Any], samples: Samples) -> None:
 
 
 def refuse_other_png_rows(content: bytes) -> None:
-    """Raise `UnreadableImage` where the compressed pixels of a PNG file are fewer than its header says, or more rows.
+    """Raise `UnreadableImage` where the compressed pixels of a PNG file are fewer than its header
+    says, or more rows.
 
     Pillow leaves black what is missing, and cuts off what is more, without a word.
     """
     width, height, depth, colours, _, _, interlaced = struct.unpack(">IIBBBBB", content[16:29])
     bits = depth * _PNG_SAMPLES.get(colours, 1)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    shapes = [(-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes]
-    needed = sum(rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0)
+    shapes = [
+        (-(-(width - x) // across), -(-(height - y) // down)) for x, y, across, down in passes
+    ]
+    needed = sum(
+        rows * (1 + -(-columns * bits // 8)) for columns, rows in shapes if columns > 0 and rows > 0
+    )
     row = 1 + -(-width * bits // 8)
     inflate, found = zlib.decompressobj(), 0
     for data in _png_data(content):
@@ -171,7 +189,9 @@ def _png_data(content: bytes) -> Iterator[bytes]:
 
 
 def webp_size(content: bytes) -> tuple[int, int]:
-    """Width and height of a WebP file by its first chunk (RFC 9649); raises `ValueError` where there is none."""
+    """Width and height of a WebP file by its first chunk (RFC 9649); raises `ValueError` where
+    there is none.
+    """
     chunk, start = content[12:16], content[20:30]
     if len(start) == 10 and chunk == b"VP8X":
         return 1 + int.from_bytes(start[4:7], "little"), 1 + int.from_bytes(start[7:10], "little")
@@ -179,15 +199,19 @@ def webp_size(content: bytes) -> tuple[int, int]:
         bits = int.from_bytes(start[1:5], "little")
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
     if len(start) == 10 and chunk == b"VP8 ":
-        return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(start[8:10], "little") & 0x3FFF
+        return int.from_bytes(start[6:8], "little") & 0x3FFF, int.from_bytes(
+            start[8:10], "little"
+        ) & 0x3FFF
     raise ValueError("no WebP image")
 
 
-# --- frames -----------------------------------------------------------------------------------------------------------
+# --- frames ---------------------------------------------------------------------------------------
 
 
 def count_frames(content: bytes, name: str) -> int:
-    """How many images a TIFF, GIF or PNM file holds, up to `limits.FRAMES`; 0 for formats whose header says it."""
+    """How many images a TIFF, GIF or PNM file holds, up to `limits.FRAMES`; 0 for formats whose
+    header says it.
+    """
     find = {"TIFF": _tiff_frames, "GIF": _gif_frames, "PNM": _pnm_frames}.get(name)
     return sum(1 for _ in islice(find(content), FRAMES)) if find else 0
 

@@ -14,10 +14,14 @@ from trainables.pictures.picture import Picture, content_hash
 from trainables.pictures.readers import read_picture, read_usable
 
 _LEVELS = 8  # a mask has no more values than this,
-_AT_THE_ENDS = 0.95  # or this part of its pixels is nearly black or white: JPEG and resizing blur its edges
+_AT_THE_ENDS = (
+    0.95  # or this part of its pixels is nearly black or white: JPEG and resizing blur its edges
+)
 
 
-def facts(path: str, max_megapixels: float, allow_two_valued: bool, sizes: Sequence[int]) -> dict[str, Any]:
+def facts(
+    path: str, max_megapixels: float, allow_two_valued: bool, sizes: Sequence[int]
+) -> dict[str, Any]:
     """What a scan tells of an image, but for its file's size and time; raises as `read_usable`."""
     picture = read_usable(Path(path), max_megapixels, allow_two_valued)
     height, width = picture.pixels.shape[:2]
@@ -36,8 +40,11 @@ def facts(path: str, max_megapixels: float, allow_two_valued: bool, sizes: Seque
     }
 
 
-def row_of_store(path: str, expected: str, megapixels: float, bits: int, size: int, channels: int) -> Uint8:
-    """An image whose content and size the scan has told, as an image store has it, (size, size, channels).
+def row_of_store(
+    path: str, expected: str, megapixels: float, bits: int, size: int, channels: int
+) -> Uint8:
+    """An image whose content and size the scan has told, as an image store has it, (size, size,
+    channels).
 
     Raises `UnreadableImage` where it is another one now.
     """
@@ -45,13 +52,22 @@ def row_of_store(path: str, expected: str, megapixels: float, bits: int, size: i
 
 
 def seen(
-    path: str, max_megapixels: float, allow_two_valued: bool, shared: int | None, channels: int, sizes: Collection[int]
+    path: str,
+    max_megapixels: float,
+    allow_two_valued: bool,
+    shared: int | None,
+    channels: int,
+    sizes: Collection[int],
 ) -> tuple[str, dict[int, Uint8]]:
-    """An image as the models of a run see it, by size, and what was done to make it fit; raises as `read_usable`."""
+    """An image as the models of a run see it, by size, and what was done to make it fit; raises as
+    `read_usable`.
+    """
     picture: Picture = read_usable(Path(path), max_megapixels, allow_two_valued)
     bits, notes = picture.bits(shared), []
     if picture.depth[1] == "shared" and bits != shared:
-        notes.append(f"16-bit file that does not say its depth, taken for {bits} bits by its brightest pixel")
+        notes.append(
+            f"16-bit file that does not say its depth, taken for {bits} bits by its brightest pixel"
+        )
     if picture.guessed:
         notes.append("16-bit DICOM file without a window, shown by its brightest pixel")
     if picture.channels > channels:
@@ -65,7 +81,9 @@ def patient(path: str) -> str | None:
 
 
 def pixels(path: str, max_megapixels: float, expected: str | None = None) -> Pixels:
-    """As `read_picture`; where a content is `expected`, raises `UnreadableImage` for any other, too."""
+    """As `read_picture`; where a content is `expected`, raises `UnreadableImage` for any other,
+    too.
+    """
     if expected is None:
         return read_picture(Path(path), max_megapixels).pixels
     return _same(path, max_megapixels, expected).pixels

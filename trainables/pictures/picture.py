@@ -13,14 +13,22 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from trainables.pictures.depth import DEPTHS, Pixels, Uint8, smallest_depth, stretched_depth, to_uint8
+from trainables.pictures.depth import (
+    DEPTHS,
+    Pixels,
+    Uint8,
+    smallest_depth,
+    stretched_depth,
+    to_uint8,
+)
 
 #: Smaller images show nothing; shorter edge, in pixels.
 MIN_EDGE = 8
 
-#: Where the depth of an image comes from: a file of 8 bits, the file's header, pixels that are 8-bit values stretched
-#: to more, or, where a 16-bit file leaves it open, the brightest pixel of all the images that leave it open.
-#: A DICOM file of 16 bits without a window is shown by the brightest of its own pixels.
+#: Where the depth of an image comes from: a file of 8 bits, the file's header, pixels that are
+#: 8-bit values stretched to more, or, where a 16-bit file leaves it open, the brightest pixel of
+#: all the images that leave it open. A DICOM file of 16 bits without a window is shown by the
+#: brightest of its own pixels.
 DepthSource = Literal["container", "header", "values", "shared", "pixels"]
 
 
@@ -28,8 +36,8 @@ DepthSource = Literal["container", "header", "values", "shared", "pixels"]
 class Picture:
     """`pixels`: uint8 or uint16, (H, W) where grey, else (H, W, 3) RGB; `format`: of the file;
 
-    `stated_bits`: the depth that the file's header says, if any. `guessed`: a header that left it open was read as the
-    file's own pixels suggest.
+    `stated_bits`: the depth that the file's header says, if any. `guessed`: a header that left it
+    open was read as the file's own pixels suggest.
     """
 
     pixels: Pixels
@@ -39,7 +47,9 @@ class Picture:
 
     @cached_property
     def depth(self) -> tuple[int, DepthSource]:
-        """The bits of a pixel that mean something, as far as this file can tell, and what says so."""
+        """The bits of a pixel that mean something, as far as this file can tell, and what says
+        so.
+        """
         if self.pixels.dtype == np.uint8:
             return 8, "pixels" if self.guessed else "container"
         if self.stated_bits is not None:
@@ -49,7 +59,9 @@ class Picture:
         return (stretched, "values") if stretched else (own, "shared")
 
     def bits(self, shared: int | None) -> int:
-        """The depth beside images of a run that share one; None where there are none, or where it is the file's own."""
+        """The depth beside images of a run that share one; None where there are none, or where it
+        is the file's own.
+        """
         own, source = self.depth
         return max(own, shared or 0) if source == "shared" else own
 
@@ -66,7 +78,9 @@ class Picture:
         return 1 if self.pixels.ndim == 2 else 3
 
     def flaw(self, allow_two_valued: bool) -> str | None:
-        """Why readable pixels cannot be a radiograph; a mask has two values, which hardly any exposed image has."""
+        """Why readable pixels cannot be a radiograph; a mask has two values, which hardly any
+        exposed image has.
+        """
         height, width = self.pixels.shape[:2]
         if min(height, width) < MIN_EDGE:
             return f"only {width}x{height} pixels, needs {MIN_EDGE}x{MIN_EDGE}"
@@ -74,7 +88,10 @@ class Picture:
         if low == high:
             return f"blank: every pixel is {low}"
         if not allow_two_valued and self.is_two_valued:
-            return f"looks like a mask: only the values {low} and {high} (data.allow_two_valued: true if it is none)"
+            return (
+                f"looks like a mask: only the values {low} and {high} (data.allow_two_valued: true "
+                "if it is none)"
+            )
         return None
 
     @cached_property
@@ -85,7 +102,8 @@ class Picture:
     def at(self, size: int, channels: int, bits: int) -> Uint8:
         """What a model sees: uint8 (size, size, channels), `bits` being the depth of the pixels.
 
-        Colour becomes grey where one channel is asked for: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), rounded.
+        Colour becomes grey where one channel is asked for: 0.299 R + 0.587 G + 0.114 B (ITU-R
+        BT.601), rounded.
         """
         pixels = to_uint8(self.pixels, bits)
         if pixels.ndim == 3 and channels == 1:
@@ -93,11 +111,13 @@ class Picture:
         return resize(pixels, size, channels)
 
     def seen(self, sizes: Iterable[int]) -> dict[tuple[int, int], str | None]:
-        """By size and by every depth that the image may turn out to have, a digest of what a model sees.
+        """By size and by every depth that the image may turn out to have, a digest of what a model
+        sees.
 
-        Equal for images that no model of that size can tell apart, however they are stored; None where the pixels are
-        all the same, which is no likeness. An image that was enlarged by repeating pixels is what it was before: what a
-        model sees of the two differs by how a resize rounds.
+        Equal for images that no model of that size can tell apart, however they are stored; None
+        where the pixels are all the same, which is no likeness. An image that was enlarged by
+        repeating pixels is what it was before: what a model sees of the two differs by how a resize
+        rounds.
         """
         own, source = self.depth
         found: dict[tuple[int, int], str | None] = {}
@@ -109,24 +129,30 @@ class Picture:
 
 
 def content_hash(pixels: Pixels) -> str:
-    """SHA-256 of decoded pixels with their shape and dtype, in hex: equal however the pixels were encoded."""
+    """SHA-256 of decoded pixels with their shape and dtype, in hex: equal however the pixels were
+    encoded.
+    """
     hasher = hashlib.sha256(f"{pixels.dtype.name} {pixels.shape}".encode())
     hasher.update(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<")).data)
     return hasher.hexdigest()
 
 
 def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
-    """Resize uint8 pixels (H, W) or (H, W, 3) to (size, size, channels), not keeping the aspect ratio.
+    """Resize uint8 pixels (H, W) or (H, W, 3) to (size, size, channels), not keeping the aspect
+    ratio.
 
-    Pixel areas are averaged (cv2.INTER_AREA) when the result has fewer pixels than the source, which avoids aliasing,
-    and interpolated bilinearly otherwise. Grey is repeated when `channels` is 3; RGB does not fit into 1 channel.
+    Pixel areas are averaged (cv2.INTER_AREA) when the result has fewer pixels than the source,
+    which avoids aliasing, and interpolated bilinearly otherwise. Grey is repeated when `channels`
+    is 3; RGB does not fit into 1 channel.
     """
     if pixels.ndim == 3 and channels == 1:
         raise ValueError("an RGB image does not fit into one channel")
     height, width = pixels.shape[:2]
     if (height, width) != (size, size):
         shrinking = size * size < height * width
-        resized = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
+        resized = cv2.resize(
+            pixels, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        )
         pixels = np.asarray(resized, dtype=np.uint8)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., np.newaxis], channels, axis=2)
@@ -134,8 +160,12 @@ def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
 
 
 def _without_repetition(pixels: Pixels) -> Pixels:
-    """The image from which every pixel was repeated a whole number of times, down and across; else the image itself."""
-    return np.ascontiguousarray(pixels[:: _repetition(pixels), :: _repetition(np.swapaxes(pixels, 0, 1))])
+    """The image from which every pixel was repeated a whole number of times, down and across; else
+    the image itself.
+    """
+    return np.ascontiguousarray(
+        pixels[:: _repetition(pixels), :: _repetition(np.swapaxes(pixels, 0, 1))]
+    )
 
 
 def _repetition(pixels: Pixels) -> int:

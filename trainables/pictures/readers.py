@@ -1,4 +1,6 @@
-"""Image files in, pictures out: every format of `formats.py` becomes grey or RGB pixels, or a short reason why not."""
+"""Image files in, pictures out: every format of `formats.py` becomes grey or RGB pixels, or a short
+reason why not.
+"""
 
 import io
 import logging
@@ -43,14 +45,15 @@ from trainables.pictures.headers import (
 )
 from trainables.pictures.picture import Picture
 
-# An image is judged by its reason; what libraries print of it says no file and no more. Each switch holds for the
-# process and is thrown once: neither library can be silenced for one call while other threads decode.
+# An image is judged by its reason; what libraries print of it says no file and no more. Each switch
+# holds for the process and is thrown once: neither library can be silenced for one call while other
+# threads decode.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 warnings.filterwarnings("ignore", module=r"(PIL|pydicom)\.")
 logging.getLogger("pydicom").propagate = False
 
-# Each format is opened by its own class: `Image.open` would apply Pillow's limit of pixels and print its warnings, and
-# would call a JPEG with an embedded preview an MPO of several frames.
+# Each format is opened by its own class: `Image.open` would apply Pillow's limit of pixels and
+# print its warnings, and would call a JPEG with an embedded preview an MPO of several frames.
 _OPENERS: dict[str, Any] = {
     "PNG": PngImagePlugin.PngImageFile,
     "JPEG": JpegImagePlugin.JpegImageFile,
@@ -62,7 +65,9 @@ _OPENERS: dict[str, Any] = {
     "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
 }
 _EXIF_ORIENTATION = 274
-_DEEP_PNM = re.compile(rb"P[2356]\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*(\d+)\s")
+_DEEP_PNM = re.compile(
+    rb"P[2356]\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*\d+\s(?:\s|#[^\n]*\n)*(\d+)\s"
+)
 _CUT_SHORT = ("truncated", "incomplete", "not enough", "less than expected", "buffer is not large")
 # The last is how Pillow looks for more planes than it knows.
 _UNKNOWN_TO_PILLOW = ("unknown pixel mode", "unknown raw mode", "string index out of range")
@@ -72,13 +77,15 @@ _WITH_ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = False) -> Picture:
     """Read one image file, whatever its suffix, upright.
 
-    Its pixels are uint8 or uint16, (H, W) when it is grey, also when it is stored as RGB with three equal channels,
-    else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit pixels keep their values, except in
-    DICOM files, which are shown as `dicom.decode_dicom` says. `known`: the caller compares the pixels with those of a
-    file that was found to be whole, so that what pixels do not show need not be looked for again.
-    Raises `UnreadableImage` for what is missing, empty, truncated, damaged, changed meanwhile, no image, no regular
-    file, of several frames, of more than `max_megapixels` million pixels or far more bytes than these need, or of
-    pixels that are floats or wider than 16 bits, `DataError` for a DICOM file without the library that reads it.
+    Its pixels are uint8 or uint16, (H, W) when it is grey, also when it is stored as RGB with three
+    equal channels, else (H, W, 3) in the order RGB. Transparency is composited over black. 16-bit
+    pixels keep their values, except in DICOM files, which are shown as `dicom.decode_dicom` says.
+    `known`: the caller compares the pixels with those of a file that was found to be whole, so that
+    what pixels do not show need not be looked for again. Raises `UnreadableImage` for what is
+    missing, empty, truncated, damaged, changed meanwhile, no image, no regular file, of several
+    frames, of more than `max_megapixels` million pixels or far more bytes than these need, or of
+    pixels that are floats or wider than 16 bits, `DataError` for a DICOM file without the library
+    that reads it.
     """
     try:
         with open_regular(path) as file:
@@ -87,12 +94,15 @@ def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = F
         raise UnreadableImage("missing file") from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UnreadableImage(reason if reason == NOT_REGULAR else f"cannot be read: {reason}") from None
+        raise UnreadableImage(
+            reason if reason == NOT_REGULAR else f"cannot be read: {reason}"
+        ) from None
     try:
         pixels, bits, guessed = _decode(content, name, max_megapixels, known)
     except DataError:
         raise
-    except Exception as error:  # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
+    # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
+    except Exception as error:
         raise UnreadableImage(_reason(error, content, name)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
@@ -118,7 +128,9 @@ def _content(file: BinaryIO, path: Path, max_megapixels: float) -> tuple[bytes, 
 
 
 def read_usable(path: Path, max_megapixels: float, allow_two_valued: bool) -> Picture:
-    """A picture that can be trained on and predicted; raises as `read_picture`, also for flaws of its pixels."""
+    """A picture that can be trained on and predicted; raises as `read_picture`, also for flaws of
+    its pixels.
+    """
     picture = read_picture(path, max_megapixels)
     flaw = picture.flaw(allow_two_valued)
     if flaw is not None:
@@ -131,8 +143,12 @@ def read_image(path: Path) -> Pixels:
     return read_picture(path).pixels
 
 
-def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tuple[Pixels, int | None, bool]:
-    """The pixels, the depth that the header says where they have 16 bits, and whether it was guessed before."""
+def _decode(
+    content: bytes, name: str, max_megapixels: float, known: bool
+) -> tuple[Pixels, int | None, bool]:
+    """The pixels, the depth that the header says where they have 16 bits, and whether it was
+    guessed before.
+    """
     if name == "DICOM":
         from trainables.pictures.dicom import decode_dicom
 
@@ -144,7 +160,9 @@ def _decode(content: bytes, name: str, max_megapixels: float, known: bool) -> tu
         check_size(image.size[0], image.size[1], max_megapixels)
         frames = count_frames(content, name) or getattr(image, "n_frames", 1)
         if frames > 1:
-            raise UnreadableImage(f"{frames} frames" if frames < FRAMES else f"{FRAMES:,} frames or more")
+            raise UnreadableImage(
+                f"{frames} frames" if frames < FRAMES else f"{FRAMES:,} frames or more"
+            )
         if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
             return *_decode_deep_pnm(content, int(deep[1])), False
         samples = _samples(image, content, name)
@@ -191,7 +209,9 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, name: str, samples: Samp
 
 
 def _refuse_damaged_png(content: bytes) -> None:
-    """Raise for what Pillow's load() passes over: other rows than the header says, and the checksums of the pixels."""
+    """Raise for what Pillow's load() passes over: other rows than the header says, and the
+    checksums of the pixels.
+    """
     with _OPENERS["PNG"](io.BytesIO(content)) as image:
         image.verify()
     refuse_other_png_rows(content)
@@ -207,12 +227,15 @@ def _to_array(image: Image.Image, samples: Samples) -> Pixels:
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > np.iinfo(np.uint16).max:
             narrow = samples.signed and max(samples.bits) == 16
-            raise UnreadableImage("signed 16-bit pixels with negative values" if narrow else "32-bit integer pixels")
+            raise UnreadableImage(
+                "signed 16-bit pixels with negative values" if narrow else "32-bit integer pixels"
+            )
         return wide.astype(np.uint16)
     if mode == "F":
         raise UnreadableImage("32-bit float pixels")
     if mode in _WITH_ALPHA or "transparency" in image.info:
-        image = image.convert("LA") if mode == "La" else image  # Pillow knows no other way from there
+        # Pillow knows no other way from there
+        image = image.convert("LA") if mode == "La" else image
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA")).convert("RGB")
     elif mode == "1":
@@ -223,7 +246,9 @@ def _to_array(image: Image.Image, samples: Samples) -> Pixels:
 
 
 def _decode_deep_colour(content: bytes, orientation: int, straight_alpha: bool) -> Pixels:
-    """16-bit colour, which Pillow would cut down to 8 bits: (H, W, 3) uint16, alpha composited over black."""
+    """16-bit colour, which Pillow would cut down to 8 bits: (H, W, 3) uint16, alpha composited over
+    black.
+    """
     if orientation != 1:
         raise UnreadableImage("16-bit colour pixels with an orientation tag")
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -238,7 +263,9 @@ def _decode_deep_colour(content: bytes, orientation: int, straight_alpha: bool) 
 
 
 def _decode_deep_pnm(content: bytes, white: int) -> tuple[Pixels, int | None]:
-    """16-bit PGM and PPM, whose header says what is white; Pillow would cut colour down and stretch grey slowly."""
+    """16-bit PGM and PPM, whose header says what is white; Pillow would cut colour down and stretch
+    grey slowly.
+    """
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise UnreadableImage("truncated")
@@ -252,7 +279,9 @@ def _decode_deep_pnm(content: bytes, white: int) -> tuple[Pixels, int | None]:
 
 
 def _stated_bits(content: bytes, name: str, pixels: Pixels, samples: Samples) -> int | None:
-    """The depth of 16-bit pixels that the header of a file says; one that says 16 says no more than its container."""
+    """The depth of 16-bit pixels that the header of a file says; one that says 16 says no more than
+    its container.
+    """
     bits = samples.bits[0]
     if name == "JPEG 2000":
         # Pillow, which decodes grey, moves fewer to the top of 16; OpenCV leaves them as they are.
@@ -268,7 +297,9 @@ def _stated_bits(content: bytes, name: str, pixels: Pixels, samples: Samples) ->
 
 
 def _reason(error: Exception, content: bytes, name: str) -> str:
-    """Why a file could not be decoded, in our words: what libraries say may hold what the file says."""
+    """Why a file could not be decoded, in our words: what libraries say may hold what the file
+    says.
+    """
     if isinstance(error, MemoryError):
         return "needs more memory to decode than an image of its size"
     text = str(error).lower()

@@ -1,1 +1,3 @@
-"""Processes and what they wait for: Ray's connection, signals, heartbeats, private folders. No pixels."""
+"""Processes and what they wait for: Ray's connection, signals, heartbeats, private folders. No
+pixels.
+"""

@@ -1,4 +1,6 @@
-"""The processes below this one, of which none may be left behind. Imports nothing before it has something to do."""
+"""The processes below this one, of which none may be left behind. Imports nothing before it has
+something to do.
+"""
 
 import os
 import time

@@ -1,6 +1,8 @@
-"""The connection to Ray: settings that it reads from the environment when it is imported, a cluster, its nodes.
+"""The connection to Ray: settings that it reads from the environment when it is imported, a
+cluster, its nodes.
 
-Whatever stands in the way of a connection is one ResourceError: what was asked for, the cause, the remedy.
+Whatever stands in the way of a connection is one ResourceError: what was asked for, the cause, the
+remedy.
 """
 
 import logging
@@ -21,14 +23,15 @@ from trainables.runtime.heartbeat import joining, starting, watched
 from trainables.runtime.private_folder import PrivateFolder
 from trainables.runtime.standard_error import held_back
 
-#: What a cluster of our own is told before Ray is imported, since only the environment reaches all of its processes.
+#: What a cluster of our own is told before Ray is imported, since only the environment reaches all
+#: of its processes.
 _CLOSED = {
     "RAY_AUTH_MODE": "token",
-    # Everything listens on the loopback address alone. The name is Ray's: on Linux its nodes take the address by which
-    # other machines reach them unless they are not to form a cluster.
+    # Everything listens on the loopback address alone. The name is Ray's: on Linux its nodes take
+    # the address by which other machines reach them unless they are not to form a cluster.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the last two servers: a port
-    # that does not exist keeps them from starting.
+    # Metrics are served to anyone who asks, and nobody reads them. There is no switch for the last
+    # two servers: a port that does not exist keeps them from starting.
     "RAY_enable_metrics_collection": "0",
     "AUTOSCALER_METRIC_PORT": "65536",
     "DASHBOARD_METRIC_PORT": "65536",
@@ -38,38 +41,48 @@ _CLOSED = {
 def prepare_ray(address: str | None) -> None:
     """Set what Ray and Tune are to do; call before anything imports Ray.
 
-    A cluster of our own (no `address`) demands a token that only this run's processes know, and listens on the loopback
-    address alone. An existing cluster has its own rules, which the user's environment states (RAY_AUTH_MODE,
-    RAY_AUTH_TOKEN_PATH). Raises ResourceError where Ray could not start a worker, and where `address` cannot be one.
+    A cluster of our own (no `address`) demands a token that only this run's processes know, and
+    listens on the loopback address alone. An existing cluster has its own rules, which the user's
+    environment states (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH). Raises ResourceError where Ray could
+    not start a worker, and where `address` cannot be one.
     """
     if any(letter.isspace() for letter in sys.executable):
         raise ResourceError(
-            f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start workers from it; "
-            "make the virtual environment in another folder (data and runs may lie anywhere)"
+            f"Python must lie in a path without spaces, got {sys.executable!r}: Ray cannot start "
+            "workers from it; make the virtual environment in another folder (data and runs may "
+            "lie anywhere)"
         )
-    os.umask(os.umask(0o077) | 0o002)  # a run folder names code that is run later: never writable by everybody
+    # A run folder names code that is run later: never writable by everybody.
+    os.umask(os.umask(0o077) | 0o002)
     if address:
         check_form(address)
     else:
         os.environ.update(_CLOSED, RAY_AUTH_TOKEN=secrets.token_hex(32))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # a cell without a GPU sees none
-    # Tune prints and logs for itself unless told otherwise; the ledger and our own progress do that here.
-    os.environ.update(TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0")
+    # A cell without a GPU sees none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    # Tune prints and logs for itself unless told otherwise; the ledger and our own progress do that
+    # here.
+    os.environ.update(
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", RAY_AIR_NEW_OUTPUT="0", RAY_CHDIR_TO_TRIAL_DIR="0"
+    )
     # Signals are ours; Tune hears of them by SIGUSR1.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Nothing ever reads Tune's snapshots, so write as few as possible.
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")
-    # Our searcher alone decides how many trials there are at once; Tune would start the first workers one by one.
+    # Our searcher alone decides how many trials there are at once; Tune would start the first
+    # workers one by one.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "4096")
 
 
 @contextmanager
 def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
-    """Connect to the cluster at `address`, or start one on this machine; yields the nodes with their resources.
+    """Connect to the cluster at `address`, or start one on this machine; yields the nodes with
+    their resources.
 
-    A local cluster belongs to this run alone: it demands a random token, lies in a folder that nobody else can enter,
-    has no dashboard, and ends with the block. Raises ResourceError where that fails, after about a minute at most.
+    A local cluster belongs to this run alone: it demands a random token, lies in a folder that
+    nobody else can enter, has no dashboard, and ends with the block. Raises ResourceError where
+    that fails, after about a minute at most.
     """
     with ExitStack() as stack:
         if address:
@@ -86,7 +99,13 @@ def connect(address: str | None) -> Iterator[list[dict[str, Any]]]:
 @contextmanager
 def _started_here() -> Iterator[None]:
     """A cluster on this machine, in a private folder; whoever uses it ends it."""
-    parents = [os.environ.get("RAY_TMPDIR"), os.environ.get("TMPDIR"), "/tmp", "/var/tmp", "/dev/shm"]
+    parents = [
+        os.environ.get("RAY_TMPDIR"),
+        os.environ.get("TMPDIR"),
+        "/tmp",
+        "/var/tmp",
+        "/dev/shm",
+    ]
     folder = PrivateFolder(parents)
     failed = True
     try:
@@ -116,21 +135,29 @@ def _join(address: str) -> None:
             cause = _cause(error)
             if "AuthToken" in written() or "uthenticat" in written() + cause:
                 raise ResourceError(
-                    f"the Ray cluster at {asked_for(address, found)} wants another token: set RAY_AUTH_MODE=token and "
-                    "RAY_AUTH_TOKEN_PATH to the file with its token, or leave the address out to use this machine"
+                    f"the Ray cluster at {asked_for(address, found)} wants another token: set "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to the file with its token, or "
+                    "leave the address out to use this machine"
                 ) from error
             raise ResourceError(
-                f"cannot connect to RAY_ADDRESS or --address {address!r}: {cause}; start rayfold on a node of that "
-                "cluster, or leave the address out to use this machine alone"
+                f"cannot connect to RAY_ADDRESS or --address {address!r}: {cause}; start rayfold "
+                "on a node of that cluster, or leave the address out to use this machine alone"
             ) from error
 
 
 def _start_here(folder: PrivateFolder) -> None:
-    """Start a cluster on this machine; a second time where the first try fails, as it does when the machine is busy."""
+    """Start a cluster on this machine; a second time where the first try fails, as it does when the
+    machine is busy.
+    """
     import psutil
 
     # "local" and not None: without an address Ray would join whatever cluster runs on this machine.
-    own = {"address": "local", "include_dashboard": False, "num_cpus": _usable_cpus(), "_temp_dir": str(folder.ray)}
+    own = {
+        "address": "local",
+        "include_dashboard": False,
+        "num_cpus": _usable_cpus(),
+        "_temp_dir": str(folder.ray),
+    }
     before = set(psutil.Process().children())
     try:
         with held_back(), starting():
@@ -143,8 +170,8 @@ def _start_here(folder: PrivateFolder) -> None:
                 _initialise(**own)
         except Exception as error:
             raise ResourceError(
-                f"Ray cannot start on this machine: {_cause(error)}; try again when it is less busy, else look into "
-                f"Ray's logs ({folder.logs})"
+                f"Ray cannot start on this machine: {_cause(error)}; try again when it is less "
+                f"busy, else look into Ray's logs ({folder.logs})"
             ) from error
 
 
@@ -152,7 +179,9 @@ def _initialise(**options: Any) -> None:
     import ray
 
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, job_config=job_config(), **options)
+        ray.init(
+            log_to_driver=False, logging_level=logging.ERROR, job_config=job_config(), **options
+        )
     except BaseException:
         ray.shutdown()
         raise
@@ -192,7 +221,9 @@ def _nodes_at(_moment: int) -> list[dict[str, Any]]:
 
 
 def losses_by_host() -> Counter[str]:
-    """How many nodes of each host the cluster has lost so far; two jobs may have nodes on the same host."""
+    """How many nodes of each host the cluster has lost so far; two jobs may have nodes on the same
+    host.
+    """
     import ray
 
     return Counter(node["NodeManagerHostname"] for node in ray.nodes() if not node["Alive"])

@@ -1,8 +1,9 @@
-"""Whether the Ray cluster that a command works on still lives: the head's GCS, and the raylet of this machine.
+"""Whether the Ray cluster that a command works on still lives: the head's GCS, and the raylet of
+this machine.
 
-Ray itself waits for ever for a lost raylet, and ends its process a minute after the GCS was lost, with exit code 1. So
-a thread looks at both, and ends the command within a minute of either loss, while Ray starts within three. Nodes other
-than these may come and go.
+Ray itself waits for ever for a lost raylet, and ends its process a minute after the GCS was lost,
+with exit code 1. So a thread looks at both, and ends the command within a minute of either loss,
+while Ray starts within three. Nodes other than these may come and go.
 """
 
 import logging
@@ -20,16 +21,21 @@ _PERIOD = 1.0  # seconds between two looks
 _PATIENCE = 20.0  # seconds without an answer
 _PATIENCE_AT_START = 120.0  # Ray's own is 90, and then it can be started once more
 _ANSWER = 3.0  # seconds for one answer
-_LOOK = 8.0  # seconds between two looks that count at most: a machine that slept has not lost its cluster
+# seconds between two looks that count at most: a machine that slept has not lost its cluster
+_LOOK = 8.0
 _DAEMONS = {"gcs_server": "its GCS", "raylet": "its raylet on this machine"}
 
 _current: "Watch | None" = None
 
 
 class Watch:
-    """`died()` says what has ended for good, `mute()` what gives no answer at the moment; both are empty when well."""
+    """`died()` says what has ended for good, `mute()` what gives no answer at the moment; both are
+    empty when well.
+    """
 
-    def __init__(self, died: Callable[[], str], mute: Callable[[], str], patience: float | None = None) -> None:
+    def __init__(
+        self, died: Callable[[], str], mute: Callable[[], str], patience: float | None = None
+    ) -> None:
         self._died, self._mute = died, mute
         self._patience = _PATIENCE if patience is None else patience
         self._over, self._one = Event(), Lock()
@@ -65,7 +71,8 @@ class Watch:
 def starting() -> Iterator[None]:
     """Around the start of a cluster of our own: a daemon that dies meanwhile gives no answer.
 
-    On a busy machine daemons die at times; Ray notices after a minute or so and can be started once more.
+    On a busy machine daemons die at times; Ray notices after a minute or so and can be started once
+    more.
     """
     died, mute = _own()
     with _watching(Watch(_nothing, lambda: died() or mute(), _PATIENCE_AT_START)):
@@ -81,9 +88,11 @@ def joining(address: str) -> Iterator[None]:
 
 @contextmanager
 def watched(local: bool, end: Callable[[], object]) -> Iterator[None]:
-    """Around what needs the cluster that this process is connected to; `local`: it is this process's own.
+    """Around what needs the cluster that this process is connected to; `local`: it is this
+    process's own.
 
-    `end` ends the connection: Ray waits for that as long as a daemon hangs, but one that has died is no loss then.
+    `end` ends the connection: Ray waits for that as long as a daemon hangs, but one that has died
+    is no loss then.
     """
     lifeline.listen()
     died = mute = _nothing
@@ -119,7 +128,9 @@ def _watching(watch: Watch) -> Iterator[None]:
 
 
 def look() -> None:
-    """See at once whether the cluster is lost, and end the command if so; for when something else went wrong."""
+    """See at once whether the cluster is lost, and end the command if so; for when something else
+    went wrong.
+    """
     if _current is not None:
         _current.look()
 
@@ -158,7 +169,9 @@ def _state(process: psutil.Process) -> str:
 
 
 def _joined() -> tuple[Callable[[], str], Callable[[], str]]:
-    """Somebody else's daemons are asked by their ports; a GCS that is started again may answer later."""
+    """Somebody else's daemons are asked by their ports; a GCS that is started again may answer
+    later.
+    """
     import ray
 
     context = ray.get_runtime_context()
@@ -173,4 +186,6 @@ def _joined() -> tuple[Callable[[], str], Callable[[], str]]:
 
 def _silent(addresses: dict[str, str]) -> str:
     """Which of these daemons, by their addresses, do not answer."""
-    return " and ".join(_DAEMONS[name] for name, place in addresses.items() if not is_ray(place, _ANSWER))
+    return " and ".join(
+        _DAEMONS[name] for name, place in addresses.items() if not is_ray(place, _ANSWER)
+    )

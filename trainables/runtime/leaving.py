@@ -1,14 +1,18 @@
-"""When cells are to save what they have: the driver stops, or their node is about to leave the cluster.
+"""When cells are to save what they have: the driver stops, or their node is about to leave the
+cluster.
 
-Ray Tune gives its trials five seconds to stop, fewer than an epoch may take. So the driver says it here first, in Ray's
-own key-value store, and cells look after every report; what Tune does comes last.
+Ray Tune gives its trials five seconds to stop, fewer than an epoch may take. So the driver says it
+here first, in Ray's own key-value store, and cells look after every report; what Tune does comes
+last.
 """
 
 from contextlib import suppress
 
 
 def ask_cells_to_stop() -> None:
-    """Ask all cells of this driver to save their state after the epoch that they are in, and to go no further."""
+    """Ask all cells of this driver to save their state after the epoch that they are in, and to go
+    no further.
+    """
     from ray.experimental import internal_kv
 
     internal_kv._internal_kv_put(_key(), b"1", overwrite=True)
@@ -24,7 +28,9 @@ def told_to_stop() -> bool:
 
 
 def node_is_drained() -> bool:
-    """Whether this node has been told to end soon, as `cluster` tells the nodes of a SLURM job near its time limit."""
+    """Whether this node has been told to end soon, as `cluster` tells the nodes of a SLURM job near
+    its time limit.
+    """
     import ray
     from ray._private.state import state  # Ray has no public way to ask from within a task
 

@@ -1,9 +1,10 @@
 """The end of every command, in one place: signals, the exit code, and no process left behind.
 
-A command works in a child process. Its parent imports nothing and so can answer at any moment, whatever libraries do to
-signal handlers, threads and exit codes in the child: it takes the signals, asks the child to stop and kills it where it
-does not, says the one line, and ends what the child has left behind. Exit codes of its own: 130 stopped by a signal, 75
-the Ray cluster was lost, 128 + n the child was killed by signal n. If the parent is killed, the child ends as well.
+A command works in a child process. Its parent imports nothing and so can answer at any moment,
+whatever libraries do to signal handlers, threads and exit codes in the child: it takes the signals,
+asks the child to stop and kills it where it does not, says the one line, and ends what the child
+has left behind. Exit codes of its own: 130 stopped by a signal, 75 the Ray cluster was lost, 128 +
+n the child was killed by signal n. If the parent is killed, the child ends as well.
 """
 
 import ctypes
@@ -25,12 +26,17 @@ from trainables.runtime.children import kill_family, sweep
 
 STOPPED, CLUSTER_LOST = 130, 75
 _SIGNALS = (
-    signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU,
-)  # fmt: skip
-_STOP = signal.SIGRTMIN  # from the parent; no library takes it, and no shell ignores it for a job in the background
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+)
+# from the parent; no library takes it, and no shell ignores it for a job in the background
+_STOP = signal.SIGRTMIN
 _SECONDS, _SECONDS_TO_SAVE, _SECONDS_TO_EXIT = 10.0, 60.0, 20.0  # for the child to end
-_ECHO = 2.0  # seconds in which more signals count as the same one: batch systems signal every process, some twice
-_NUDGE = 0.2  # seconds until the child is asked again: Python does not see a signal that comes just before a wait
+# seconds in which more signals count as the same one: batch systems signal every process, some
+# twice
+_ECHO = 2.0
+# seconds until the child is asked again: Python does not see a signal that comes just before a wait
+_NUDGE = 0.2
 _AGAIN = "what is finished is kept, run the same command again to go on"
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -43,7 +49,8 @@ class Stopped(SystemExit):
 
 
 def guard(command: Callable[[], object]) -> None:
-    """Run `command` in a child, in which this returns or raises as `command` does; the parent ends with its exit code.
+    """Run `command` in a child, in which this returns or raises as `command` does; the parent ends
+    with its exit code.
 
     Call while the process has one thread.
     """
@@ -69,7 +76,9 @@ def guarded() -> bool:
 
 
 def seconds_to_save() -> float:
-    """How long a gentle stop may take; whoever started the command may know better, as `cluster` does."""
+    """How long a gentle stop may take; whoever started the command may know better, as `cluster`
+    does.
+    """
     with suppress(KeyError, ValueError):
         return max(_SECONDS_TO_SAVE, float(os.environ["RAYFOLD_STOP_SECONDS"]))
     return _SECONDS_TO_SAVE
@@ -77,7 +86,9 @@ def seconds_to_save() -> float:
 
 @contextmanager
 def stopped_gently() -> Iterator[None]:
-    """While the block runs, a signal only makes `stopping` true: the block ends by itself, and saves what it has."""
+    """While the block runs, a signal only makes `stopping` true: the block ends by itself, and
+    saves what it has.
+    """
     _child.tell(f"gentle {seconds_to_save()}")
     _child.gentle = True
     try:
@@ -88,17 +99,23 @@ def stopped_gently() -> Iterator[None]:
 
 
 def listen() -> None:
-    """Take the signals (again): Ray's start puts handlers of its own in their place, some of them unknown to Python."""
+    """Take the signals (again): Ray's start puts handlers of its own in their place, some of them
+    unknown to Python.
+    """
     _child.listen()
 
 
 def connected(whether: bool) -> None:
-    """Tell the parent whether Ray may end this process, as it does at once where it sees that its raylet died."""
+    """Tell the parent whether Ray may end this process, as it does at once where it sees that its
+    raylet died.
+    """
     _child.tell(f"ray {'on' if whether else ''}")
 
 
 def lose(what: str) -> NoReturn:
-    """End the command because the cluster is lost: the parent says so, and kills this process whatever it does."""
+    """End the command because the cluster is lost: the parent says so, and kills this process
+    whatever it does.
+    """
     _child.tell(f"lost {what}")
     while True:
         time.sleep(60)
@@ -155,7 +172,8 @@ class _Child:
         self.stopping = True
         self.tell(f"stop {number}")
         if not self.gentle:
-            _silence(2)  # from here on the parent speaks; threads and C++ would tell of being interrupted
+            # From here on the parent speaks; threads and C++ would tell of being interrupted.
+            _silence(2)
             raise Stopped
 
     def _watch_parent(self) -> None:
@@ -176,7 +194,9 @@ _child = _Child()
 
 
 class _Outlet(io.FileIO):
-    """A pipe to somebody who may stop reading, as `head` does: what comes after is dropped, and the command stops."""
+    """A pipe to somebody who may stop reading, as `head` does: what comes after is dropped, and the
+    command stops.
+    """
 
     def write(self, data: Any) -> int:
         try:
@@ -220,13 +240,18 @@ class _Parent:
         self._stopped: tuple[int, float] | None = None  # the signal, and when it came
         self._heard = False  # whether the child knows of it
         self._deadline: float | None = None
-        self._lost, self._ray = "", False  # what of the cluster; whether the child is connected to it
+        # What of the cluster; whether the child is connected to it.
+        self._lost, self._ray = (
+            "",
+            False,
+        )
         self._end: int | None = None  # the exit code that the child has told
         self._buffer = b""
 
     def wait(self) -> int:
         """Wait for the child; returns the exit code, after the line that explains it."""
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whatever loses its parent becomes ours
+        # Whatever loses its parent becomes ours.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         alarm = self._listen()
         while not self._reaped():
             left = None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
@@ -272,7 +297,9 @@ class _Parent:
             self._kill()
 
     def _hear(self) -> None:
-        """Read what the child tells; an end of it says nothing, since others may hold the other end."""
+        """Read what the child tells; an end of it says nothing, since others may hold the other
+        end.
+        """
         with suppress(BlockingIOError, ConnectionResetError):
             self._buffer += self._link.recv(2**16)
         *lines, self._buffer = self._buffer.split(b"\n")
@@ -299,7 +326,9 @@ class _Parent:
             os.kill(self._child, signal.SIGKILL)
 
     def _reaped(self) -> bool:
-        """Whether the child has ended; also takes note of the ends of others that have become ours."""
+        """Whether the child has ended; also takes note of the ends of others that have become
+        ours.
+        """
         with suppress(ChildProcessError):
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 if ended[0] == self._child:
@@ -323,4 +352,7 @@ class _Parent:
         if status < 0:
             name = signal.Signals(-status).name
             return 128 - status, f"the process that did the work was killed ({name}); {_AGAIN}"
-        return status or 1, f"the process that did the work ended without a word (exit code {status}); {_AGAIN}"
+        return (
+            status or 1,
+            f"the process that did the work ended without a word (exit code {status}); {_AGAIN}",
+        )

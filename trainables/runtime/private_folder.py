@@ -1,7 +1,9 @@
-"""A folder below a temporary one where no other user of the machine gets in, for as long as a run's Ray lives.
+"""A folder below a temporary one where no other user of the machine gets in, for as long as a run's
+Ray lives.
 
-Ray opens its own folder to everybody (0777, no sticky bit), whatever the umask: whoever gets there can read what the
-workers say and replace what they are about to import. So it gets one inside of ours, which is 0700.
+Ray opens its own folder to everybody (0777, no sticky bit), whatever the umask: whoever gets there
+can read what the workers say and replace what they are about to import. So it gets one inside of
+ours, which is 0700.
 """
 
 import fcntl
@@ -21,19 +23,25 @@ from trainables.core.errors import ResourceError
 
 _PREFIX = "rf-"  # short, for the sockets' sake
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
-_LONGEST_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # below Ray's folder
+_LONGEST_SOCKET = (
+    "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"  # below Ray's folder
+)
 _KEEP_LOGS = 86400.0  # seconds
 _LOOK = 2.0  # seconds between two looks at who may enter
 
 
 class PrivateFolder:
-    """`ray`: Ray's own part of it; `temporary`: TMPDIR of all processes; `logs`: where Ray's stay if they are kept.
+    """`ray`: Ray's own part of it; `temporary`: TMPDIR of all processes; `logs`: where Ray's stay
+    if they are kept.
 
-    Locked as long as its process lives, so that the next run of the same user finds what a killed one left behind.
+    Locked as long as its process lives, so that the next run of the same user finds what a killed
+    one left behind.
     """
 
     def __init__(self, parents: Sequence[str | None]) -> None:
-        """Make it below the first parent that serves; ResourceError, with a reason for each, where none does."""
+        """Make it below the first parent that serves; ResourceError, with a reason for each, where
+        none does.
+        """
         reasons = {}
         for parent in filter(None, parents):
             try:
@@ -44,7 +52,8 @@ class PrivateFolder:
         else:
             why = "; ".join(f"{parent!r}: {reason}" for parent, reason in reasons.items())
             raise ResourceError(
-                f"Ray has no folder for its sockets ({why}): set RAY_TMPDIR to a short one of your own on this machine"
+                f"Ray has no folder for its sockets ({why}): set RAY_TMPDIR to a short one of your "
+                "own on this machine"
             )
         self.ray, self.temporary, self.logs = (self.path / name for name in ("r", "tmp", "logs"))
         self.temporary.mkdir()
@@ -53,7 +62,9 @@ class PrivateFolder:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """Processes that the block starts have their temporary files here; nobody else is let in meanwhile."""
+        """Processes that the block starts have their temporary files here; nobody else is let in
+        meanwhile.
+        """
         with suppress(OSError):
             tempfile.gettempdir()  # this process itself keeps the folder that it has
         before = os.environ.get("TMPDIR")
@@ -75,9 +86,14 @@ class PrivateFolder:
             mode = stat.S_IMODE(os.fstat(self._handle).st_mode)
             if mode & 0o077:
                 os.fchmod(self._handle, 0o700)
-                _say(f"{str(self.path)!r} was opened to other users (mode {mode:o}) and is closed again")
+                _say(
+                    f"{str(self.path)!r} was opened to other users (mode {mode:o}) and is closed "
+                    "again"
+                )
             if not _names(self.path, self._handle):
-                _say(f"{str(self.path)!r}, where Ray's sockets lie, was moved or replaced: stopping")
+                _say(
+                    f"{str(self.path)!r}, where Ray's sockets lie, was moved or replaced: stopping"
+                )
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
@@ -100,7 +116,9 @@ class PrivateFolder:
 def _make(parent: Path) -> tuple[Path, int]:
     """A new folder and the handle that locks it; raises OSError where the parent does not serve."""
     if any(letter.isspace() or not letter.isprintable() for letter in str(parent)):
-        raise OSError("has blanks or unprintable letters in its name, which Ray's command lines cannot have")
+        raise OSError(
+            "has blanks or unprintable letters in its name, which Ray's command lines cannot have"
+        )
     room = _SOCKET_LIMIT - len(f"/{_PREFIX}12345678/r{_LONGEST_SOCKET}")
     if len(os.fsencode(parent)) > room:
         raise OSError(f"longer than {room} bytes")
@@ -124,7 +142,9 @@ def _make(parent: Path) -> tuple[Path, int]:
 
 
 def foreign_owner(path: Path) -> int | None:
-    """The uid of the other user to whom a path belongs; None where it is ours, root's, or not there."""
+    """The uid of the other user to whom a path belongs; None where it is ours, root's, or not
+    there.
+    """
     try:
         owner = path.lstat().st_uid
     except OSError:
@@ -140,12 +160,18 @@ def _trusted() -> set[int]:
 
 
 def _open_to_others(folder: Path) -> Path | None:
-    """The first folder on the way to this one in which another user may rename what is not his; None without any."""
+    """The first folder on the way to this one in which another user may rename what is not his;
+    None without any.
+    """
     trusted = _trusted()
     ways = [folder, folder.resolve(strict=True)]
     for place in dict.fromkeys(each for way in ways for each in (*reversed(way.parents), way)):
         status = place.lstat()
-        writable = stat.S_ISDIR(status.st_mode) and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        writable = (
+            stat.S_ISDIR(status.st_mode)
+            and status.st_mode & 0o022
+            and not status.st_mode & stat.S_ISVTX
+        )
         if writable or status.st_uid not in trusted:
             return place
     return None
@@ -161,7 +187,9 @@ def _names(path: Path, handle: int) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """Lock a folder for the life of this process; None where another one holds it, or it is gone."""
+    """Lock a folder for the life of this process; None where another one holds it, or it is
+    gone.
+    """
     try:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
@@ -175,7 +203,9 @@ def _lock(folder: Path) -> int | None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what this user's killed runs left; logs that a message has pointed to stay for a day."""
+    """Remove what this user's killed runs left; logs that a message has pointed to stay for a
+    day.
+    """
     for folder in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             status = folder.lstat()

@@ -1,4 +1,6 @@
-"""What reaches standard error, from Python and from the C++ of libraries alike: by file descriptor, not by object."""
+"""What reaches standard error, from Python and from the C++ of libraries alike: by file descriptor,
+not by object.
+"""
 
 import os
 import sys
@@ -39,7 +41,9 @@ def held_back() -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def without_lines(*parts: str) -> Iterator[None]:
-    """Keep the lines that hold one of `parts` away from standard error while the block runs; all others pass."""
+    """Keep the lines that hold one of `parts` away from standard error while the block runs; all
+    others pass.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     reading, writing = os.pipe()
@@ -53,7 +57,8 @@ def without_lines(*parts: str) -> Iterator[None]:
                     os.write(kept, line)
         os.close(kept)
 
-    # A daemon: a process that the block has started may keep the pipe open longer than this one lives.
+    # A daemon: a process that the block has started may keep the pipe open longer than this one
+    # lives.
     thread = Thread(target=pass_on, daemon=True)
     thread.start()
     try:

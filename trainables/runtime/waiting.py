@@ -16,10 +16,11 @@ _STILL = 1800.0  # seconds without any progress of the others
 
 
 def results(references: Sequence[Any], what: str, patience: float = 4 * 3600.0) -> Iterator[Any]:
-    """The results of Ray tasks in order, an exception of Ray's where one has none; `what` they do, for the words.
+    """The results of Ray tasks in order, an exception of Ray's where one has none; `what` they do,
+    for the words.
 
-    Raises ResourceError where for `patience` seconds no task at all has ended: its workers hang or wait for a busy
-    cluster.
+    Raises ResourceError where for `patience` seconds no task at all has ended: its workers hang or
+    wait for a busy cluster.
     """
     import ray
 
@@ -32,8 +33,9 @@ def results(references: Sequence[Any], what: str, patience: float = 4 * 3600.0) 
                 _word(f"waiting {time.monotonic() - moved:.0f} s for a worker that is {what}")
             if time.monotonic() - moved > patience:
                 raise ResourceError(
-                    f"no worker that is {what} has ended in {patience / 60:.0f} minutes: the cluster is busy, or one "
-                    "hangs (Ray's logs know more); nothing that was computed is lost, run the same command again"
+                    f"no worker that is {what} has ended in {patience / 60:.0f} minutes: the "
+                    "cluster is busy, or one hangs (Ray's logs know more); nothing that was "
+                    "computed is lost, run the same command again"
                 )
         try:
             yield ray.get(reference)
@@ -43,9 +45,11 @@ def results(references: Sequence[Any], what: str, patience: float = 4 * 3600.0) 
 
 @contextmanager
 def locked(path: Path, what: str, progress: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold a lock file that others may hold while they are `what`; `progress` differs whenever they have come further.
+    """Hold a lock file that others may hold while they are `what`; `progress` differs whenever they
+    have come further.
 
-    The kernel frees the lock of a process that dies. Raises ResourceError where they make no progress for half an hour.
+    The kernel frees the lock of a process that dies. Raises ResourceError where they make no
+    progress for half an hour.
     """
     lock, seen, since = FileLock(path), progress(), time.monotonic()
     while True:
@@ -59,8 +63,9 @@ def locked(path: Path, what: str, progress: Callable[[], object] = lambda: None)
             _word(f"waiting for another process that is {what}")
             if time.monotonic() - since > _STILL:
                 raise ResourceError(
-                    f"another process is {what} and has made no progress for {_STILL / 60:.0f} minutes: end the one "
-                    f"that holds {str(path)!r}, or set RAYFOLD_CACHE to another folder"
+                    f"another process is {what} and has made no progress for {_STILL / 60:.0f} "
+                    f"minutes: end the one that holds {str(path)!r}, or set RAYFOLD_CACHE to "
+                    "another folder"
                 ) from None
     try:
         yield

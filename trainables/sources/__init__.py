@@ -1,1 +1,3 @@
-"""What images a dataset has, by folders, tables or phantoms, with labels and groups. Decodes nothing itself."""
+"""What images a dataset has, by folders, tables or phantoms, with labels and groups. Decodes
+nothing itself.
+"""

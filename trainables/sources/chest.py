@@ -1,7 +1,8 @@
 """The healthy chest of a phantom: anatomy of a patient, and how it is drawn.
 
-All shapes live in chest coordinates: the origin is the centre of the image, x runs to the right of the image (the
-patient's left), y downwards, and 1 is the edge of the image. Brightness is in grey levels of 8 bits.
+All shapes live in chest coordinates: the origin is the centre of the image, x runs to the right of
+the image (the patient's left), y downwards, and 1 is the edge of the image. Brightness is in grey
+levels of 8 bits.
 """
 
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ Floats = NDArray[np.float32]
 Points = NDArray[np.float64]
 
 
-# --- anatomy of a patient ---------------------------------------------------------------------------------------------
+# --- anatomy of a patient -------------------------------------------------------------------------
 
 SIDES = (-1, 1)
 APEX_X = 0.13
@@ -46,12 +47,16 @@ class Anatomy:
         return np.asarray(APEX_X + (self.half_width - APEX_X) * (1 - (1 - down) ** 2) ** 0.55)
 
     def heart(self, side: int, y: Points) -> Points:
-        """Distance of the border of great vessels and heart from the midline at height `y`; the left has a knob."""
+        """Distance of the border of great vessels and heart from the midline at height `y`; the
+        left has a knob.
+        """
         low = np.clip((y - self.heart_top) / (max(self.bases) - self.heart_top), 0, 1)
         if side < 0:
             return np.asarray(self.gap + self.heart_bulges[0] * np.sin(np.pi * low) ** 0.8)
         knob = 0.025 * np.exp(-(((y - self.heart_top + 0.03) / 0.035) ** 2))
-        return np.asarray(self.gap + self.heart_bulges[1] * np.sin(np.pi / 2 * low**1.2) ** 1.3 + knob)
+        return np.asarray(
+            self.gap + self.heart_bulges[1] * np.sin(np.pi / 2 * low**1.2) ** 1.3 + knob
+        )
 
     def inner(self, side: int, y: Points) -> Points:
         """Distance of the medial lung border from the midline at height `y`."""
@@ -60,7 +65,9 @@ class Anatomy:
         return np.where(down < 1, narrow, self.heart(side, y))
 
     def lung(self, side: int) -> Points:
-        """Outline of one lung: down its lateral border, along the diaphragm's dome, up its medial border."""
+        """Outline of one lung: down its lateral border, along the diaphragm's dome, up its medial
+        border.
+        """
         base = self.bases[side > 0]
         y = self.apex + (base - self.apex) * np.linspace(0, 1, 60) ** 1.5
         lateral = np.stack([self.outer(y), y], axis=1)
@@ -72,7 +79,9 @@ class Anatomy:
         return np.concatenate([lateral, floor, medial[::-1]]) * (side, 1)
 
     def place(self, side: int, across: Points | float, down: Points | float) -> Points:
-        """The points of a lung `across` of the way to its chest wall and `down` of the way to its dome: (..., 2)."""
+        """The points of a lung `across` of the way to its chest wall and `down` of the way to its
+        dome: (..., 2).
+        """
         y = np.asarray(self.apex + down * (self.bases[side > 0] - self.dome - self.apex))
         inner = self.inner(side, y)
         return np.stack([side * (inner + across * (self.outer(y) - inner)), y], axis=-1)
@@ -99,22 +108,28 @@ def draw_anatomy(rng: np.random.Generator) -> Anatomy:
     )
 
 
-# --- drawing ----------------------------------------------------------------------------------------------------------
+# --- drawing --------------------------------------------------------------------------------------
 
 
 class Canvas:
-    """Draws shapes given in chest coordinates onto square float fields, through the pose of one image."""
+    """Draws shapes given in chest coordinates onto square float fields, through the pose of one
+    image.
+    """
 
     def __init__(self, size: int, pose: np.random.Generator):
         # Thin ribs need a fine grid: small images are drawn larger and averaged down at the end.
         self.size = size
         self.edge = size * -(-192 // size)
         angle, scale = np.radians(pose.uniform(-4, 4)), pose.uniform(0.95, 1.04)
-        self.turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        self.turn = scale * np.array(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        )
         self.shift = pose.uniform(-0.025, 0.025, size=2)
 
     def fill(self, *shapes: Points, softness: float = 0.0) -> Floats:
-        """The union of polygons, (corners, 2) or (n, corners, 2), as 0 to 1 and blurred by `softness` image edges."""
+        """The union of polygons, (corners, 2) or (n, corners, 2), as 0 to 1 and blurred by
+        `softness` image edges.
+        """
         field = np.zeros((self.edge, self.edge), np.uint8)
         for shape in shapes:
             corners = (shape @ self.turn.T + self.shift + 0.5) * self.edge - 0.5
@@ -129,19 +144,29 @@ class Canvas:
             return field
         # A wide Gaussian is as good on a coarse grid, and far cheaper.
         grid = max(1, self.edge // max(1, int(sigma / 3)))
-        coarse = cv2.resize(field, (grid, grid), interpolation=cv2.INTER_AREA) if grid < self.edge else field
+        coarse = (
+            cv2.resize(field, (grid, grid), interpolation=cv2.INTER_AREA)
+            if grid < self.edge
+            else field
+        )
         sigma *= grid / self.edge
         soft = cv2.GaussianBlur(coarse, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.resize(soft, field.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+        return np.asarray(
+            cv2.resize(soft, field.shape[::-1], interpolation=cv2.INTER_LINEAR), np.float32
+        )
 
     def clouds(self, rng: np.random.Generator, cells: int) -> Floats:
         """Smooth random field of about unit variance with `cells` bumps along the edge."""
         coarse = rng.standard_normal((cells, cells), dtype=np.float32)
-        return np.asarray(cv2.resize(coarse, (self.edge, self.edge), interpolation=cv2.INTER_CUBIC), np.float32)
+        return np.asarray(
+            cv2.resize(coarse, (self.edge, self.edge), interpolation=cv2.INTER_CUBIC), np.float32
+        )
 
     def finish(self, field: Floats) -> Floats:
         """Average down to the size of the image."""
-        return np.asarray(cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_AREA), np.float32)
+        return np.asarray(
+            cv2.resize(field, (self.size, self.size), interpolation=cv2.INTER_AREA), np.float32
+        )
 
     def mask(self, field: Floats) -> Bytes:
         """Where at least half of a pixel is covered, as 0 or 255 at the size of the image."""
@@ -165,10 +190,15 @@ def mirrored(curves: Points) -> Points:
 
 
 def bands(paths: Points, width: Points | float, taper: float = 1.0) -> Points:
-    """Outlines of bands around curves, (n, points, 2), `width` wide at the start and `taper` times that at the end."""
+    """Outlines of bands around curves, (n, points, 2), `width` wide at the start and `taper` times
+    that at the end.
+    """
     x, y = np.moveaxis(np.gradient(paths, axis=1), 2, 0)
     across = np.stack([-y, x], axis=2) / np.hypot(x, y)[:, :, None]
-    half = across * (np.reshape(width, (-1, 1)) / 2 * np.linspace(1, taper, paths.shape[1]))[:, :, None]
+    half = (
+        across
+        * (np.reshape(width, (-1, 1)) / 2 * np.linspace(1, taper, paths.shape[1]))[:, :, None]
+    )
     return np.concatenate([paths + half, (paths - half)[:, ::-1]], axis=1)
 
 
@@ -182,7 +212,9 @@ def body(anatomy: Anatomy) -> Points:
 
 
 def ribs(anatomy: Anatomy) -> tuple[Points, Points]:
-    """Centre lines of the posterior ribs, from the spine to the wall, and of the anterior ones, from there inwards."""
+    """Centre lines of the posterior ribs, from the spine to the wall, and of the anterior ones,
+    from there inwards.
+    """
     number, t = np.arange(10.0)[:, None], np.linspace(0, 1, 24)
     start = anatomy.apex - 0.01 + number * anatomy.rib_spacing
     drop = anatomy.rib_drop * (0.5 + 0.09 * number)
@@ -206,7 +238,11 @@ def vessels(anatomy: Anatomy, side: int, count: int = 14) -> Points:
     hilum = np.array([side * (anatomy.gap + 0.02), anatomy.heart_top + 0.06])
     ends = anatomy.place(side, rng.uniform(0.3, 0.9, count), rng.uniform(0.1, 1.0, count))[:, None]
     bends = rng.normal(0, 0.03, (count, 1, 2))
-    return bands(hilum + t * (ends - hilum) + np.sin(np.pi * t) * bends, rng.uniform(0.008, 0.014, count), 0.2)
+    return bands(
+        hilum + t * (ends - hilum) + np.sin(np.pi * t) * bends,
+        rng.uniform(0.008, 0.014, count),
+        0.2,
+    )
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy) -> tuple[Floats, Floats]:
@@ -220,7 +256,9 @@ def draw_chest(canvas: Canvas, anatomy: Anatomy) -> tuple[Floats, Floats]:
     borders = [np.stack([side * anatomy.heart(side, y), y], axis=1) for side in SIDES]
     heart = canvas.fill(np.concatenate([borders[0], borders[1][::-1]]), softness=0.012)
     spine = canvas.fill(box(-0.037, -0.9, 0.037, 0.9), softness=0.012)
-    discs = canvas.fill(*(box(-0.04, v, 0.04, v + 0.008) for v in np.arange(-0.6, 0.6, 0.05)), softness=0.003)
+    discs = canvas.fill(
+        *(box(-0.04, v, 0.04, v + 0.008) for v in np.arange(-0.6, 0.6, 0.05)), softness=0.003
+    )
     trachea = canvas.fill(box(-0.018, -0.6, 0.016, anatomy.heart_top), softness=0.006)
     hila = [anatomy.place(side, 0.05, 0.5) + 0.04 * circle(20) * (0.8, 1.4) for side in SIDES]
     posterior, anterior = ribs(anatomy)

@@ -1,4 +1,6 @@
-"""Delimited text as spreadsheets write it: whatever separator and encoding, every cell as it is written."""
+"""Delimited text as spreadsheets write it: whatever separator and encoding, every cell as it is
+written.
+"""
 
 import codecs
 import csv
@@ -22,7 +24,11 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_WESTERN = ("cp1252", "latin-1")  # what Windows writes in western Europe; every byte is a letter of latin-1
+# What Windows writes in western Europe; every byte is a letter of latin-1.
+_WESTERN = (
+    "cp1252",
+    "latin-1",
+)
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 _BLOCK = 2**20  # bytes
 _LONGEST_HEADER = 2**16  # characters
@@ -33,8 +39,8 @@ _ODD_WORD = re.compile(r"[^\s,;|\"']*[^\x00-\x7f][^\s,;|\"']*")
 class Delimited:
     """A table of text.
 
-    `rows` hold as many cells as there are `columns`, '' where nothing stands; `numbers` count them from 1 as they stand
-    in the file, without the header; `notes` say what had to be assumed.
+    `rows` hold as many cells as there are `columns`, '' where nothing stands; `numbers` count them
+    from 1 as they stand in the file, without the header; `notes` say what had to be assumed.
     """
 
     columns: list[str]
@@ -44,10 +50,11 @@ class Delimited:
 
 
 def read_delimited(path: Path, wanted: Callable[[list[str]], bool]) -> Delimited:
-    """Read a table of text under the separator with which the names of its columns make `wanted` true.
+    """Read a table of text under the separator with which the names of its columns make `wanted`
+    true.
 
-    Where none does, the one that gives most columns is taken. Rows without any text are passed over. Raises
-    `DataError` for what is no such table.
+    Where none does, the one that gives most columns is taken. Rows without any text are passed
+    over. Raises `DataError` for what is no such table.
     """
     encoding = _encoding(path)
     try:
@@ -59,8 +66,8 @@ def read_delimited(path: Path, wanted: Callable[[list[str]], bool]) -> Delimited
         raise _unreadable(path, str(error)) from None
     if encoding in _WESTERN:
         table.notes.append(
-            f"the table is not UTF-8 and was read as {encoding}, for example {_odd_word(path, encoding)} (if that is "
-            "wrong, save the table as CSV UTF-8)"
+            f"the table is not UTF-8 and was read as {encoding}, for example "
+            f"{_odd_word(path, encoding)} (if that is wrong, save the table as CSV UTF-8)"
         )
     if encoding.startswith(("utf-16", "utf-32")):
         table.notes.append(f"the table was read as {encoding.upper()}")
@@ -72,10 +79,12 @@ def read_delimited(path: Path, wanted: Callable[[list[str]], bool]) -> Delimited
 
 
 def _unreadable(path: Path, reason: str) -> DataError:
-    return DataError(f"data.path must be a readable {path.suffix.lower()} table, got {str(path)!r}: {reason}")
+    return DataError(
+        f"data.path must be a readable {path.suffix.lower()} table, got {str(path)!r}: {reason}"
+    )
 
 
-# --- encoding ---------------------------------------------------------------------------------------------------------
+# --- encoding -------------------------------------------------------------------------------------
 
 
 def _encoding(path: Path) -> str:
@@ -84,7 +93,9 @@ def _encoding(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(4096)
             if start.startswith(_WORKBOOKS):
-                raise _unreadable(path, "it is a workbook of a spreadsheet program; save it there as CSV UTF-8")
+                raise _unreadable(
+                    path, "it is a workbook of a spreadsheet program; save it there as CSV UTF-8"
+                )
             for mark, encoding in _MARKS.items():
                 if start.startswith(mark):
                     return encoding
@@ -117,7 +128,7 @@ def _odd_word(path: Path, encoding: str) -> str:
         return next(quoted(match[0]) for line in file if (match := _ODD_WORD.search(line)))
 
 
-# --- separator, header, rows ------------------------------------------------------------------------------------------
+# --- separator, header, rows ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,11 @@ class _Dialect:
         if self.hinted:
             next(lines)
         return csv.reader(
-            lines, delimiter=self.separator, quotechar=self.quote, skipinitialspace=self.blanks, strict=True
+            lines,
+            delimiter=self.separator,
+            quotechar=self.quote,
+            skipinitialspace=self.blanks,
+            strict=True,
         )
 
 
@@ -144,9 +159,16 @@ def _dialect(file: TextIO, wanted: Callable[[list[str]], bool]) -> _Dialect:
         for separator in hint[1] if hint else _SEPARATORS:
             dialect = _Dialect(separator, quote, hinted=hint is not None)
             columns = _header(dialect, start)
-            # Blanks are skipped only where the header has them too, so that elsewhere a cell keeps its own.
+            # Blanks are skipped only where the header has them too, so that elsewhere a cell keeps
+            # its own.
             blanks = any(column.startswith(" ") for column in columns[1:])
-            found.append((wanted(columns), len(columns), _Dialect(separator, quote, blanks, hint is not None)))
+            found.append(
+                (
+                    wanted(columns),
+                    len(columns),
+                    _Dialect(separator, quote, blanks, hint is not None),
+                )
+            )
     return max(found, key=lambda choice: choice[:2])[2]
 
 
@@ -171,11 +193,12 @@ def _read(file: TextIO, dialect: _Dialect) -> Delimited:
         if any(map(str.strip, cells[len(columns) :])):
             if columns[0].lstrip().startswith("#"):
                 raise ValueError(
-                    "its first line is a comment: the names of the columns must come first, remove what stands before"
+                    "its first line is a comment: the names of the columns must come first, remove "
+                    "what stands before"
                 )
             raise ValueError(
-                f"row {number} has {len(cells)} cells, but there are {len(columns)} columns (put text that holds the "
-                "separator in quotes)"
+                f"row {number} has {len(cells)} cells, but there are {len(columns)} columns (put "
+                "text that holds the separator in quotes)"
             )
         kept.append([*cells[: len(columns)], *[""] * (len(columns) - len(cells))])
         numbers.append(number)

@@ -1,6 +1,8 @@
-"""What the names of folders and files say about a folder of images, where images may be taken for what they are not.
+"""What the names of folders and files say about a folder of images, where images may be taken for
+what they are not.
 
-Nothing is left out here: each function gives notes, one line for each kind of thing, from the paths below the root.
+Nothing is left out here: each function gives notes, one line for each kind of thing, from the paths
+below the root.
 """
 
 import re
@@ -19,8 +21,9 @@ _NAME_AND_PART = re.compile(rf"(.+?)([ _.-]*)({'|'.join(_PARTS)})", re.IGNORECAS
 #: Words by which people call what belongs to an image and is none.
 _COMPANION = (
     r"(soft|binary|lung|lesion|infection|left|right)?[ _-]?"
-    r"(masks?|seg|segs|segm|segmentations?|segmented|seg[ _-]?maps?|ground[ _-]?truths?|gts?|annotations?|annotated|"
-    r"overlays?|contours?|outlines?|rois?|heat[ _-]?maps?|saliency|probmaps?|labels?|bbox(es)?|attention)"
+    r"(masks?|seg|segs|segm|segmentations?|segmented|seg[ _-]?maps?|"
+    r"ground[ _-]?truths?|gts?|annotations?|annotated|overlays?|contours?|outlines?|rois?|"
+    r"heat[ _-]?maps?|saliency|probmaps?|labels?|bbox(es)?|attention)"
     r"([ _-]?(images?|maps?|png|files?))?"
 )
 _COMPANION_FOLDER = re.compile(_COMPANION, re.IGNORECASE)
@@ -32,15 +35,21 @@ _OUTER = re.compile(
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"\D*\d+\D*")
-_GRADED = re.compile(r"(grade|class|stage|level|type|label|category|bi-?rads|kl|score)s?[ _-]*\d+", re.IGNORECASE)
+_GRADED = re.compile(
+    r"(grade|class|stage|level|type|label|category|bi-?rads|kl|score)s?[ _-]*\d+", re.IGNORECASE
+)
 _ALIKE = 0.8  # the part of a folder's names that repeats those beside it
 _FEW_FOLDERS = 5
 _MANY_IMAGES = 10  # of one patient, more than a study usually has
-_REMEDY = "where they are masks or the like, move them out of data.path, or name the images by a table"
+_REMEDY = (
+    "where they are masks or the like, move them out of data.path, or name the images by a table"
+)
 
 
 def part_name(folder: str) -> str | None:
-    """train, validation or test for a folder that is called so, as people call them: 'val', 'Test_Set', ..."""
+    """train, validation or test for a folder that is called so, as people call them: 'val',
+    'Test_Set', ...
+    """
     match = _PART.fullmatch(folder.strip())
     return _PARTS[match[1].lower()] if match else None
 
@@ -62,7 +71,7 @@ def notes_on_folders(images: Iterable[str], depth: int, patients_are_read: bool)
     ]
 
 
-# --- parts and sites --------------------------------------------------------------------------------------------------
+# --- parts and sites ------------------------------------------------------------------------------
 
 
 def _parts_in_names(classes: Iterable[str]) -> list[str]:
@@ -79,8 +88,9 @@ def _parts_in_names(classes: Iterable[str]) -> list[str]:
     if not split:
         return []
     return [
-        f"classes are called like parts of a division of one class: {listed(sorted(split))} (each is a class of its "
-        "own here; where they are parts, sort them into <split>/<class>/ and set data.layout: split/class)"
+        f"classes are called like parts of a division of one class: {listed(sorted(split))} (each "
+        "is a class of its own here; where they are parts, sort them into <split>/<class>/ and set "
+        "data.layout: split/class)"
     ]
 
 
@@ -88,43 +98,61 @@ def _parts_in_classes(classes: dict[str, list[PurePosixPath]]) -> list[str]:
     """Classes that hold train, val and test."""
     folders: Counter[str] = Counter()
     for files in classes.values():
-        inside = Counter(file.parts[0] for file in files if len(file.parts) > 1 and part_name(file.parts[0]))
+        inside = Counter(
+            file.parts[0] for file in files if len(file.parts) > 1 and part_name(file.parts[0])
+        )
         if len({part_name(name) for name in inside}) > 1:
             folders.update(inside)
     if not folders:
         return []
     return [
-        f"{count(folders.total(), 'image')} in parts of a division below the classes are pooled, and the parts do not "
-        f"count: {listed(sorted(folders))} (to keep them, turn the folders into <split>/<class>/ and set data.layout: "
-        "split/class, or give a table with a column split)"
+        f"{count(folders.total(), 'image')} in parts of a division below the classes are pooled, "
+        f"and the parts do not count: {listed(sorted(folders))} (to keep them, turn the folders "
+        "into <split>/<class>/ and set data.layout: split/class, or give a table with a column "
+        "split)"
     ]
 
 
 def _same_folders(classes: dict[str, list[PurePosixPath]], patients_are_read: bool) -> list[str]:
     """Sites or folds that hold the classes, and were taken for them."""
-    inside = [Counter(file.parts[0] for file in files if len(file.parts) > 1) for files in classes.values()]
+    inside = [
+        Counter(file.parts[0] for file in files if len(file.parts) > 1)
+        for files in classes.values()
+    ]
     if len(inside) < 2:
         return []
     # What is called like masks gets a word of its own.
-    common = sorted(name for name in set.intersection(*map(set, inside)) if not _COMPANION_FOLDER.fullmatch(name))
+    common = sorted(
+        name
+        for name in set.intersection(*map(set, inside))
+        if not _COMPANION_FOLDER.fullmatch(name)
+    )
     outer = sum(_OUTER.fullmatch(name) is not None for name in classes) > 1
     if len(common) < 2 or not (outer or _are_no_patients(common, inside, patients_are_read)):
         return []
     again = " hold files of the same names and" if _repeats(common, classes) else ""
     return [
-        f"all {len(inside)} classes ({listed(sorted(classes))}) hold the same sub-folders, which{again} are pooled: "
-        f"{listed(common)} (where those are the classes, and the folders above them sites or folds, set data.path to "
-        "one of them, or give a table with path, label and group; where one of them holds no images, move it out of "
-        "data.path)"
+        f"all {len(inside)} classes ({listed(sorted(classes))}) hold the same sub-folders, "
+        f"which{again} are pooled: {listed(common)} (where those are the classes, and the folders "
+        "above them sites or folds, set data.path to one of them, or give a table with path, label "
+        "and group; where one of them holds no images, move it out of data.path)"
     ]
 
 
-def _are_no_patients(common: list[str], inside: list[Counter[str]], patients_are_read: bool) -> bool:
-    """Patients and studies are numbered, are many, hold few images, and are seldom the same ones in every class."""
+def _are_no_patients(
+    common: list[str], inside: list[Counter[str]], patients_are_read: bool
+) -> bool:
+    """Patients and studies are numbered, are many, hold few images, and are seldom the same ones in
+    every class.
+    """
     if not all(map(_NUMBERED.fullmatch, common)) or all(map(_GRADED.fullmatch, common)):
         return True
     few = len(common) <= _FEW_FOLDERS and all(set(found) == set(common) for found in inside)
-    return not patients_are_read and few and min(found[name] for found in inside for name in common) >= _MANY_IMAGES
+    return (
+        not patients_are_read
+        and few
+        and min(found[name] for found in inside for name in common) >= _MANY_IMAGES
+    )
 
 
 def _repeats(folders: list[str], classes: dict[str, list[PurePosixPath]]) -> bool:
@@ -136,36 +164,46 @@ def _repeats(folders: list[str], classes: dict[str, list[PurePosixPath]]) -> boo
     return True
 
 
-# --- companions of images ---------------------------------------------------------------------------------------------
+# --- companions of images -------------------------------------------------------------------------
 
 
-def _companions(files: list[PurePosixPath], classes: dict[str, list[PurePosixPath]], depth: int) -> list[str]:
+def _companions(
+    files: list[PurePosixPath], classes: dict[str, list[PurePosixPath]], depth: int
+) -> list[str]:
     stems: dict[PurePosixPath, set[str]] = defaultdict(set)
     for file in files:
         stems[file.parent].add(file.stem)
     taken = Counter(file.parent for file in files)
     called, repeating = _companion_classes(classes), _repeating_classes(classes)
-    named = {folder for folder in taken if any(map(_COMPANION_FOLDER.fullmatch, folder.parts[depth:]))}
+    named = {
+        folder for folder in taken if any(map(_COMPANION_FOLDER.fullmatch, folder.parts[depth:]))
+    }
     named |= {folder for folder in taken if folder.parts[depth - 1] in called}
-    repeated = {folder for folder in taken if len(folder.parts) > depth and _repeats_above(folder, stems, depth)}
+    repeated = {
+        folder
+        for folder in taken
+        if len(folder.parts) > depth and _repeats_above(folder, stems, depth)
+    }
     repeated |= {folder for folder in taken if folder.parts[depth - 1] in repeating}
     repeated |= _repeating_siblings(stems, depth)
     notes = []
     if named:
         notes.append(
-            f"{count(sum(taken[folder] for folder in named), 'image')} in folders that are called like masks or other "
-            f"companions are taken as images: {listed(sorted(map(str, named)))} ({_REMEDY})"
+            f"{count(sum(taken[folder] for folder in named), 'image')} in folders that are called "
+            "like masks or other companions are taken as images: "
+            f"{listed(sorted(map(str, named)))} ({_REMEDY})"
         )
     if others := repeated - named:
         notes.append(
-            f"{count(sum(taken[folder] for folder in others), 'image')} in folders whose file names repeat those of "
-            f"the images beside them are taken as images: {listed(sorted(map(str, others)))} ({_REMEDY})"
+            f"{count(sum(taken[folder] for folder in others), 'image')} in folders whose file "
+            "names repeat those of the images beside them are taken as images: "
+            f"{listed(sorted(map(str, others)))} ({_REMEDY})"
         )
     ends = [str(file) for file in files if _base(file.stem) in stems[file.parent] - {file.stem}]
     if ends:
         notes.append(
-            f"{count(len(ends), 'image')} beside images of the same name without that end are taken as images: "
-            f"{listed(sorted(ends))} ({_REMEDY})"
+            f"{count(len(ends), 'image')} beside images of the same name without that end are "
+            f"taken as images: {listed(sorted(ends))} ({_REMEDY})"
         )
     return notes
 
@@ -189,7 +227,8 @@ def _repeats_above(folder: PurePosixPath, stems: dict[PurePosixPath, set[str]], 
 
 
 def _repeating_siblings(stems: dict[PurePosixPath, set[str]], depth: int) -> set[PurePosixPath]:
-    """Of two folders side by side with the same names, such as images and pictures, all but the one called images.
+    """Of two folders side by side with the same names, such as images and pictures, all but the one
+    called images.
 
     Patients' folders, too, hold files of the same names; but they are numbered, or are many.
     """
@@ -201,20 +240,31 @@ def _repeating_siblings(stems: dict[PurePosixPath, set[str]], depth: int) -> set
     for folders in below.values():
         images = [folder for folder in folders if _IMAGES.fullmatch(folder.name)]
         if len(images) == 1 and len(folders) <= _FEW_FOLDERS:
-            found |= {folder for folder in folders if folder not in images and _alike(stems[folder], stems[images[0]])}
+            found |= {
+                folder
+                for folder in folders
+                if folder not in images and _alike(stems[folder], stems[images[0]])
+            }
     return found
 
 
 def _companion_classes(classes: Iterable[str]) -> set[str]:
-    """Classes that are called after companions; 'mask' alone may be a class, but not beside 'images'."""
+    """Classes that are called after companions; 'mask' alone may be a class, but not beside
+    'images'.
+    """
     names = set(classes)
     beside_images = any(map(_IMAGES.fullmatch, names))
     called = {name for name in names if _COMPANION_FOLDER.fullmatch(name)}
-    return {name for name in called if beside_images or not re.search(r"mask|label", name, re.IGNORECASE)}
+    return {
+        name
+        for name in called
+        if beside_images or not re.search(r"mask|label", name, re.IGNORECASE)
+    }
 
 
 def _repeating_classes(classes: dict[str, list[PurePosixPath]]) -> set[str]:
-    """Classes that repeat the names of several others, which do not share them, or hold folders called like them.
+    """Classes that repeat the names of several others, which do not share them, or hold folders
+    called like them.
 
     Classes that number their images alike repeat each other all.
     """
@@ -224,7 +274,10 @@ def _repeating_classes(classes: dict[str, list[PurePosixPath]]) -> set[str]:
             owners[file.stem].add(name)
     found = set()
     for name, files in classes.items():
-        if len({file.parts[0] for file in files if len(file.parts) > 1} & (set(classes) - {name})) > 1:
+        if (
+            len({file.parts[0] for file in files if len(file.parts) > 1} & (set(classes) - {name}))
+            > 1
+        ):
             found.add(name)
             continue
         stems = {file.stem for file in files}
@@ -232,6 +285,8 @@ def _repeating_classes(classes: dict[str, list[PurePosixPath]]) -> set[str]:
         repeated = [others for base in bases if (others := owners.get(base, set()) - {name})]
         if len(repeated) < max(2, _ALIKE * len(stems)):
             continue
-        if len(set.union(*repeated)) > 1 and sum(len(others) == 1 for others in repeated) >= _ALIKE * len(repeated):
+        if len(set.union(*repeated)) > 1 and sum(
+            len(others) == 1 for others in repeated
+        ) >= _ALIKE * len(repeated):
             found.add(name)
     return found

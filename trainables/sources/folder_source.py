@@ -27,8 +27,8 @@ def list_folder(data: FolderData, root: Path) -> tuple[pd.DataFrame, list[str]]:
     """
     if not root.is_dir():
         raise DataError(
-            f"data.path must be a folder for source 'folder', got the file {str(root)!r} (for a CSV or Parquet table "
-            "use source: table)"
+            f"data.path must be a folder for source 'folder', got the file {str(root)!r} (for a "
+            "CSV or Parquet table use source: table)"
         )
     found = images_below(root)
     depth = 2 if data.layout == "split/class" else 1
@@ -37,21 +37,30 @@ def list_folder(data: FolderData, root: Path) -> tuple[pd.DataFrame, list[str]]:
     rows, left_out = _rows(data, root, found, depth)
     if all(row["label"] == "" for row in rows):
         raise DataError(
-            f"data.path must hold one sub-folder of images per class, found none in {str(root)!r} (images must be "
-            f"{', '.join(sorted(IMAGE_SUFFIXES))} files below {'<split>/' if depth == 2 else ''}<class>/)"
+            f"data.path must hold one sub-folder of images per class, found none in {str(root)!r} "
+            f"(images must be {', '.join(sorted(IMAGE_SUFFIXES))} files below "
+            f"{'<split>/' if depth == 2 else ''}<class>/)"
         )
     notes = [*found.notes, *left_out, *_empty_folders(root, found, rows, depth)]
-    notes += notes_on_folders([row["image"] for row in rows if row["label"]], depth, data.group_from_name is not None)
+    notes += notes_on_folders(
+        [row["image"] for row in rows if row["label"]], depth, data.group_from_name is not None
+    )
     if depth == 2:
         splits = Counter(row["split"] for row in rows)
-        parts = ", ".join(f"{splits[name]:,} {name}" for name in ("train", "validation", "test") if splits[name])
+        parts = ", ".join(
+            f"{splits[name]:,} {name}" for name in ("train", "validation", "test") if splits[name]
+        )
         notes.append(f"parts by their folders: {parts}")
     return pd.DataFrame(rows, dtype=object), notes
 
 
-def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[dict[str, Any]], list[str]]:
+def _rows(
+    data: FolderData, root: Path, found: Found, depth: int
+) -> tuple[list[dict[str, Any]], list[str]]:
     relatives = [path.relative_to(root) for path, _ in found.files]
-    group_of = _GroupReader(data.group_from_name, [(each.name, _below_class(each, depth)) for each in relatives])
+    group_of = _GroupReader(
+        data.group_from_name, [(each.name, _below_class(each, depth)) for each in relatives]
+    )
     rows: list[dict[str, Any]] = []
     outside: Counter[str] = Counter()
     stray: Counter[str] = Counter()
@@ -69,15 +78,24 @@ def _rows(data: FolderData, root: Path, found: Found, depth: int) -> tuple[list[
         else:
             label = parts[depth - 1]
         group, mismatch = group_of(path.name, _below_class(relative, depth))
-        row = {"path": path, "image": relative.as_posix(), "label": label, "group": group, "split": split}
+        row = {
+            "path": path,
+            "image": relative.as_posix(),
+            "label": label,
+            "group": group,
+            "split": split,
+        }
         rows.append(row | {"reason": reason or mismatch})
     notes = group_of.notes()
     if outside:
-        notes.append(f"files outside every class folder that are no images are left out: {listed(sorted(outside))}")
+        notes.append(
+            "files outside every class folder that are no images are left out: "
+            f"{listed(sorted(outside))}"
+        )
     if stray:
         notes.append(
-            f"{count(stray.total(), 'image')} in folders that are called neither train, validation nor test are left "
-            f"out: {listed(sorted(stray))}"
+            f"{count(stray.total(), 'image')} in folders that are called neither train, validation "
+            f"nor test are left out: {listed(sorted(stray))}"
         )
     return rows, notes
 
@@ -86,11 +104,13 @@ def _below_class(relative: Path, depth: int) -> str:
     return "/".join(relative.parts[depth:])
 
 
-# --- groups -----------------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
 class _GroupReader:
-    """Reads the group of an image out of its file name, else out of its path below the class folder."""
+    """Reads the group of an image out of its file name, else out of its path below the class
+    folder.
+    """
 
     def __init__(self, pattern: str | None, files: Sequence[tuple[str, str]]) -> None:
         """files: the name and the path of every image that may be asked for."""
@@ -114,13 +134,16 @@ class _GroupReader:
         if not (self._in_names and self._in_paths):
             return []
         return [
-            f"data.group_from_name {self._shown} matches the names of {count(self._in_names, 'file')}, and only "
-            f"the paths below the class folder of {self._in_paths:,} more: check that both mean the patient"
+            f"data.group_from_name {self._shown} matches the names of "
+            f"{count(self._in_names, 'file')}, and only the paths below the class folder of "
+            f"{self._in_paths:,} more: check that both mean the patient"
         ]
 
 
 def _searcher(pattern: str, files: Sequence[tuple[str, str]]) -> Callable[[str], str | None]:
-    """What the pattern reads in each name, and in the paths of the files in whose names it reads nothing."""
+    """What the pattern reads in each name, and in the paths of the files in whose names it reads
+    nothing.
+    """
     check_pattern(pattern)
     names = sorted({name for name, _ in files})
     found = dict(zip(names, groups_in(pattern, names), strict=True))
@@ -128,7 +151,7 @@ def _searcher(pattern: str, files: Sequence[tuple[str, str]]) -> Callable[[str],
     return (found | dict(zip(paths, groups_in(pattern, paths), strict=True))).get
 
 
-# --- folders that are no classes --------------------------------------------------------------------------------------
+# --- folders that are no classes ------------------------------------------------------------------
 
 
 def _refuse_parts(data: FolderData, root: Path, found: Found) -> None:
@@ -142,18 +165,20 @@ def _refuse_parts(data: FolderData, root: Path, found: Found) -> None:
     common = set.intersection(*(inside[name] for name in named)) if len(named) > 1 else set()
     if common:
         raise DataError(
-            f"data.path must hold one sub-folder of images per class, got {listed(sorted(named))}, each with "
-            f"{listed(sorted(common))} in it (if these are parts of a division with the classes below them, set "
-            "data.layout: split/class; if they are classes, name them in data.classes)"
+            f"data.path must hold one sub-folder of images per class, got {listed(sorted(named))}, "
+            f"each with {listed(sorted(common))} in it (if these are parts of a division with the "
+            "classes below them, set data.layout: split/class; if they are classes, name them in "
+            "data.classes)"
         )
     if len(inside) == 1:
         ((name, below),) = inside.items()
         if len(below) > 1:
             layout = " and data.layout: split/class" if all(map(part_name, below)) else ""
             raise DataError(
-                f"a comparison needs at least 2 classes, found 1 ({name!r}), which holds {listed(sorted(below))} (if "
-                f"{'they are parts of a division' if layout else 'those are the classes'}, set data.path to "
-                f"{str(root / name)!r}{layout})"
+                f"a comparison needs at least 2 classes, found 1 ({name!r}), which holds "
+                f"{listed(sorted(below))} (if "
+                f"{'they are parts of a division' if layout else 'those are the classes'}, set "
+                f"data.path to {str(root / name)!r}{layout})"
             )
 
 

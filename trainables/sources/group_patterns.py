@@ -1,4 +1,6 @@
-"""Groups by the user's pattern: evaluated where a pattern that takes for ever ends that process only."""
+"""Groups by the user's pattern: evaluated where a pattern that takes for ever ends that process
+only.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -17,12 +19,15 @@ def check_pattern(pattern: str) -> None:
     """Raise `DataError` unless it is a regular expression with one group, and not endless."""
     if len(pattern) > _LONGEST:
         raise DataError(
-            f"data.group_from_name may have {_LONGEST:,} characters, got {len(pattern):,} (write a shorter pattern)"
+            f"data.group_from_name may have {_LONGEST:,} characters, got {len(pattern):,} (write a "
+            "shorter pattern)"
         )
     try:
         groups = re.compile(pattern).groups
     except (re.error, OverflowError, RecursionError) as error:
-        raise DataError(f"data.group_from_name must be a regular expression, got {shown(pattern)}: {error}") from None
+        raise DataError(
+            f"data.group_from_name must be a regular expression, got {shown(pattern)}: {error}"
+        ) from None
     if groups != 1:
         raise DataError(
             f"data.group_from_name must have exactly one (group), got {groups} in {shown(pattern)} "
@@ -31,14 +36,17 @@ def check_pattern(pattern: str) -> None:
 
 
 def groups_in(pattern: str, texts: Sequence[str]) -> Iterator[str | None]:
-    """What the pattern reads in each text, in order; raises `DataError` where that takes too long."""
+    """What the pattern reads in each text, in order; raises `DataError` where that takes too
+    long.
+    """
     parts = [texts[start : start + _AT_ONCE] for start in range(0, len(texts), _AT_ONCE)]
     for part, found in zip(parts, each(search, [(pattern, part) for part in parts]), strict=True):
         if isinstance(found, UnreadableImage):
             raise DataError(
-                f"data.group_from_name must read {len(part):,} names within {SECONDS:g} s, got {shown(pattern)}, which "
-                f"does not for those from {quoted(part[0])} to {quoted(part[-1])} (a repetition of a repetition, as in "
-                "(a+)+, takes for ever: write it in another way)"
+                f"data.group_from_name must read {len(part):,} names within {SECONDS:g} s, got "
+                f"{shown(pattern)}, which does not for those from {quoted(part[0])} to "
+                f"{quoted(part[-1])} (a repetition of a repetition, as in (a+)+, takes for ever: "
+                "write it in another way)"
             )
         yield from found
 

@@ -1,4 +1,6 @@
-"""Which images belong to one patient: groups that are written in several ways, are missing, or read as if they were."""
+"""Which images belong to one patient: groups that are written in several ways, are missing, or read
+as if they were.
+"""
 
 import re
 from pathlib import Path
@@ -18,7 +20,8 @@ _NAME_GROUPS = {
     "table": "give the table a column group, or name its column of patients in data.columns.group",
     "covid_qu_ex": "the tree does not tell its patients",
 }
-#: What people and programs write where nobody knows the patient; anything without a letter or digit is such a value.
+#: What people and programs write where nobody knows the patient; anything without a letter or digit
+#: is such a value.
 _UNKNOWN = re.compile(
     r"nan|nat|na|n[/.]a\.?|nil|none|null|void|unk|unknown|undefined|unspecified|unbekannt|unidentified|missing|empty|"
     r"tbd|tba|(not|un)-?(available|known|applicable|given|stated|assigned)|(no|unknown)-?(id|patient|subject|group)|"
@@ -32,38 +35,50 @@ _TIMES = 5  # it is this many times as large as half of the groups
 
 
 def merge_groups(listing: pd.DataFrame) -> list[str]:
-    """Give groups that look alike one name, in place: images that are kept together needlessly leak nothing."""
+    """Give groups that look alike one name, in place: images that are kept together needlessly leak
+    nothing.
+    """
     same = alike(listing["group"].dropna().unique())
     first = {name: names[0] for names in same for name in names}
     if not first:
         return []
-    listing["group"] = listing["group"].map(lambda name: first.get(name, name), na_action="ignore").astype("str")
+    listing["group"] = (
+        listing["group"].map(lambda name: first.get(name, name), na_action="ignore").astype("str")
+    )
     return [
-        f"groups that differ in capitals, blanks, look-alike letters or a '.0' at the end only are one "
-        f"({len(same):,}): {listed(name for names in same for name in names)}"
+        "groups that differ in capitals, blanks, look-alike letters or a '.0' at the end only are "
+        f"one ({len(same):,}): {listed(name for names in same for name in names)}"
     ]
 
 
 def take_patients(listing: pd.DataFrame) -> list[str]:
     """Group DICOM files that have no group by their patients, in place."""
     missing = listing.index[listing["group"].isna() & listing["reason"].isna()]
-    may_be = missing[[Path(path).suffix.lower() not in _PICTURES for path in listing.loc[missing, "path"]]]
+    may_be = missing[
+        [Path(path).suffix.lower() not in _PICTURES for path in listing.loc[missing, "path"]]
+    ]
     answers = each(looks.patient, [(path,) for path in listing.loc[may_be, "path"]])
     found = [None if isinstance(answer, UnreadableImage) else answer for answer in answers]
     patients = pd.Series(found, may_be, dtype="str").dropna()
     if patients.empty:
         return []
     if len(patients) > 1 and patients.nunique() == 1:
-        return [f"all {len(patients):,} DICOM files have one and the same PatientID, which is no group therefore"]
+        return [
+            f"all {len(patients):,} DICOM files have one and the same PatientID, which is no group "
+            "therefore"
+        ]
     listing.loc[patients.index, "group"] = patients
     return [
-        f"{count(len(patients), 'DICOM file')} without a group {'is' if len(patients) == 1 else 'are'} grouped by the "
-        f"PatientID in the header, as a digest: {count(patients.nunique(), 'patient')}"
+        f"{count(len(patients), 'DICOM file')} without a group "
+        f"{'is' if len(patients) == 1 else 'are'} grouped by the PatientID in the header, as a "
+        f"digest: {count(patients.nunique(), 'patient')}"
     ]
 
 
 def notes_on_groups(listing: pd.DataFrame, source: str) -> list[str]:
-    """What the groups of a whole listing say about themselves, in one line for each kind of thing."""
+    """What the groups of a whole listing say about themselves, in one line for each kind of
+    thing.
+    """
     own = listing["group"] == listing["image"]
     if own.all():
         return [
@@ -74,7 +89,9 @@ def notes_on_groups(listing: pd.DataFrame, source: str) -> list[str]:
         return ["no two images share a group: check that it names the patient and not the image"]
     notes = _on_sizes(listing["group"].value_counts(), len(listing))
     if own.any():
-        notes.append(f"{int(own.sum()):,} of {len(listing):,} images have no group and are their own")
+        notes.append(
+            f"{int(own.sum()):,} of {len(listing):,} images have no group and are their own"
+        )
     return notes
 
 
@@ -85,18 +102,24 @@ def _on_sizes(sizes: pd.Series, images: int) -> list[str]:
     """
     usual = float(sizes.median())
     unlike = sizes > _TIMES * usual
-    unknown = [name for name in sizes.index if sizes[name] > 1 and _reads_unknown(name, bool(unlike[name]))]
-    large = [name for name in sizes.index[unlike & (sizes > _LARGE * images)] if name not in unknown]
+    unknown = [
+        name for name in sizes.index if sizes[name] > 1 and _reads_unknown(name, bool(unlike[name]))
+    ]
+    large = [
+        name for name in sizes.index[unlike & (sizes > _LARGE * images)] if name not in unknown
+    ]
     notes = []
     if unknown:
         notes.append(
-            f"groups that read as if the patient were unknown are kept together, each as one patient in one part: "
-            f"{_counted(sizes, unknown)} (leave them empty, and each image is a group of its own)"
+            "groups that read as if the patient were unknown are kept together, each as one "
+            f"patient in one part: {_counted(sizes, unknown)} (leave them empty, and each image is "
+            "a group of its own)"
         )
     if large:
         notes.append(
-            f"of {images:,} images, one group has far more than the others, which have {usual:g} as a rule, and all "
-            f"of it lies in one part: {_counted(sizes, large)} (check that it is one patient)"
+            f"of {images:,} images, one group has far more than the others, which have {usual:g} "
+            f"as a rule, and all of it lies in one part: {_counted(sizes, large)} (check that it "
+            "is one patient)"
         )
     return notes
 

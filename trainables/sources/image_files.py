@@ -1,4 +1,6 @@
-"""Which files below a folder are meant as images: no clutter, nothing hidden, no masks, and a word about all that."""
+"""Which files below a folder are meant as images: no clutter, nothing hidden, no masks, and a word
+about all that.
+"""
 
 import os
 import re
@@ -16,13 +18,15 @@ from trainables.pictures.formats import unread_format
 
 #: What file managers, network storage and cameras leave beside images, in lower case.
 _CLUTTER_FOLDERS = re.compile(
-    r"@(eadir|recycle|recently-snapshot|sharebin|tmp|__thumb)|[#~](recycle|snapshot)|lost\+found|lost\.dir|found\.\d{3}|"
-    r"\$recycle\.bin|recycle[rd]|system volume information|network trash folder|temporary items|__macosx|__pycache__",
+    r"@(eadir|recycle|recently-snapshot|sharebin|tmp|__thumb)|[#~](recycle|snapshot)|lost\+found|"
+    r"lost\.dir|found\.\d{3}|\$recycle\.bin|recycle[rd]|system volume information|"
+    r"network trash folder|temporary items|__macosx|__pycache__",
     re.IGNORECASE,
 )
 _CLUTTER_FILES = re.compile(
     r"thumbs\.db|ehthumbs(_vista)?\.db|desktop\.ini|picasa\.ini|zbthumbnail\.info|dicomdir|icon\r|.*:zone\.identifier",
-    re.IGNORECASE,  # the last is what Windows notes about a download, as a file of its own on other systems
+    # the last is what Windows notes about a download, as a file of its own on other systems
+    re.IGNORECASE,
 )
 _CLUTTER_SUFFIXES = frozenset({".xmp", ".aae", ".thm", ".lnk", ".url", ".part", ".crdownload"})
 _NO_IMAGES = frozenset({".txt", ".csv", ".json", ".md"})
@@ -39,8 +43,9 @@ _SAMPLE = 5  # images by which a folder of masks is known
 class Found:
     """What lies below a folder.
 
-    `files` are sorted, each with the reason why it is no image by its name, or None; `folders` are those looked into;
-    `masks` are those left out as masks; `notes` say in one line each what was left out.
+    `files` are sorted, each with the reason why it is no image by its name, or None; `folders` are
+    those looked into; `masks` are those left out as masks; `notes` say in one line each what was
+    left out.
     """
 
     files: list[tuple[Path, str | None]] = field(default_factory=list)
@@ -50,12 +55,15 @@ class Found:
 
 
 def images_below(root: Path) -> Found:
-    """Every file below `root` that is meant as an image or may be mistaken for one, nested and linked folders included.
+    """Every file below `root` that is meant as an image or may be mistaken for one, nested and
+    linked folders included.
 
     Raises `DataError` where a folder cannot be read, and for the root of a file system.
     """
     if root.resolve() == Path(root.resolve().anchor):
-        raise DataError(f"images must lie in a folder of their own, got {str(root)!r} (name that folder)")
+        raise DataError(
+            f"images must lie in a folder of their own, got {str(root)!r} (name that folder)"
+        )
     walk = _Walk(root)
     paths = sorted(walk.files())
     masks = _mask_folders(root, paths)
@@ -64,25 +72,28 @@ def images_below(root: Path) -> Found:
     if masks:
         folders = listed(folder.relative_to(root).as_posix() for folder in sorted(masks))
         notes.append(
-            f"{count(len(paths) - len(kept), 'file')} in folders of masks are left out, no images: {folders} (masks "
-            "are named by columns mask_<name> of a table; rename a folder to take what it holds as images)"
+            f"{count(len(paths) - len(kept), 'file')} in folders of masks are left out, no images: "
+            f"{folders} (masks are named by columns mask_<name> of a table; rename a folder to "
+            "take what it holds as images)"
         )
     return Found([(path, unread_format(path)) for path in kept], sorted(walk.folders), masks, notes)
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """Every file below `root` but hidden ones and clutter. Raises `DataError` where a folder cannot be read."""
+    """Every file below `root` but hidden ones and clutter. Raises `DataError` where a folder cannot
+    be read.
+    """
     return _Walk(root).files()
 
 
-# --- walking ----------------------------------------------------------------------------------------------------------
+# --- walking --------------------------------------------------------------------------------------
 
 
 class _Walk:
     """One way through the folders below `root`, which counts what it passes over.
 
-    Symbolic links are followed, except back to a folder that contains them. Raises `DataError` for more than can be
-    meant.
+    Symbolic links are followed, except back to a folder that contains them. Raises `DataError` for
+    more than can be meant.
     """
 
     def __init__(self, root: Path) -> None:
@@ -104,8 +115,9 @@ class _Walk:
             entries += len(inside)
             if entries > FOLDER_ENTRIES:
                 raise DataError(
-                    f"a folder of images may hold at most {FOLDER_ENTRIES:,} files and folders, got more below "
-                    f"{str(self.root)!r} (name the folder that holds only the images)"
+                    f"a folder of images may hold at most {FOLDER_ENTRIES:,} files and folders, "
+                    f"got more below {str(self.root)!r} (name the folder that holds only the "
+                    "images)"
                 )
             for entry in inside:
                 path = current / entry.name
@@ -146,7 +158,8 @@ class _Walk:
             notes.append(f"files that are no images are left out: {_tally(self._no_images)}")
         if self._hidden:
             notes.append(
-                f"hidden files and folders are left out ({len(self._hidden):,}): {listed(sorted(self._hidden))}"
+                f"hidden files and folders are left out ({len(self._hidden):,}): "
+                f"{listed(sorted(self._hidden))}"
             )
         if self._loops:
             notes.append(
@@ -168,7 +181,8 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError as error:
         raise DataError(
-            f"data.path must be readable, got {error.strerror} for {str(folder)!r} (check its permissions)"
+            f"data.path must be readable, got {error.strerror} for {str(folder)!r} (check its "
+            "permissions)"
         ) from None
 
 
@@ -177,7 +191,7 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-# --- masks ------------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 def _mask_folder(root: Path, path: Path) -> Path | None:
@@ -193,7 +207,8 @@ def _mask_folder(root: Path, path: Path) -> Path | None:
 def _mask_folders(root: Path, paths: list[Path]) -> frozenset[Path]:
     """The folders that are called after masks, hold masks, and lie beside images that are none.
 
-    A name alone says little: 'with_mask' may be a class, and 'masked_lungs' the images themselves, cut out.
+    A name alone says little: 'with_mask' may be a class, and 'masked_lungs' the images themselves,
+    cut out.
     """
     by_folder: dict[Path, list[Path]] = {}
     others = []
@@ -203,7 +218,8 @@ def _mask_folders(root: Path, paths: list[Path]) -> frozenset[Path]:
             others.append(path)
         else:
             by_folder.setdefault(folder, []).append(path)
-    # Folders of one name in one class are judged together, or thousands of patients' folders would all be opened.
+    # Folders of one name in one class are judged together, or thousands of patients' folders would
+    # all be opened.
     kinds: dict[tuple[str, str], list[Path]] = {}
     for folder in by_folder:
         kinds.setdefault((folder.relative_to(root).parts[0], folder.name), []).append(folder)
@@ -218,8 +234,14 @@ def _mask_folders(root: Path, paths: list[Path]) -> frozenset[Path]:
 
 
 def _hold_masks(paths: list[Path]) -> bool:
-    """Whether a few of these files, from all over the list, are masks, all that can be read of them."""
+    """Whether a few of these files, from all over the list, are masks, all that can be read of
+    them.
+    """
     step = max(1, len(paths) // _SAMPLE)
     few = [(str(path),) for path in paths[step // 2 :: step][:_SAMPLE]]
-    verdicts = [verdict for verdict in each(looks.like_a_mask, few) if not isinstance(verdict, UnreadableImage)]
+    verdicts = [
+        verdict
+        for verdict in each(looks.like_a_mask, few)
+        if not isinstance(verdict, UnreadableImage)
+    ]
     return bool(verdicts) and all(verdicts)

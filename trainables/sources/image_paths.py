@@ -1,7 +1,9 @@
-"""Paths of a table that were written on another system: the same file in another spelling, or what may be meant.
+"""Paths of a table that were written on another system: the same file in another spelling, or what
+may be meant.
 
-No other file than the stated one is ever taken: only slashes, Unicode form, blanks at the ends, file:// and variables
-are read as they are meant, each with a note. Anything else is a hint in the reason.
+No other file than the stated one is ever taken: only slashes, Unicode form, blanks at the ends,
+file:// and variables are read as they are meant, each with a note. Anything else is a hint in the
+reason.
 """
 
 import difflib
@@ -27,9 +29,11 @@ _MOST_INDEXED = 1_000_000  # files below the table's folder that are remembered
 
 
 class PathReader:
-    """Turns the paths of one table into files; relative ones start at `folder`, which is looked through once.
+    """Turns the paths of one table into files; relative ones start at `folder`, which is looked
+    through once.
 
-    Texts throughout, and every folder is looked for once: a table may name a million files that are not there.
+    Texts throughout, and every folder is looked for once: a table may name a million files that are
+    not there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,20 +64,29 @@ class PathReader:
 
     def notes(self) -> list[str]:
         """What was read otherwise than it is written."""
-        return [f"{count(number, 'path')} of the table read with {how}" for how, number in self._spelled.items()]
+        return [
+            f"{count(number, 'path')} of the table read with {how}"
+            for how, number in self._spelled.items()
+        ]
 
     def _place(self, text: str) -> str:
         return os.path.normpath(os.path.join(self._folder, text))  # noqa: PTH118
 
     def _in_another_form(self, plain: str, spelling: str) -> tuple[str | None, str]:
-        """The file whose names are the same letters in another Unicode form, where there is exactly one."""
+        """The file whose names are the same letters in another Unicode form, where there is exactly
+        one.
+        """
         found = self._in_its_form(self._place(plain))
         if found is None:
             return None, ""
-        return found, " and ".join(filter(None, [spelling, "another Unicode form of their letters"]))
+        return found, " and ".join(
+            filter(None, [spelling, "another Unicode form of their letters"])
+        )
 
     def _in_its_form(self, path: str) -> str | None:
-        """A path with each of its names as it is written on the disk, where there is exactly one."""
+        """A path with each of its names as it is written on the disk, where there is exactly
+        one.
+        """
         names: list[str] = []
         while path not in self._found and not os.path.lexists(path):
             path, name = os.path.split(path)
@@ -102,10 +115,12 @@ class PathReader:
             self._names[folder] = names
         return self._names[folder]
 
-    # --- hints --------------------------------------------------------------------------------------------------------
+    # --- hints ------------------------------------------------------------------------------------
 
     def _missing(self, plain: str) -> str:
-        names = [_folded(part) for part in PurePosixPath(plain).parts if part not in ("/", ".", "..")]
+        names = [
+            _folded(part) for part in PurePosixPath(plain).parts if part not in ("/", ".", "..")
+        ]
         if not names:
             return "missing file"
         of_that_name = self._named(names[-1])
@@ -114,11 +129,20 @@ class PathReader:
         self._searched += not of_that_name or len(of_that_name) > _MANY
         best = _ending_like(of_that_name, names[:-1]) or self._similar(plain)
         if len(best) > 1:
-            return f"missing file; there are {len(best):,} of that name below the table's folder: write which one"
-        return f"missing file; there is {quoted(best[0])}: did you mean it?" if best else "missing file"
+            return (
+                f"missing file; there are {len(best):,} of that name below the table's folder: "
+                "write which one"
+            )
+        return (
+            f"missing file; there is {quoted(best[0])}: did you mean it?"
+            if best
+            else "missing file"
+        )
 
     def _named(self, name: str) -> list[str]:
-        """The files below the table's folder of this name, else those that differ in their suffix only."""
+        """The files below the table's folder of this name, else those that differ in their suffix
+        only.
+        """
         by_name, by_stem = self._below
         return by_name.get(name) or by_stem.get(name) or by_stem.get(_stem(name), [])
 
@@ -129,7 +153,9 @@ class PathReader:
 
     @cached_property
     def _below(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The files below the table's folder, as relative paths, by name and by name without suffix."""
+        """The files below the table's folder, as relative paths, by name and by name without
+        suffix.
+        """
         by_name: dict[str, list[str]] = defaultdict(list)
         by_stem: dict[str, list[str]] = defaultdict(list)
         with suppress(DataError):  # a folder that may not be read ends the search for hints
@@ -146,12 +172,16 @@ def _ending_like(relatives: list[str], wanted: list[str]) -> list[str]:
     for relative in relatives:
         parts = map(_folded, reversed(relative.split("/")[:-1]))
         pairs = zip(parts, reversed(wanted), strict=False)
-        by_shared[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))].append(relative)
+        by_shared[sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))].append(
+            relative
+        )
     return by_shared[max(by_shared)] if by_shared else []
 
 
 def _plain(text: str) -> tuple[str, str]:
-    """A path in the spelling of this system, and how that differs from what was written; KeyError for a variable."""
+    """A path in the spelling of this system, and how that differs from what was written; KeyError
+    for a variable.
+    """
     changes = []
     plain = tidy(text)
     if plain != unicodedata.normalize("NFC", text):

@@ -18,8 +18,13 @@ WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 _COLUMNS = ("path", "label", "group", "view", "split")
 #: What others call our columns.
 _SYNONYMS = (
-    dict.fromkeys(("patient", "patient_id", "patientid", "pid", "subject", "subject_id", "person", "case"), "group")
-    | dict.fromkeys(("file", "filename", "file_name", "filepath", "image", "image_path", "img", "name"), "path")
+    dict.fromkeys(
+        ("patient", "patient_id", "patientid", "pid", "subject", "subject_id", "person", "case"),
+        "group",
+    )
+    | dict.fromkeys(
+        ("file", "filename", "file_name", "filepath", "image", "image_path", "img", "name"), "path"
+    )
     | dict.fromkeys(("class", "target", "diagnosis", "finding", "category", "y"), "label")
     | dict.fromkeys(("projection", "position", "view_position"), "view")
     | dict.fromkeys(("part", "set", "subset", "partition", "fold"), "split")
@@ -30,15 +35,19 @@ _SPLITS = {"train": "train", "val": "validation", "validation": "validation", "t
 
 
 def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a table with the columns image, path, label, group, view, split, mask_<name> and reason, and notes.
+    """The rows of a table with the columns image, path, label, group, view, split, mask_<name> and
+    reason, and notes.
 
-    Raises `DataError` where columns are missing or unknown, and where rows have no path or repeat one.
+    Raises `DataError` where columns are missing or unknown, and where rows have no path or repeat
+    one.
     """
     source, notes = _read_table(data, path)
     table, renamed = _rename(data, source, path)
     unnamed = table["path"].isna()
     if unnamed.any():
-        raise DataError(f"every row must have a path, got none in row {_row_number(unnamed)} of {str(path)!r}")
+        raise DataError(
+            f"every row must have a path, got none in row {_row_number(unnamed)} of {str(path)!r}"
+        )
     folder = path.parent
     reader = PathReader(folder)
     files = [reader.read(text) for text in table["path"]]
@@ -46,7 +55,10 @@ def read_image_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[st
     repeated = paths.duplicated()
     if repeated.any():
         raise _listed_twice(table["label"], paths, _row_number(repeated), path)
-    table["image"] = [_image_id(text, image, str(folder)) for text, image in zip(table["path"], paths, strict=True)]
+    table["image"] = [
+        _image_id(text, image, str(folder))
+        for text, image in zip(table["path"], paths, strict=True)
+    ]
     table["path"] = paths
     table["split"] = _splits(table["split"], path)
     reasons = pd.Series([reason for _, reason in files], table.index, dtype=object)
@@ -66,34 +78,38 @@ def _listed_twice(labels: pd.Series, paths: pd.Series, row: int, path: Path) -> 
     first = int(paths.index[paths == paths[row]][0])
     if labels[first] != labels[row]:
         return DataError(
-            f"every image must be listed once, got {image!r} with label {labels[first]!r} in row {first} and with "
-            f"{labels[row]!r} in row {row} of {str(path)!r} (find out which is right, and remove the other row)"
+            f"every image must be listed once, got {image!r} with label {labels[first]!r} in row "
+            f"{first} and with {labels[row]!r} in row {row} of {str(path)!r} (find out which is "
+            "right, and remove the other row)"
         )
     return DataError(
-        f"every image must be listed once, got {image!r} again in row {row} of {str(path)!r} (remove the repeated rows)"
+        f"every image must be listed once, got {image!r} again in row {row} of {str(path)!r} "
+        "(remove the repeated rows)"
     )
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def _read_table(data: TableData, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Every cell as text, as it is written ('007' stays '007'); empty cells are missing. Rows keep their numbers."""
+    """Every cell as text, as it is written ('007' stays '007'); empty cells are missing. Rows keep
+    their numbers.
+    """
     suffix = path.suffix.lower()
     if suffix in WORKBOOKS:
         raise DataError(
-            f"data.path must be a table of text or a .parquet file for source 'table', got {str(path)!r} (save the "
-            "workbook as CSV UTF-8)"
+            "data.path must be a table of text or a .parquet file for source 'table', got "
+            f"{str(path)!r} (save the workbook as CSV UTF-8)"
         )
     if not _is_file(path) or suffix not in (*delimited.SUFFIXES, ".parquet"):
         raise DataError(
-            f"data.path must be a {', '.join(reversed(delimited.SUFFIXES))} or .parquet file for source 'table', got "
-            f"{str(path)!r}"
+            f"data.path must be a {', '.join(reversed(delimited.SUFFIXES))} or .parquet file for "
+            f"source 'table', got {str(path)!r}"
         )
     if (size := path.stat().st_size) > TABLE_BYTES:
         raise DataError(
-            f"data.path must be a table of at most {TABLE_BYTES / 1e6:,.0f} MB, got {size / 1e6:,.0f} MB in "
-            f"{str(path)!r}"
+            f"data.path must be a table of at most {TABLE_BYTES / 1e6:,.0f} MB, got "
+            f"{size / 1e6:,.0f} MB in {str(path)!r}"
         )
     if suffix == ".parquet":
         return _read_parquet(path), []
@@ -112,15 +128,22 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        # Texts stay references to those that occur until they have been counted: a small file may repeat one for ever.
+        # Texts stay references to those that occur until they have been counted: a small file may
+        # repeat one for ever.
         texts = [field.name for field in pq.read_schema(path) if _is_text(field.type)]
         with pq.ParquetFile(path, read_dictionary=texts) as file:
             about, names = file.metadata, file.schema_arrow.names
-            _check_bytes(sum(about.row_group(part).total_byte_size for part in range(about.num_row_groups)))
+            _check_bytes(
+                sum(about.row_group(part).total_byte_size for part in range(about.num_row_groups))
+            )
             if about.num_rows > TABLE_ROWS or about.num_rows * len(names) > TABLE_CELLS:
-                raise ValueError(f"{about.num_rows:,} rows of {len(names):,} columns are more than rayfold reads")
+                raise ValueError(
+                    f"{about.num_rows:,} rows of {len(names):,} columns are more than rayfold reads"
+                )
             if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"every column must have a name of its own, got {listed(twice)} twice")
+                raise ValueError(
+                    f"every column must have a name of its own, got {listed(twice)} twice"
+                )
             columns = file.read()
         _check_bytes(sum(map(_text_bytes, columns.columns)))
         is_text = {
@@ -130,7 +153,9 @@ def _read_parquet(path: Path) -> pd.DataFrame:
         cells = {name: _texts(columns[name]) for name, fits in is_text.items() if fits}
     except (ValueError, OSError, KeyError, pa.ArrowException) as error:
         text = " ".join(str(error).split())
-        raise DataError(f"data.path must be a readable .parquet table, got {str(path)!r}: {text}") from None
+        raise DataError(
+            f"data.path must be a readable .parquet table, got {str(path)!r}: {text}"
+        ) from None
     return pd.DataFrame(cells, range(1, columns.num_rows + 1), dtype=object).map(_stated)
 
 
@@ -152,12 +177,17 @@ def _text_bytes(column: Any) -> int:
 
     if not (pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)):
         return 0
-    lengths = (pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py() for chunk in column.chunks)
+    lengths = (
+        pc.sum(pc.binary_length(chunk.dictionary).take(chunk.indices)).as_py()
+        for chunk in column.chunks
+    )
     return sum(length or 0 for length in lengths)
 
 
 def _texts(column: Any) -> list[str | None]:
-    """A column as text; a number that is none (NaN) is missing, and no class or patient called 'nan'."""
+    """A column as text; a number that is none (NaN) is missing, and no class or patient called
+    'nan'.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -170,7 +200,7 @@ def _stated(cell: object) -> object:
     return cell if isinstance(cell, str) and cell.strip() else None
 
 
-# --- columns ----------------------------------------------------------------------------------------------------------
+# --- columns --------------------------------------------------------------------------------------
 
 
 def _holds_needed(data: TableData, columns: list[str]) -> bool:
@@ -180,7 +210,9 @@ def _holds_needed(data: TableData, columns: list[str]) -> bool:
 
 
 def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """Our columns of the table, and a note; raises where a name is unknown on either side, or stands twice."""
+    """Our columns of the table, and a note; raises where a name is unknown on either side, or
+    stands twice.
+    """
     found: dict[str, str] = {}
     for ours, theirs in data.columns.items():
         if ours not in _COLUMNS and not ours.startswith("mask_"):
@@ -201,30 +233,46 @@ def _rename(data: TableData, source: pd.DataFrame, path: Path) -> tuple[pd.DataF
             found[ours] = column
     for required in ("path", "label"):
         if required not in found:
-            raise DataError(f"the table {str(path)!r} must have a column {required!r} ({_lacking(required, source)})")
+            raise DataError(
+                f"the table {str(path)!r} must have a column {required!r} "
+                f"({_lacking(required, source)})"
+            )
     names = dict.fromkeys(_COLUMNS) | found
     columns = {ours: None if theirs is None else source[theirs] for ours, theirs in names.items()}
-    otherwise = [theirs for ours, theirs in found.items() if theirs not in (ours, data.columns.get(ours))]
-    notes = [f"columns of the table are found in spite of other capitals or blanks: {listed(otherwise)}"]
+    otherwise = [
+        theirs for ours, theirs in found.items() if theirs not in (ours, data.columns.get(ours))
+    ]
+    notes = [
+        f"columns of the table are found in spite of other capitals or blanks: {listed(otherwise)}"
+    ]
     return pd.DataFrame(columns, index=source.index, dtype=object), notes if otherwise else []
 
 
 def _column(name: str, source: pd.DataFrame, path: Path, chosen: bool = False) -> str | None:
-    """The one column of this name, as it is written in the table, else the one that differs in capitals and blanks.
+    """The one column of this name, as it is written in the table, else the one that differs in
+    capitals and blanks.
 
-    Where both are there and differ in what they hold, the exact name counts only where the user has `chosen` it.
+    Where both are there and differ in what they hold, the exact name counts only where the user has
+    `chosen` it.
     """
     alike = [column for column in source.columns if _folded(column) == _folded(name)]
     if len(alike) > len(set(alike)):
-        raise DataError(f"every column must have a name of its own, got {listed(alike)} in {str(path)!r} (rename one)")
+        raise DataError(
+            f"every column must have a name of its own, got {listed(alike)} in {str(path)!r} "
+            "(rename one)"
+        )
     same = [column for column in alike if column == name]
-    if same and not chosen and any(not source[name].equals(source[other]) for other in alike if other != name):
+    if (
+        same
+        and not chosen
+        and any(not source[name].equals(source[other]) for other in alike if other != name)
+    ):
         same = []
     same = same or alike
     if len(same) > 1:
         raise DataError(
-            f"every column must have a name of its own, got {listed(same)} in {str(path)!r} (rename one, or choose by "
-            "data.columns)"
+            f"every column must have a name of its own, got {listed(same)} in {str(path)!r} "
+            "(rename one, or choose by data.columns)"
         )
     return same[0] if same else None
 
@@ -239,20 +287,29 @@ def _lacking(required: str, source: pd.DataFrame) -> str:
         return "it has no column of text, numbers or dates"
     first = str(source.columns[0]).strip()
     if first.startswith(("#", "%", "//")):
-        return "its first line is a comment: the names of the columns must come first, remove what stands before them"
+        return (
+            "its first line is a comment: the names of the columns must come first, remove what "
+            "stands before them"
+        )
     if any(map(_looks_like_a_path, source.columns)):
         return (
-            f"its first line, {listed(map(str, source.columns))}, looks like an image and not like names of columns: "
-            "write those above it, path,label,…"
+            f"its first line, {listed(map(str, source.columns))}, looks like an image and not like "
+            "names of columns: write those above it, path,label,…"
         )
     names = _shown_columns(source)[:_FEW]
-    more = f" and {len(source.columns) - len(names):,} more" if len(source.columns) > len(names) else ""
+    more = (
+        f" and {len(source.columns) - len(names):,} more"
+        if len(source.columns) > len(names)
+        else ""
+    )
     return f"there are {', '.join(map(repr, names))}{more}; data.columns.{required} can name it"
 
 
 def _looks_like_a_path(column: str) -> bool:
     text = tidy(str(column)).lower()
-    return Path(text).suffix in IMAGE_SUFFIXES or text.startswith(("/", "./", "../", "~/", "file://"))
+    return Path(text).suffix in IMAGE_SUFFIXES or text.startswith(
+        ("/", "./", "../", "~/", "file://")
+    )
 
 
 def _shown_columns(source: pd.DataFrame) -> list[str]:
@@ -265,8 +322,8 @@ def _splits(values: pd.Series, path: Path) -> pd.Series:
     unknown = splits == ""
     if unknown.any():
         raise DataError(
-            f"split must be train, validation or test, got {values[unknown].iloc[0]!r} in row {_row_number(unknown)} "
-            f"of {str(path)!r}"
+            f"split must be train, validation or test, got {values[unknown].iloc[0]!r} in row "
+            f"{_row_number(unknown)} of {str(path)!r}"
         )
     return splits
 

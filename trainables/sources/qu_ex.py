@@ -1,4 +1,6 @@
-"""COVID-QU-Ex as it unzips, as a listing: {Train,Val,Test}/<class>/images with the masks of the same file name."""
+"""COVID-QU-Ex as it unzips, as a listing: {Train,Val,Test}/<class>/images with the masks of the
+same file name.
+"""
 
 from pathlib import Path
 
@@ -17,12 +19,16 @@ _MASKS = {
 
 
 def list_covid_qu_ex(data: CovidQuExData, path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of one of the two trees, and notes; there are no patients. Raises `DataError` where it is not found."""
+    """The rows of one of the two trees, and notes; there are no patients. Raises `DataError` where
+    it is not found.
+    """
     root = _root(data, path)
     rows = []
     notes: list[str] = []
     for split in _SPLITS:
-        for class_folder in sorted(folder for folder in (root / split).glob("*") if folder.is_dir()):
+        for class_folder in sorted(
+            folder for folder in (root / split).glob("*") if folder.is_dir()
+        ):
             masks = {
                 column: {mask.name: mask for mask in (class_folder / name).glob("*")}
                 for column, name in _MASKS[data.part].items()
@@ -35,11 +41,20 @@ def list_covid_qu_ex(data: CovidQuExData, path: Path) -> tuple[pd.DataFrame, lis
             for note in found.notes:
                 notes.append(f"{split}/{class_folder.name}: {note}")
             for image, reason in found.files:
-                row = {"path": image, "image": image.relative_to(root).as_posix(), "label": class_folder.name}
+                row = {
+                    "path": image,
+                    "image": image.relative_to(root).as_posix(),
+                    "label": class_folder.name,
+                }
                 row |= {"split": _SPLITS[split], "reason": reason}
-                rows.append(row | {column: files.get(image.name) for column, files in masks.items()})
+                rows.append(
+                    row | {column: files.get(image.name) for column, files in masks.items()}
+                )
     if not rows:
-        raise DataError(f"data.path must hold {{Train,Val,Test}}/<class>/images, found no image in {str(root)!r}")
+        raise DataError(
+            "data.path must hold {Train,Val,Test}/<class>/images, found no image in "
+            f"{str(root)!r}"
+        )
     return pd.DataFrame(rows, dtype=object), notes
 
 
@@ -52,6 +67,6 @@ def _root(data: CovidQuExData, path: Path) -> Path:
         if any((candidate / split).is_dir() for split in _SPLITS):
             return candidate
     raise DataError(
-        f"data.path must hold {name + '/{Train,Val,Test}'!r} for data.part {data.part}, found none in {str(path)!r} "
-        "(give the folder into which COVID-QU-Ex was unzipped)"
+        f"data.path must hold {name + '/{Train,Val,Test}'!r} for data.part {data.part}, found none "
+        f"in {str(path)!r} (give the folder into which COVID-QU-Ex was unzipped)"
     )

@@ -38,12 +38,16 @@ class DivergedError(RayfoldError):
 class Cell:
     """One cell from its first step, or its last resume state, to its ledger entry.
 
-    `open_session` gives the model, ready or new; `start_seconds`: what the process cost before this cell. Call
-    `advance` until `done`. Any error marks the entry as failed and is raised on.
+    `open_session` gives the model, ready or new; `start_seconds`: what the process cost before this
+    cell. Call `advance` until `done`. Any error marks the entry as failed and is raised on.
     """
 
     def __init__(
-        self, layout: RunLayout, entry: Entry, open_session: Callable[[], Session], start_seconds: float
+        self,
+        layout: RunLayout,
+        entry: Entry,
+        open_session: Callable[[], Session],
+        start_seconds: float,
     ) -> None:
         self.entry = entry
         self.done = False
@@ -78,9 +82,14 @@ class Cell:
             self._session.set_state(saved.state)
             self._watch = Stopwatch(self._watch.seconds.plus(**saved.seconds))
         self._training_state = saved or TrainingState()
-        self._checkpoint_cost = self._session.state_bytes / _DISK_BYTES_PER_SECOND  # until one has been measured
+        # until one has been measured
+        self._checkpoint_cost = self._session.state_bytes / _DISK_BYTES_PER_SECOND
         self._last_checkpoint, self._last_note = time.monotonic(), 0.0
-        board = self._layout.tensorboard / self._spec.candidate.id / f"fold_{self._spec.fold}_seed_{self._spec.seed}"
+        board = (
+            self._layout.tensorboard
+            / self._spec.candidate.id
+            / f"fold_{self._spec.fold}_seed_{self._spec.seed}"
+        )
         if not saved:
             shutil.rmtree(board, ignore_errors=True)
         self._board = tf.summary.create_file_writer(str(board))
@@ -111,12 +120,16 @@ class Cell:
         self._session.set_learning_rate(learning_rate)
         train, validation = self._parts.train, self._parts.validation
         train.shuffle(self._spec.seed, epoch)
-        # The very first step of a worker also traces its graph: that belongs to building, not to training.
+        # The very first step of a worker also traces its graph: that belongs to building, not to
+        # training.
         with self._watch("build"):
             self._session.prepare(head_only)
         with self._watch("train"):
             # Collect tensors and read them at the end, so that a GPU never waits for Python.
-            sums = [self._session.train_step(pixels, labels, weights, head_only) for pixels, labels, weights in train]
+            sums = [
+                self._session.train_step(pixels, labels, weights, head_only)
+                for pixels, labels, weights in train
+            ]
             loss = float(np.sum([float(part) for part, _ in sums])) / len(train)
             accuracy = sum(int(hits) for _, hits in sums) / len(train)
             measured = self._measure(validation)
@@ -134,9 +147,13 @@ class Cell:
 
     def _measure(self, batches: Batches) -> dict[str, float]:
         logits = self._logits(batches)
-        if not np.isfinite(logits).all():  # diverged: no metric is defined, and none may look like one
+        if not np.isfinite(
+            logits
+        ).all():  # diverged: no metric is defined, and none may look like one
             return dict.fromkeys(metric_names(self._spec.classes), math.nan)
-        return score(batches.labels.astype(np.int64), softmax(logits), self._spec.classes, log_odds(logits))
+        return score(
+            batches.labels.astype(np.int64), softmax(logits), self._spec.classes, log_odds(logits)
+        )
 
     def _learning_rate(self, head_only: bool) -> float:
         fine = self._training.fine_tune_learning_rate
@@ -156,7 +173,10 @@ class Cell:
                 if name != "epoch":
                     tf.summary.scalar(name, number)
         now = time.monotonic()
-        if not self._stopping() and now - self._last_checkpoint >= self._checkpoint_cost / _CHECKPOINT_SHARE:
+        if (
+            not self._stopping()
+            and now - self._last_checkpoint >= self._checkpoint_cost / _CHECKPOINT_SHARE
+        ):
             self._save_resume_state()
         if now - self._last_note >= _STATE_PERIOD:
             self._last_note = now
@@ -193,7 +213,8 @@ class Cell:
         state = self._training_state
         if state.best_epoch is None:
             raise DivergedError(
-                f"training diverged, no epoch gave a finite validation {self._training.monitor}: lower learning_rate"
+                f"training diverged, no epoch gave a finite validation {self._training.monitor}: "
+                "lower learning_rate"
             )
         self._session.set_weights(state.best_weights)
         with self._watch("score"):
@@ -205,7 +226,9 @@ class Cell:
         self.done = True
 
     def _logits(self, batches: Batches) -> NDArray[np.float32]:
-        return np.asarray(np.concatenate([self._session.logits(pixels).numpy() for pixels, _, _ in batches]))
+        return np.asarray(
+            np.concatenate([self._session.logits(pixels).numpy() for pixels, _, _ in batches])
+        )
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -225,11 +248,17 @@ class Cell:
 
 def _device() -> str:
     gpus = tf.config.list_physical_devices("GPU")
-    return str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU")) if gpus else "CPU"
+    return (
+        str(tf.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+        if gpus
+        else "CPU"
+    )
 
 
 def _reset_peak_memory() -> None:
-    with suppress(OSError):  # Linux only: lets each cell of a long-lived process have a peak of its own
+    with suppress(
+        OSError
+    ):  # Linux only: lets each cell of a long-lived process have a peak of its own
         Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -1,4 +1,6 @@
-"""The resume state of a cell: all that is needed to go on after an interruption as if there had been none."""
+"""The resume state of a cell: all that is needed to go on after an interruption as if there had
+been none.
+"""
 
 import json
 from dataclasses import dataclass, field
@@ -15,7 +17,9 @@ Arrays = list[NDArray[Any]]
 
 @dataclass
 class TrainingState:
-    """Where training stands at the end of an epoch. `state` and `best_weights` are in the session's order."""
+    """Where training stands at the end of an epoch. `state` and `best_weights` are in the session's
+    order.
+    """
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     best_epoch: int | None = None
@@ -37,17 +41,22 @@ def save(path: Path, training: TrainingState) -> None:
         "arrays": sorted(arrays),
     }
     with replacing(path) as temporary:
-        np.savez(temporary, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
+        np.savez(
+            temporary, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays
+        )  # type: ignore[arg-type]
 
 
 def load(path: Path) -> TrainingState | None:
-    """Read a resume state; None where there is none or it is damaged, so that the cell starts over."""
+    """Read a resume state; None where there is none or it is damaged, so that the cell starts
+    over.
+    """
     try:
         with open_regular(path) as source, np.load(source, allow_pickle=False) as file:
             if sum(part.file_size for part in file.zip.infolist()) > path.stat().st_size:
                 return None  # it was written uncompressed
             facts = json.loads(bytes(file["facts"]))
-            names = facts.pop("arrays")  # not what the archive lists: damage may hide an array there
+            # Not what the archive lists: damage may hide an array there.
+            names = facts.pop("arrays")
             state = [file[name] for name in names if name.startswith("state_")]
             best_weights = [file[name] for name in names if name.startswith("best_")]
         return TrainingState(**facts, state=state, best_weights=best_weights)

@@ -1,4 +1,6 @@
-"""What a few training steps of an architecture take of a GPU: a measurement, made in a process of its own."""
+"""What a few training steps of an architecture take of a GPU: a measurement, made in a process of
+its own.
+"""
 
 import os
 import subprocess
@@ -12,11 +14,14 @@ from trainables.models.user_code import search_also
 _SECONDS = 4.0  # of steps, after the first few
 
 
-def measure(architecture: str, batch_size: int, import_path: str | None) -> tuple[float, float, float] | None:
-    """Peak bytes, total bytes and utilisation (0 to 1) of this process's GPU; None where there is no real GPU.
+def measure(
+    architecture: str, batch_size: int, import_path: str | None
+) -> tuple[float, float, float] | None:
+    """Peak bytes, total bytes and utilisation (0 to 1) of this process's GPU; None where there is
+    no real GPU.
 
-    `architecture`: an `Architecture` as JSON; `import_path`: where the user's own builders lie. Runs on random pixels,
-    where TensorFlow has been configured.
+    `architecture`: an `Architecture` as JSON; `import_path`: where the user's own builders lie.
+    Runs on random pixels, where TensorFlow has been configured.
     """
     if import_path is not None:
         search_also(import_path)
@@ -30,7 +35,9 @@ def measure(architecture: str, batch_size: int, import_path: str | None) -> tupl
     session = Session(what, 0)
     session.reset(0)
     rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (batch_size, what.image_size, what.image_size, what.channels), dtype=np.uint8)
+    pixels = rng.integers(
+        0, 256, (batch_size, what.image_size, what.image_size, what.channels), dtype=np.uint8
+    )
     labels, weights = np.zeros(batch_size, np.int32), np.ones(batch_size, np.float32)
     for _ in range(3):
         session.train_step(pixels, labels, weights, False)[0].numpy()
@@ -46,5 +53,14 @@ def measure(architecture: str, batch_size: int, import_path: str | None) -> tupl
 def _smi(field: str) -> float:
     """One number from nvidia-smi about the GPU that this process sees first."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
-    command = ["nvidia-smi", f"--id={device}", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()[0])
+    command = [
+        "nvidia-smi",
+        f"--id={device}",
+        f"--query-gpu={field}",
+        "--format=csv,noheader,nounits",
+    ]
+    return float(
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60
+        ).stdout.split()[0]
+    )

@@ -1,8 +1,9 @@
 """Batch normalization by TensorFlow's fused kernels while a training step is traced.
 
-Keras computes the moments and the normalization of a batch from a dozen small operations, and differentiates each.
-The fused kernels do the same arithmetic in one pass over the images: a third fewer operations to trace, less memory
-traffic, and fewer activations kept for the backward pass. Saved models do not know of it: their layers are Keras's.
+Keras computes the moments and the normalization of a batch from a dozen small operations, and
+differentiates each. The fused kernels do the same arithmetic in one pass over the images: a third
+fewer operations to trace, less memory traffic, and fewer activations kept for the backward pass.
+Saved models do not know of it: their layers are Keras's.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,19 +16,25 @@ import tensorflow as tf
 
 def batch_normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """All batch normalization layers of a model, those of models inside it as well."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
 
 
 @contextmanager
 def fused(model: keras.Model) -> Iterator[None]:
-    """Inside the block, calls of the model's batch normalization layers in training mode use the fused kernels.
+    """Inside the block, calls of the model's batch normalization layers in training mode use the
+    fused kernels.
 
     Only images with the channels last; other inputs, and inference, go the way of Keras.
     """
     layers = [
         layer
         for layer in batch_normalizations(model)
-        if type(layer) is keras.layers.BatchNormalization and not (layer.synchronized or layer.renorm)
+        if type(layer) is keras.layers.BatchNormalization
+        and not (layer.synchronized or layer.renorm)
     ]
     before = [vars(layer).get("call") for layer in layers]
     for layer in layers:
@@ -55,7 +62,10 @@ def _fused_call(layer: Any, unfused: Callable[..., tf.Tensor]) -> Callable[..., 
         )
         # The kernel returns the unbiased variance, n / (n - 1) of the one that Keras keeps.
         variance *= 1 - channels / tf.cast(tf.size(inputs), tf.float32)
-        for moving, batch in ((layer.moving_mean.value, mean), (layer.moving_variance.value, variance)):
+        for moving, batch in (
+            (layer.moving_mean.value, mean),
+            (layer.moving_variance.value, variance),
+        ):
             moving.assign_sub((moving - batch) * (1 - layer.momentum))
         return tf.cast(outputs, layer.compute_dtype)
 

@@ -1,7 +1,8 @@
 """Adam and SGD by TensorFlow's fused kernels, one operation per variable.
 
-Keras's optimizers update each of a network's 200 variables by a dozen small operations, which cost more to trace than
-the network's own forward pass and read the variables a dozen times. The arithmetic, and the defaults, are Keras's.
+Keras's optimizers update each of a network's 200 variables by a dozen small operations, which cost
+more to trace than the network's own forward pass and read the variables a dozen times. The
+arithmetic, and the defaults, are Keras's.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,13 @@ class Optimizer:
 class Adam(Optimizer):
     """Kingma and Ba (2015, arXiv:1412.6980), algorithm 1 in the form at the end of section 2."""
 
-    def __init__(self, variables: Sequence[Any], beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7):
+    def __init__(
+        self,
+        variables: Sequence[Any],
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+    ):
         super().__init__(variables)
         self._beta_1, self._beta_2, self._epsilon = beta_1, beta_2, epsilon
         self._means, self._squares = self._slots(), self._slots()
@@ -53,9 +60,16 @@ class Adam(Optimizer):
             "beta2": tf.constant(self._beta_2),
             "epsilon": tf.constant(self._epsilon),
         }
-        for target, mean, square, gradient in zip(self._targets, self._means, self._squares, gradients, strict=True):
+        for target, mean, square, gradient in zip(
+            self._targets, self._means, self._squares, gradients, strict=True
+        ):
             tf.raw_ops.ResourceApplyAdam(
-                var=target.handle, m=mean.handle, v=square.handle, grad=gradient, use_locking=True, **shared
+                var=target.handle,
+                m=mean.handle,
+                v=square.handle,
+                grad=gradient,
+                use_locking=True,
+                **shared,
             )
 
 
@@ -69,7 +83,9 @@ class SGD(Optimizer):
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         shared = {"lr": tf.identity(self.learning_rate), "momentum": tf.constant(self._momentum)}
-        for target, velocity, gradient in zip(self._targets, self._velocities, gradients, strict=True):
+        for target, velocity, gradient in zip(
+            self._targets, self._velocities, gradients, strict=True
+        ):
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=target.handle, accum=velocity.handle, grad=gradient, use_locking=True, **shared
             )

@@ -1,9 +1,10 @@
-"""A model with its training step, built once and reset in place for every cell that has the same architecture.
+"""A model with its training step, built once and reset in place for every cell that has the same
+architecture.
 
-Starting over in place costs milliseconds where building and tracing cost tens of seconds. A reset session gives
-bit-identical results to a new one: weights, optimizer variables, random generator states and whatever else the
-model's layers count are all set anew, layers are never changed, and `tf.random.set_seed`, which would throw the traced
-graphs away, is never called.
+Starting over in place costs milliseconds where building and tracing cost tens of seconds. A reset
+session gives bit-identical results to a new one: weights, optimizer variables, random generator
+states and whatever else the model's layers count are all set anew, layers are never changed, and
+`tf.random.set_seed`, which would throw the traced graphs away, is never called.
 """
 
 import random
@@ -31,27 +32,36 @@ Arrays = list[NDArray[Any]]
 
 
 class Session:
-    """One architecture, ready to train: `reset(seed)`, then `train_step` and `logits` on batches."""
+    """One architecture, ready to train: `reset(seed)`, then `train_step` and `logits` on
+    batches.
+    """
 
     def __init__(self, architecture: Architecture, seed: int) -> None:
         self._architecture = architecture
         self.model = self._build(seed)
         self._initial = {seed: _values(_steady_variables(self.model))}
         self._augment = _augmentation_layers(architecture.augmentation)
-        # Layers that draw without a generator of their own use Keras's global one: each session has its own for them.
+        # Layers that draw without a generator of their own use Keras's global one: each session has
+        # its own for them.
         self._generator = keras.random.SeedGenerator(0)
         self._head = Head(self.model, of_zoo=architecture.model in zoo.MODELS)
         self._targets = {False: list(self.model.trainable_variables)}
         if architecture.frozen_phase:
             self._targets[True] = self._head.variables
         create = {"adam": Adam, "sgd": SGD}[architecture.optimizer]
-        # One optimizer per phase: what the head's has seen must not drive the backbone once it is released.
-        self._optimizers = {head_only: create(variables) for head_only, variables in self._targets.items()}
+        # One optimizer per phase: what the head's has seen must not drive the backbone once it is
+        # released.
+        self._optimizers = {
+            head_only: create(variables) for head_only, variables in self._targets.items()
+        }
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
         self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
         self._logits = tf.function(
-            self._forward, input_signature=[self._pixels_spec], autograph=False, jit_compile=architecture.xla
+            self._forward,
+            input_signature=[self._pixels_spec],
+            autograph=False,
+            jit_compile=architecture.xla,
         )
 
     def reset(self, seed: int) -> None:
@@ -75,8 +85,12 @@ class Session:
         if head_only not in self._steps:
             self._steps[head_only] = self._trace_step(head_only)
 
-    def train_step(self, pixels: Any, labels: Any, weights: Any, head_only: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        """One optimizer step; returns the sum of the images' losses and the number of right predictions."""
+    def train_step(
+        self, pixels: Any, labels: Any, weights: Any, head_only: bool
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """One optimizer step; returns the sum of the images' losses and the number of right
+        predictions.
+        """
         self.prepare(head_only)
         loss, hits = self._steps[head_only](pixels, labels, weights)
         return loss, hits
@@ -93,12 +107,16 @@ class Session:
         self.model.set_weights(weights)
 
     def state(self) -> Arrays:
-        """All that training changes: weights, what layers count, optimizer variables, random generator states."""
+        """All that training changes: weights, what layers count, optimizer variables, random
+        generator states.
+        """
         return _values(self._state_variables())
 
     def fits(self, arrays: Sequence[NDArray[Any]]) -> bool:
         """Whether `state` could have given these arrays."""
-        ours, theirs = ([(array.shape, array.dtype) for array in state] for state in (self.state(), arrays))
+        ours, theirs = (
+            [(array.shape, array.dtype) for array in state] for state in (self.state(), arrays)
+        )
         return ours == theirs
 
     def set_state(self, arrays: Sequence[NDArray[Any]]) -> None:
@@ -108,12 +126,20 @@ class Session:
     @property
     def state_bytes(self) -> int:
         """Size of `state` and the best weights together."""
-        elements = [variable.shape.num_elements() for variable in (v.value for v in self.model.weights)]
-        slots = [v.shape.num_elements() for optimizer in self._optimizers.values() for v in optimizer.variables]
+        elements = [
+            variable.shape.num_elements() for variable in (v.value for v in self.model.weights)
+        ]
+        slots = [
+            v.shape.num_elements()
+            for optimizer in self._optimizers.values()
+            for v in optimizer.variables
+        ]
         return int(4 * (2 * sum(elements) + sum(slots)))
 
     def probability_model(self) -> keras.Model:
-        """The model with a softmax on top, sharing this session's weights: what users save and load."""
+        """The model with a softmax on top, sharing this session's weights: what users save and
+        load.
+        """
         return with_softmax(self.model)
 
     @property
@@ -122,34 +148,52 @@ class Session:
 
     def _build(self, seed: int) -> keras.Model:
         a = self._architecture
-        if a.builder_hash is not None and zoo.builder_digest(a.model, user_code.folder_of(a.model)) != a.builder_hash:
+        if (
+            a.builder_hash is not None
+            and zoo.builder_digest(a.model, user_code.folder_of(a.model)) != a.builder_hash
+        ):
             raise ModelError(f"the code of {a.model} has changed since the run began: run it again")
-        with python_seed(seed), _keras_settings(a.precision), _global_seeds(keras.random.SeedGenerator(seed)):
-            model = zoo.build(a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments)
+        with (
+            python_seed(seed),
+            _keras_settings(a.precision),
+            _global_seeds(keras.random.SeedGenerator(seed)),
+        ):
+            model = zoo.build(
+                a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments
+            )
         if a.batch_norm_momentum is not None:
             for layer in normalization.batch_normalizations(model):
                 layer.momentum = a.batch_norm_momentum
         return model
 
     def _state_variables(self) -> list[Any]:
-        slots = [variable for optimizer in self._optimizers.values() for variable in optimizer.variables]
+        slots = [
+            variable for optimizer in self._optimizers.values() for variable in optimizer.variables
+        ]
         return [*_steady_variables(self.model), *slots, *self._random_states()]
 
     def _random_states(self) -> list[Any]:
         """The states of Keras's seed generators."""
         layers = [self.model, *self._augment]
         seeds = {id(state) for layer in layers for state in _seed_states(layer)}
-        return [*(v for layer in layers for v in layer.variables if id(v) in seeds), self._generator.state]
+        return [
+            *(v for layer in layers for v in layer.variables if id(v) in seeds),
+            self._generator.state,
+        ]
 
     def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
         return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
 
     def _trace_step(self, head_only: bool) -> Any:
-        """The training step as a graph; with `head_only` the backbone runs as at inference and keeps all it has."""
+        """The training step as a graph; with `head_only` the backbone runs as at inference and
+        keeps all it has.
+        """
         variables, optimizer = self._targets[head_only], self._optimizers[head_only]
         forward = self._head.forward if head_only else partial(self.model, training=True)
 
-        def step(pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def step(
+            pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.cast(pixels, tf.float32)
             for layer in self._augment:
                 images = layer(images, training=True)
@@ -158,12 +202,18 @@ class Session:
                 truth = tf.one_hot(labels, self._architecture.n_classes)
                 losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
                 objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)
-            gradients = tape.gradient(objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            gradients = tape.gradient(
+                objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
             optimizer.apply(gradients)
             hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
             return tf.reduce_sum(losses), hits
 
-        signature = [self._pixels_spec, tf.TensorSpec((None,), tf.int32), tf.TensorSpec((None,), tf.float32)]
+        signature = [
+            self._pixels_spec,
+            tf.TensorSpec((None,), tf.int32),
+            tf.TensorSpec((None,), tf.float32),
+        ]
         with normalization.fused(self.model), _global_seeds(self._generator):
             traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)
             return traced.get_concrete_function(*signature)
@@ -174,24 +224,34 @@ def _values(variables: Sequence[Any]) -> Arrays:
 
 
 def _seed_states(layer: keras.layers.Layer) -> list[Any]:
-    return [generator.state for part in layer._flatten_layers() for generator in part._seed_generators]
+    return [
+        generator.state for part in layer._flatten_layers() for generator in part._seed_generators
+    ]
 
 
 def _steady_variables(model: keras.Model) -> list[Any]:
-    """What a model starts a cell with: its weights, then whatever its layers count or measure; no random states."""
+    """What a model starts a cell with: its weights, then whatever its layers count or measure; no
+    random states.
+    """
     found = [*model.weights, *model.variables]
     for layer in model._flatten_layers():
         found += layer.metrics_variables
         # Variables of TensorFlow's own are unknown to Keras.
-        own = [value.state if isinstance(value, tf.random.Generator) else value for value in vars(layer).values()]
+        own = [
+            value.state if isinstance(value, tf.random.Generator) else value
+            for value in vars(layer).values()
+        ]
         found += [value for value in own if isinstance(value, tf.Variable)]
     seeds = {id(state) for state in _seed_states(model)}
-    return list({id(variable): variable for variable in found if id(variable) not in seeds}.values())
+    return list(
+        {id(variable): variable for variable in found if id(variable) not in seeds}.values()
+    )
 
 
 @contextmanager
 def python_seed(seed: int) -> Iterator[None]:
-    """Keras draws the seeds of initializers and dropout from Python's generator: fix it for the time of a build.
+    """Keras draws the seeds of initializers and dropout from Python's generator: fix it for the
+    time of a build.
 
     NumPy's global generator, which some builders draw from, is fixed as well.
     """
@@ -218,7 +278,8 @@ def _global_seeds(generator: keras.random.SeedGenerator) -> Iterator[None]:
 
 @contextmanager
 def _keras_settings(precision: str) -> Iterator[None]:
-    """What layers that are built inside compute in; whatever a builder sets of Keras ends with the block.
+    """What layers that are built inside compute in; whatever a builder sets of Keras ends with the
+    block.
 
     bfloat16 needs no loss scaling, unlike float16.
     """
@@ -241,7 +302,9 @@ def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]
     if augmentation.flip:
         layers.append(keras.layers.RandomFlip("horizontal", seed=0))
     if augmentation.rotation:
-        layers.append(keras.layers.RandomRotation(augmentation.rotation / 360, fill_mode="constant", seed=0))
+        layers.append(
+            keras.layers.RandomRotation(augmentation.rotation / 360, fill_mode="constant", seed=0)
+        )
     if augmentation.zoom:
         layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="constant", seed=0))
     return layers

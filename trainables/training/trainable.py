@@ -19,10 +19,12 @@ _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's roun
 
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs of the cell),
-    `deterministic`, `require_gpu` and `import_path` (where the user's own model builders lie, None without any).
+    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs
+    of the cell), `deterministic`, `require_gpu` and `import_path` (where the user's own model
+    builders lie, None without any).
 
-    The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled models stay.
+    The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled
+    models stay.
     """
 
     @classmethod
@@ -30,8 +32,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         return tune.PlacementGroupFactory([config["share"]])
 
     def setup(self, config: dict[str, Any]) -> None:
-        # Tune may start an actor for a trial and then give it to another one: only the first step knows the cell, opens
-        # it, and writes into its entry what went wrong here.
+        # Tune may start an actor for a trial and then give it to another one: only the first step
+        # knows the cell, opens it, and writes into its entry what went wrong here.
         self._cell: Any = None
         self._obstacle: Exception | None = None
         began = _process_start()
@@ -48,7 +50,9 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         configure_tensorflow(int(cpus), config["deterministic"])
         if config["share"].get("GPU") and config["require_gpu"]:
             granted = [str(gpu) for gpu in ray.get_gpu_ids()]
-            if reason := blind_reason(granted, always=config["require_gpu"] is True):  # a node that came later
+            if reason := blind_reason(
+                granted, always=config["require_gpu"] is True
+            ):  # a node that came later
                 raise ResourceError(reason)
         from trainables.training import worker  # which imports TensorFlow
 
@@ -72,7 +76,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
             row = self._cell.advance()
         stops = not self._cell.done and leaving.told_to_stop()
         if stops or (not self._cell.done and leaving.node_is_drained()):
-            self._cell.suspend()  # until the node goes after every report, and then it goes on elsewhere
+            # until the node goes after every report, and then it goes on elsewhere
+            self._cell.suspend()
         return {**row, "done": self._cell.done or stops}
 
     def cleanup(self) -> None:
@@ -80,16 +85,22 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
             self._cell.suspend()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be unpickled."""
+        """Nothing: the ledger holds the resume state, and Tune's checkpoints would have to be
+        unpickled.
+        """
 
 
 def _note_obstacle(run: Path, key: str, error: Exception) -> None:
-    """Write into the entry of a cell why its worker could not start; what training had reached stays."""
+    """Write into the entry of a cell why its worker could not start; what training had reached
+    stays.
+    """
     from trainables.core.ledger import read_entry  # which imports pandas
 
     entry = read_entry(RunLayout(run).ledger / key)
     attempts, host = entry.state().attempts + 1, socket.gethostname()
-    entry.fail(error, "the worker could not start: ", worker_failed=True, attempts=attempts, host=host)
+    entry.fail(
+        error, "the worker could not start: ", worker_failed=True, attempts=attempts, host=host
+    )
 
 
 def _process_start() -> float:

@@ -1,8 +1,9 @@
 """Fonts for names in any script: in pictures every character has a glyph, or is spelled out.
 
-DejaVu Sans comes with matplotlib and knows Latin, Greek, Cyrillic, Arabic and more. What it lacks is looked for in the
-machine's fonts; what none of them has is written as its escape, such as \\u9633, never as a box. So the same machine
-always draws the same picture, but machines with other fonts may draw others.
+DejaVu Sans comes with matplotlib and knows Latin, Greek, Cyrillic, Arabic and more. What it lacks
+is looked for in the machine's fonts; what none of them has is written as its escape, such as
+\\u9633, never as a box. So the same machine always draws the same picture, but machines with other
+fonts may draw others.
 """
 
 import logging
@@ -16,18 +17,24 @@ from matplotlib.ft2font import FT2Font
 
 _BASE = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
 # Many fonts of one script have a single weight, which matplotlib would mention in every figure.
-logging.getLogger("matplotlib.font_manager").addFilter(lambda record: "find font weight" not in record.getMessage())
+logging.getLogger("matplotlib.font_manager").addFilter(
+    lambda record: "find font weight" not in record.getMessage()
+)
 _font_of: dict[str, Path | None] = {}  # of every character asked for so far
 
 
 def legible(text: str) -> str:
-    r"""`text` with each character that no font of this machine has as its escape, such as \u9633."""
+    r"""`text` with each character that no font of this machine has as its escape, such as
+    \u9633.
+    """
     fonts = _fonts_of(text)
     return "".join(c if fonts[c] else c.encode("unicode_escape").decode() for c in text)
 
 
 def families(texts: Iterable[str]) -> list[str]:
-    """What matplotlib's `font.family` must be to draw these texts: DejaVu Sans, then what it lacks."""
+    """What matplotlib's `font.family` must be to draw these texts: DejaVu Sans, then what it
+    lacks.
+    """
     fonts = sorted({font for font in _fonts_of("".join(texts)).values() if font and font != _BASE})
     known = {entry.fname for entry in font_manager.fontManager.ttflist}
     for font in fonts:
@@ -50,14 +57,16 @@ def missing_note(texts: Iterable[str]) -> str | None:
         return None
     more = f" and {len(spelled) - 1} more" if len(spelled) > 1 else ""
     return (
-        f"No font of this machine can draw the name {spelled[0]!r}{more}, so pictures spell it {legible(spelled[0])}: "
-        "install a font of its script (on Debian and Ubuntu fonts-noto-cjk for Chinese, Japanese and Korean, "
-        "fonts-noto-core for others) and write the report again"
+        f"No font of this machine can draw the name {spelled[0]!r}{more}, so pictures spell it "
+        f"{legible(spelled[0])}: install a font of its script (on Debian and Ubuntu fonts-noto-cjk "
+        "for Chinese, Japanese and Korean, fonts-noto-core for others) and write the report again"
     )
 
 
 def _fonts_of(text: str) -> dict[str, Path | None]:
-    """The font of each character; those not met before are looked for in all fonts, DejaVu Sans first."""
+    """The font of each character; those not met before are looked for in all fonts, DejaVu Sans
+    first.
+    """
     unknown = sorted({c for c in text if c not in _font_of})
     for font in [_BASE, *_installed()] if unknown else ():
         if not unknown:
@@ -80,8 +89,21 @@ def _covered(font: Path, characters: list[str]) -> set[str]:
 
 @lru_cache
 def _installed() -> tuple[Path, ...]:
-    """The machine's fonts, upright sans-serif of regular weight first, in an order that is always the same."""
-    odd = ("bold", "black", "light", "thin", "medium", "italic", "oblique", "serif", "mono", "lastresort")
+    """The machine's fonts, upright sans-serif of regular weight first, in an order that is always
+    the same.
+    """
+    odd = (
+        "bold",
+        "black",
+        "light",
+        "thin",
+        "medium",
+        "italic",
+        "oblique",
+        "serif",
+        "mono",
+        "lastresort",
+    )
 
     def key(font: Path) -> tuple[int, str]:
         return sum(word in font.stem.lower() for word in odd), str(font)

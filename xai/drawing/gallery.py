@@ -1,7 +1,8 @@
 """A gallery of overlays as one page that needs nothing else: no server, no network, no other file.
 
-Every image is in it once, as a small JPEG; every map as its own numbers, in steps of 1/255 of its maximum, drawn by
-the page's script with the places, the interpolation and the colour tables of `render.overlay`.
+Every image is in it once, as a small JPEG; every map as its own numbers, in steps of 1/255 of its
+maximum, drawn by the page's script with the places, the interpolation and the colour tables of
+`render.overlay`.
 """
 
 import base64
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 #: Longest edge of an image in the page, in pixels.
 EDGE = 288
-#: Maps with a longer edge are averaged down to it: one at 224 pixels would weigh 67 KB, against 1.4 KB.
+#: Maps with a longer edge are averaged down to it: one at 224 pixels would weigh 67 KB, against 1.4
+#: KB.
 LARGEST_MAP = 32
 
 # Of a row in the page, in this order, before the scores.
@@ -39,21 +41,32 @@ _COLUMNS = (
 
 
 def write_gallery(
-    path: Path, rows: "pd.DataFrame", images: Callable[[str], Bytes], title: str, scores: Sequence[str] = ()
+    path: Path,
+    rows: "pd.DataFrame",
+    images: Callable[[str], Bytes],
+    title: str,
+    scores: Sequence[str] = (),
 ) -> Path:
     """Write the page and return its path.
 
-    `rows` are rows of the heatmaps table; `images` gives the pixels of an image id, uint8 (H, W) or (H, W, 3); `scores`
-    are further numeric columns of `rows`, to be sorted and filtered by. Names may hold any characters. A row with an
-    error, a map that is not finite and an image that cannot be read (a RayfoldError) are shown as such. A thousand
-    images take about 10 MB, and a 7 × 7 map 0.2 KB.
+    `rows` are rows of the heatmaps table; `images` gives the pixels of an image id, uint8 (H, W) or
+    (H, W, 3); `scores` are further numeric columns of `rows`, to be sorted and filtered by. Names
+    may hold any characters. A row with an error, a map that is not finite and an image that cannot
+    be read (a RayfoldError) are shown as such. A thousand images take about 10 MB, and a 7 × 7 map
+    0.2 KB.
     """
     data = _gallery_data(rows.to_dict("records"), images, scores)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xai.drawing"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("xai.drawing"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     style, script = _text("gallery.css"), _text("gallery.js") + _text("gallery_controls.js")
-    reduced = f" Maps of more than {LARGEST_MAP} pixels are averaged down to that." if data.pop("reduced") else ""
+    reduced = (
+        f" Maps of more than {LARGEST_MAP} pixels are averaged down to that."
+        if data.pop("reduced")
+        else ""
+    )
     page = environment.get_template("gallery.html").render(
         title=printable(title),
         style=Markup(style),
@@ -77,12 +90,14 @@ def _digest(text: str) -> str:
 
 
 def _json(value: Any) -> str:
-    r"""ASCII JSON without `<`, `>` and `&`: no text in it can end its element; U+2028 is its escape, too."""
+    r"""ASCII JSON without `<`, `>` and `&`: no text in it can end its element; U+2028 is its
+    escape, too.
+    """
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-# --- data -------------------------------------------------------------------------------------------------------------
+# --- data -----------------------------------------------------------------------------------------
 
 
 class _Names:
@@ -98,7 +113,9 @@ class _Names:
         return self(name) if isinstance(name, str) else None
 
 
-def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], scores: Sequence[str]) -> dict[str, Any]:
+def _gallery_data(
+    rows: list[dict[Any, Any]], images: Callable[[str], Bytes], scores: Sequence[str]
+) -> dict[str, Any]:
     names, candidates, classes, sets, placements = _Names(), _Names(), _Names(), _Names(), _Names()
     for name in sorted({row["class"] for row in rows if isinstance(row["class"], str)}):
         classes(name)
@@ -109,7 +126,10 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
     for row in rows:
         first.setdefault(row["image"], row)
         numbers = _map_numbers(row)
-        reduced |= numbers["height"] is not None and numbers["height"] * numbers["width"] < row["height"] * row["width"]
+        reduced |= (
+            numbers["height"] is not None
+            and numbers["height"] * numbers["width"] < row["height"] * row["width"]
+        )
         # An image that failed before its layer was known stands for every candidate and method.
         place = sets(render.scale_set(row)) if isinstance(row["layer"], str) else None
         if place is not None and numbers["peak"] is not None:
@@ -129,7 +149,10 @@ def _gallery_data(rows: list[dict[Any, Any]], images: Callable[[str], Bytes], sc
         "columns": [*_COLUMNS, *scores],
         "placements": list(placements.places),
         "rows": table,
-        "sets": [_set_entry(key, candidates, sets, peaks.get(place, [])) for key, place in sets.places.items()],
+        "sets": [
+            _set_entry(key, candidates, sets, peaks.get(place, []))
+            for key, place in sets.places.items()
+        ],
         "candidates": [printable(name) for name in candidates.places],
         "classes": [printable(name) for name in classes.places],
         "scores": list(scores),
@@ -164,7 +187,9 @@ def _reduced(heat: Floats) -> Floats:
     return np.asarray(cv2.resize(heat, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _set_entry(key: tuple[str, str, str], candidates: _Names, sets: _Names, peaks: list[float]) -> dict[str, Any]:
+def _set_entry(
+    key: tuple[str, str, str], candidates: _Names, sets: _Names, peaks: list[float]
+) -> dict[str, Any]:
     candidate, method, layer = key
     title = render.method_title(method)
     several = sum(other[:2] == key[:2] for other in sets.places) > 1

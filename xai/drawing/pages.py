@@ -1,4 +1,6 @@
-"""The pictures and pages of a run's heatmaps: overlays, a picture per class, contact sheets, grids, curves, gallery."""
+"""The pictures and pages of a run's heatmaps: overlays, a picture per class, contact sheets, grids,
+curves, gallery.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -27,7 +29,11 @@ _MOST_IN_GALLERY = 1000
 _GALLERY_EDGE = 256
 _MOST_NAMED = 5  # images in a line
 _SET = ["candidate", "method", "layer"]
-_CURVES = [f"{kind}{end}" for kind in ("deletion", "insertion") for end in ("", "_random", "_blurred_random")]
+_CURVES = [
+    f"{kind}{end}"
+    for kind in ("deletion", "insertion")
+    for end in ("", "_random", "_blurred_random")
+]
 
 
 class Style(Frozen):
@@ -41,18 +47,25 @@ class Style(Frozen):
 
 
 def write_pages(
-    layout: RunLayout, heatmaps: Heatmaps, title: str, style: Style, say: Callable[[str], None] = lambda _: None
+    layout: RunLayout,
+    heatmaps: Heatmaps,
+    title: str,
+    style: Style,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[Path]:
     """Draw everything but the overlays of single images; returns the files.
 
     Images that cannot be read any more have the reason in their place, and `say` gets a line.
 
-    `figures/<candidate>/<method>_<class>.png`: a picture per class, of the candidate's fold predictions where there are
-    any. Below `xai/figures/`: `<candidate>/<method>_<class>.png` contact sheets, `grid_<class>` of methods and
-    candidates, `faithfulness_<candidate>`. `xai/gallery.html`: the gallery, of 1,000 images at most.
+    `figures/<candidate>/<method>_<class>.png`: a picture per class, of the candidate's fold
+    predictions where there are any. Below `xai/figures/`: `<candidate>/<method>_<class>.png`
+    contact sheets, `grid_<class>` of methods and candidates, `faithfulness_<candidate>`.
+    `xai/gallery.html`: the gallery, of 1,000 images at most.
     """
     images = Images(layout)
-    reader = lru_cache(maxsize=256)(lambda image: _fitted(images.original(image), 2 * _GALLERY_EDGE))
+    reader = lru_cache(maxsize=256)(
+        lambda image: _fitted(images.original(image), 2 * _GALLERY_EDGE)
+    )
     table = heatmaps.table
     sets = table.loc[table["error"].isna(), _SET].drop_duplicates()
     written: list[Path] = []
@@ -64,17 +77,26 @@ def write_pages(
         folder = layout.xai_figures / str(candidate)
         if not several:
             found = sheets.write_representatives(
-                rows, reader, layout.candidate_figures(str(candidate)), style.per_image, style.colours
+                rows,
+                reader,
+                layout.candidate_figures(str(candidate)),
+                style.per_image,
+                style.colours,
             )
             written += found.values()
         for number, name in enumerate(sorted(rows["class"].dropna().unique())):
-            sheet = sheets.contact_sheet(rows, reader, name, per_image=style.per_image, colours=style.colours)
+            sheet = sheets.contact_sheet(
+                rows, reader, name, per_image=style.per_image, colours=style.colours
+            )
             written.append(render.write_image(folder / f"{stem}_{number}.png", sheet))
     written += _faithfulness(layout, heatmaps)
     written += _grids(layout, heatmaps, table, reader, style)
     written.append(_gallery(layout, heatmaps, table, images, title))
     if images.lost:
-        named = "; ".join(f"{quoted(image)}: {reason}" for image, reason in list(images.lost.items())[:_MOST_NAMED])
+        named = "; ".join(
+            f"{quoted(image)}: {reason}"
+            for image, reason in list(images.lost.items())[:_MOST_NAMED]
+        )
         say(f"lost    {count(len(images.lost), 'image')} cannot be drawn: {named}")
     return written
 
@@ -91,12 +113,18 @@ def _faithfulness(layout: RunLayout, heatmaps: Heatmaps) -> list[Path]:
             if len(rows):
                 curves[method] = {name: np.stack(list(rows[f"{name}_curve"])) for name in _CURVES}
         if curves:
-            written += paper_figures.faithfulness_curves(curves, layout.xai_figures / f"faithfulness_{candidate}")
+            written += paper_figures.faithfulness_curves(
+                curves, layout.xai_figures / f"faithfulness_{candidate}"
+            )
     return written
 
 
-def _grids(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, reader: Any, style: Style) -> list[Path]:
-    """For each class, the image that stands for it in the first set under every method of every candidate."""
+def _grids(
+    layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, reader: Any, style: Style
+) -> list[Path]:
+    """For each class, the image that stands for it in the first set under every method of every
+    candidate.
+    """
     written: list[Path] = []
     first = table[table["error"].isna()].iloc[:1]
     if first.empty:
@@ -108,11 +136,15 @@ def _grids(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, reader: A
         image = str(chosen[0]["image"])
         scaled = heatmaps.rows(**{"class": name})
         path = layout.xai_figures / f"grid_{number}"
-        written += paper_figures.method_grid(scaled, reader(image), image, name, path, style.per_image, style.colours)
+        written += paper_figures.method_grid(
+            scaled, reader(image), image, name, path, style.per_image, style.colours
+        )
     return written
 
 
-def _gallery(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, images: Images, title: str) -> Path:
+def _gallery(
+    layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, images: Images, title: str
+) -> Path:
     names = sorted(table["image"].unique())
     if len(names) > _MOST_IN_GALLERY:
         title = f"{title}: {_MOST_IN_GALLERY} of {len(names)} images, drawn at random"
@@ -120,10 +152,16 @@ def _gallery(layout: RunLayout, heatmaps: Heatmaps, table: pd.DataFrame, images:
     rows = heatmaps.rows(image=names)
     left_out = ("_random", *LIMITS)
     scores = [
-        name for name in heatmaps.scores if not name.startswith(("drop", "increase")) and not name.endswith(left_out)
+        name
+        for name in heatmaps.scores
+        if not name.startswith(("drop", "increase")) and not name.endswith(left_out)
     ]
     return write_gallery(
-        layout.gallery, rows, lambda image: _fitted(images.original(image), _GALLERY_EDGE), title, scores
+        layout.gallery,
+        rows,
+        lambda image: _fitted(images.original(image), _GALLERY_EDGE),
+        title,
+        scores,
     )
 
 
@@ -131,13 +169,15 @@ def _fitted(picture: Bytes, edge: int) -> Bytes:
     return sheets.fitted(picture, edge) if edge and max(picture.shape[:2]) > edge else picture
 
 
-# --- overlays of single images ----------------------------------------------------------------------------------------
+# --- overlays of single images --------------------------------------------------------------------
 
 
 def write_overlays(layout: RunLayout, heatmaps: Heatmaps, style: Style) -> int:
-    """Draw the map of the predicted class over every image, as tasks on the cluster; how many there are.
+    """Draw the map of the predicted class over every image, as tasks on the cluster; how many there
+    are.
 
-    `xai/overlays/<candidate>/<method>/<digest of the layer>/fold_<i>_seed_<s>/<image>.jpg`, on the scale of its set.
+    `xai/overlays/<candidate>/<method>/<digest of the layer>/fold_<i>_seed_<s>/<image>.jpg`, on the
+    scale of its set.
     """
     import ray
 
@@ -146,11 +186,20 @@ def write_overlays(layout: RunLayout, heatmaps: Heatmaps, style: Style) -> int:
     task = ray.remote(num_cpus=1)(draw_cell)
     running = []
     scales: dict[tuple[str, ...], float | None] = {}
-    for *names, fold, seed in table[[*_SET, "fold", "seed"]].drop_duplicates().itertuples(index=False):
+    for *names, fold, seed in (
+        table[[*_SET, "fold", "seed"]].drop_duplicates().itertuples(index=False)
+    ):
         identity = tuple(map(str, names))
         if identity not in scales:
             scales[identity] = None if style.per_image else _shared_scale(heatmaps, identity)
-        arguments = str(layout.root), identity, int(fold), int(seed), scales[identity], style.model_dump()
+        arguments = (
+            str(layout.root),
+            identity,
+            int(fold),
+            int(seed),
+            scales[identity],
+            style.model_dump(),
+        )
         running.append(task.remote(*arguments))
     drawn = list(results(running, "drawing pictures"))
     for error in drawn:
@@ -165,9 +214,16 @@ def _shared_scale(heatmaps: Heatmaps, identity: Sequence[str]) -> float:
 
 
 def draw_cell(
-    run: str, identity: Sequence[str], fold: int, seed: int, scale: float | None, style: dict[str, Any]
+    run: str,
+    identity: Sequence[str],
+    fold: int,
+    seed: int,
+    scale: float | None,
+    style: dict[str, Any],
 ) -> int:
-    """Runs in a Ray worker: the overlays of one cell, of DICOM images as Secondary Captures (.dcm), too."""
+    """Runs in a Ray worker: the overlays of one cell, of DICOM images as Secondary Captures (.dcm),
+    too.
+    """
     drawn, layout = Style.model_validate(style), RunLayout(Path(run))
     images, heatmaps = Images(layout), Heatmaps(layout)
     cv2.setNumThreads(1)

@@ -1,7 +1,8 @@
-"""Figures for papers: one image under every method and candidate, and the faithfulness curves of methods.
+"""Figures for papers: one image under every method and candidate, and the faithfulness curves of
+methods.
 
-Drawn with matplotlib's object interface and matplotlib's own defaults, as PNG and as PDF without dates: equal tables
-give equal bytes, whatever the user's settings are.
+Drawn with matplotlib's object interface and matplotlib's own defaults, as PNG and as PDF without
+dates: equal tables give equal bytes, whatever the user's settings are.
 """
 
 from collections.abc import Mapping
@@ -26,7 +27,8 @@ from xai.drawing.render import Bytes, Colours, Floats, Scales
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of Okabe & Ito's palette, which the colour-blind can tell apart; grey for what knows nothing of the model.
+# Of Okabe & Ito's palette, which the colour-blind can tell apart; grey for what knows nothing of
+# the model.
 _BLUE, _GREY = "#0072B2", "#767676"
 _STYLE = {
     "text.parse_math": False,  # a '$' in a class name is a '$'
@@ -60,19 +62,29 @@ def method_grid(
     per_image: bool = False,
     colours: Colours = "inferno",
 ) -> list[Path]:
-    """One image under every method (in rows) of every candidate (in columns), beside the bare image; PNG and PDF.
+    """One image under every method (in rows) of every candidate (in columns), beside the bare
+    image; PNG and PDF.
 
-    `rows` are all rows that share a scale, `image` the pixels of the image id `name`, whose maps of `class_name` are
-    drawn. Where several folds or layers explain it, the first of the table's order is. Files: `path` with .png and
-    .pdf. Returns them. Raises DataError where the table has no such map.
+    `rows` are all rows that share a scale, `image` the pixels of the image id `name`, whose maps of
+    `class_name` are drawn. Where several folds or layers explain it, the first of the table's order
+    is. Files: `path` with .png and .pdf. Returns them. Raises DataError where the table has no such
+    map.
     """
     table = rows[(rows["image"] == name) & (rows["class"] == class_name)]
     if table.empty:
-        raise DataError(f"a grid needs maps, got none of {name!r} for class {class_name!r}; explain the image first")
+        raise DataError(
+            f"a grid needs maps, got none of {name!r} for class {class_name!r}; explain the image "
+            "first"
+        )
     scales = Scales.of(rows, per_image)
     found = {(row["candidate"], row["method"]): row for row in table.iloc[::-1].to_dict("records")}
-    candidates, methods = list(dict.fromkeys(table["candidate"])), list(dict.fromkeys(table["method"]))
-    with matplotlib.style.context(["default", _STYLE | {"font.family": families([name, class_name, *candidates])}]):
+    candidates, methods = (
+        list(dict.fromkeys(table["candidate"])),
+        list(dict.fromkeys(table["method"])),
+    )
+    with matplotlib.style.context(
+        ["default", _STYLE | {"font.family": families([name, class_name, *candidates])}]
+    ):
         columns, lines = len(candidates) + 1, len(methods)
         height = 1.5 * lines * image.shape[0] / image.shape[1] + 1.0
         figure = Figure(figsize=(1.5 * columns + 0.4, height))
@@ -89,7 +101,13 @@ def method_grid(
                 _map_panel(panels[line, column], image, row, scales, colours, heading)
             title = render.method_title(method)
             panels[line, 1].text(
-                -0.04, 0.5, title, transform=panels[line, 1].transAxes, rotation=90, ha="right", va="center"
+                -0.04,
+                0.5,
+                title,
+                transform=panels[line, 1].transAxes,
+                rotation=90,
+                ha="right",
+                va="center",
             )
         _colour_bar(figure, panels, scales, colours)
         return _save(figure, path)
@@ -99,13 +117,17 @@ def _name(text: str, length: int) -> str:
     return render.shorten(legible(printable(text)), length)
 
 
-def _map_panel(axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours, heading: str) -> None:
+def _map_panel(
+    axes: Any, image: Bytes, row: Any, scales: Scales, colours: Colours, heading: str
+) -> None:
     if row is None or not render.drawable(row):
         axes.set_title(heading.strip(), fontsize=7, pad=2)
         axes.text(0.5, 0.5, "no map", transform=axes.transAxes, ha="center", va="center")
         return
     axes.imshow(render.overlay_of(row, image, scales[row], colours))
-    axes.set_title(f"{heading}p = {row['probability']:.2f}, scale {scales[row]:.2g}", fontsize=7, pad=2)
+    axes.set_title(
+        f"{heading}p = {row['probability']:.2f}, scale {scales[row]:.2g}", fontsize=7, pad=2
+    )
 
 
 def _colour_bar(figure: Figure, panels: Any, scales: Scales, colours: Colours) -> None:
@@ -125,9 +147,10 @@ def _colour_bar(figure: Figure, panels: Any, scales: Scales, colours: Colours) -
 def faithfulness_curves(curves: Mapping[str, Mapping[str, Floats]], path: Path) -> list[Path]:
     """Mean deletion and insertion curves of every method with their 95 % intervals; PNG and PDF.
 
-    `curves`: by method, `Faithfulness.curves`: deletion and insertion, each also with the endings _random and
-    _blurred_random, (images, steps + 1) probabilities; NaN for an image without a map, which is left out. Each method
-    stands against the random maps made from its own. Files: `path` with .png and .pdf. Returns them.
+    `curves`: by method, `Faithfulness.curves`: deletion and insertion, each also with the endings
+    _random and _blurred_random, (images, steps + 1) probabilities; NaN for an image without a map,
+    which is left out. Each method stands against the random maps made from its own. Files: `path`
+    with .png and .pdf. Returns them.
     """
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(5.4, 1.9 * len(curves) + 0.6))
@@ -139,7 +162,9 @@ def faithfulness_curves(curves: Mapping[str, Mapping[str, Floats]], path: Path) 
         for axes in panels[-1]:
             axes.set_xlabel("Pixels changed (%)")
             axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
-        figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        figure.legend(
+            *panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+        )
         return _save(figure, path)
 
 
@@ -159,7 +184,11 @@ def _curve_panel(axes: Any, of: Mapping[str, Floats], kind: str, title: str) -> 
             half = _NORMAL * values.std(axis=0, ddof=1) / np.sqrt(len(values))
             axes.fill_between(at, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
         areas.append(np.trapezoid(mean, at))
-    axes.set_title("{}\nAUC {:.2f}, shuffled {:.2f}, blur-matched {:.2f}".format(title, *areas), loc="left", fontsize=7)
+    axes.set_title(
+        "{}\nAUC {:.2f}, shuffled {:.2f}, blur-matched {:.2f}".format(title, *areas),
+        loc="left",
+        fontsize=7,
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1.02))
 
 

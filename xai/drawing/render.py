@@ -1,8 +1,8 @@
 """Overlays: a native-resolution heatmap drawn over its image, on a scale that other images share.
 
-A map is clipped at 0, divided by the scale, enlarged so that its cells lie at their places, looked up in a colour map
-of 256 levels and blended with an opacity proportional to its value, so that weak evidence looks weak and no evidence
-shows the bare image.
+A map is clipped at 0, divided by the scale, enlarged so that its cells lie at their places, looked
+up in a colour map of 256 levels and blended with an opacity proportional to its value, so that weak
+evidence looks weak and no evidence shows the bare image.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,36 +32,45 @@ Colours = Literal["inferno", "jet"]
 
 #: The opacity where the evidence reaches the scale.
 OPACITY = 0.7
-#: What a map's peak is among its positive values, and what the shared scale is among the peaks of a set.
+#: What a map's peak is among its positive values, and what the shared scale is among the peaks of a
+#: set.
 QUANTILE = 0.99
 
 _COLOUR_MAPS = {"inferno": cv2.COLORMAP_INFERNO, "jet": cv2.COLORMAP_JET}
 _JPEG_QUALITY = 90
 
 
-# --- scales -----------------------------------------------------------------------------------------------------------
+# --- scales ---------------------------------------------------------------------------------------
 
 
 def peak(heat: npt.ArrayLike) -> float:
-    """The 0.99 quantile of a map's positive values, 0 where it has none: a maximum that a few pixels cannot decide."""
+    """The 0.99 quantile of a map's positive values, 0 where it has none: a maximum that a few
+    pixels cannot decide.
+    """
     positive = np.asarray(heat, np.float32).ravel()
     positive = positive[positive > 0]
     return float(np.quantile(positive, QUANTILE)) if positive.size else 0.0
 
 
 def scale_of_peaks(peaks: Iterable[float]) -> float:
-    """The 0.99 quantile of the peaks of a set of maps: beyond it, one map in a hundred saturates. 0 for no maps."""
+    """The 0.99 quantile of the peaks of a set of maps: beyond it, one map in a hundred saturates. 0
+    for no maps.
+    """
     values = np.fromiter(peaks, float)
     return float(np.quantile(values, QUANTILE)) if values.size else 0.0
 
 
 def shared_scale(maps: Iterable[npt.ArrayLike]) -> float:
-    """The scale that maps of any shapes share: `scale_of_peaks` of their peaks, 0 where nothing is positive."""
+    """The scale that maps of any shapes share: `scale_of_peaks` of their peaks, 0 where nothing is
+    positive.
+    """
     return scale_of_peaks(peak(heat) for heat in maps)
 
 
 def evidence_of(row: Row) -> Floats:
-    """What is drawn of a row's map, and what scores judge, float32 (height, width), at least 0: see `heat.evidence`."""
+    """What is drawn of a row's map, and what scores judge, float32 (height, width), at least 0: see
+    `heat.evidence`.
+    """
     heat = np.asarray(row["map"], np.float32).reshape(int(row["height"]), int(row["width"]))
     return evidence(heat, only_positive(row["method"]))
 
@@ -74,7 +83,9 @@ def placement_of(row: Row) -> Placement:
 
 
 def only_positive(method: str) -> bool:
-    """Whether a method's negative values are no evidence; of a method that is none of ours they are not."""
+    """Whether a method's negative values are no evidence; of a method that is none of ours they are
+    not.
+    """
     return METHODS[method].positive if method in METHODS else True
 
 
@@ -85,7 +96,9 @@ def method_title(method: str) -> str:
 
 def sign_note(method: str) -> str:
     """What a picture must say of negative values."""
-    return "Negative values are not drawn." if only_positive(method) else "Absolute values are drawn."
+    return (
+        "Negative values are not drawn." if only_positive(method) else "Absolute values are drawn."
+    )
 
 
 def drawable(row: Row) -> bool:
@@ -131,19 +144,23 @@ class Scales:
         return "One scale for all images of a candidate and method."
 
 
-# --- overlays ---------------------------------------------------------------------------------------------------------
+# --- overlays -------------------------------------------------------------------------------------
 
 
 @lru_cache
 def colour_table(colours: Colours = "inferno") -> Bytes:
-    """The 256 colours of a map, RGB uint8 (256, 3): inferno is perceptually uniform, jet the classic."""
+    """The 256 colours of a map, RGB uint8 (256, 3): inferno is perceptually uniform, jet the
+    classic.
+    """
     table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], _COLOUR_MAPS[colours])
     return np.ascontiguousarray(table[:, 0, ::-1])
 
 
 @lru_cache
 def _blend_tables(colours: Colours, opacity: float) -> tuple[Bytes, Bytes]:
-    """By level of evidence: colour times opacity (256, 1, 3), and what is left of the image (256, 1, 3)."""
+    """By level of evidence: colour times opacity (256, 1, 3), and what is left of the image (256,
+    1, 3).
+    """
     alpha = opacity * np.linspace(0, 1, 256)[:, None]
     painted = np.rint(alpha * colour_table(colours)).astype(np.uint8)
     left = np.rint(255 * (1 - alpha)).astype(np.uint8).repeat(3, axis=1)
@@ -152,7 +169,11 @@ def _blend_tables(colours: Colours, opacity: float) -> tuple[Bytes, Bytes]:
 
 def rgb(image: Bytes) -> Bytes:
     """A picture as uint8 (H, W, 3), from (H, W), (H, W, 1) or (H, W, 3)."""
-    return image if image.shape[2:] == (3,) else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    return (
+        image
+        if image.shape[2:] == (3,)
+        else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    )
 
 
 def overlay(
@@ -165,16 +186,19 @@ def overlay(
 ) -> Bytes:
     """Draw a map over its image.
 
-    `image` is uint8 (H, W) or (H, W, 3), RGB, at whatever resolution the overlay shall have; `heat` float32 (h, w), its
-    cells at `placement`, else equal parts of the image. Evidence at `scale` or above gets the last colour at `opacity`
-    (0..1), half of it the middle colour at half of that, none of it nothing. A `scale` of 0, of a set without evidence,
-    draws nothing. Returns uint8 (H, W, 3). Raises ValueError for a map that is not finite.
+    `image` is uint8 (H, W) or (H, W, 3), RGB, at whatever resolution the overlay shall have; `heat`
+    float32 (h, w), its cells at `placement`, else equal parts of the image. Evidence at `scale` or
+    above gets the last colour at `opacity` (0..1), half of it the middle colour at half of that,
+    none of it nothing. A `scale` of 0, of a set without evidence, draws nothing. Returns uint8 (H,
+    W, 3). Raises ValueError for a map that is not finite.
     """
     if not np.isfinite(heat).all():
         raise ValueError("a map with NaN or infinite values cannot be drawn")
     if scale <= 0:
         return rgb(image)
-    evidence = enlarge(np.maximum(heat, 0, dtype=np.float32), (image.shape[0], image.shape[1]), placement)
+    evidence = enlarge(
+        np.maximum(heat, 0, dtype=np.float32), (image.shape[0], image.shape[1]), placement
+    )
     level = cv2.convertScaleAbs(evidence, alpha=255 / scale)  # rounds, and saturates at 255
     painted, left = _blend_tables(colours, opacity)
     kept = cv2.multiply(rgb(image), cv2.applyColorMap(level, left), scale=1 / 255)
@@ -187,7 +211,9 @@ def overlay_of(row: Row, image: Bytes, scale: float, colours: Colours = "inferno
 
 
 def encode(image: Bytes, suffix: str = ".png") -> bytes:
-    """The bytes of a PNG or JPEG file (`suffix` .png, .jpg or .jpeg) of a picture, uint8 (H, W) or (H, W, 3) in RGB."""
+    """The bytes of a PNG or JPEG file (`suffix` .png, .jpg or .jpeg) of a picture, uint8 (H, W) or
+    (H, W, 3) in RGB.
+    """
     ordered = image if image.ndim == 2 else np.ascontiguousarray(rgb(image)[..., ::-1])
     settings = [] if suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
     return bytes(cv2.imencode(suffix, ordered, settings)[1])
@@ -201,11 +227,13 @@ def write_image(path: Path, image: Bytes) -> Path:
     return path
 
 
-# --- text and layout --------------------------------------------------------------------------------------------------
+# --- text and layout ------------------------------------------------------------------------------
 
 
 def shorten(text: object, length: int) -> str:
-    """`text`, printable, in at most `length` characters: an ellipsis takes the place of its middle."""
+    """`text`, printable, in at most `length` characters: an ellipsis takes the place of its
+    middle.
+    """
     shown = printable(text)
     if len(shown) <= length:
         return shown
@@ -223,7 +251,9 @@ def _font(size: int, bold: bool, path: Path | None = None) -> ImageFont.FreeType
 
 
 def text_block(lines: Sequence[str], width: int, size: int = 12, bold: bool = False) -> Bytes:
-    """Lines of text, black on white, uint8 (H, width, 3); a line that is too wide loses its middle."""
+    """Lines of text, black on white, uint8 (H, width, 3); a line that is too wide loses its
+    middle.
+    """
     height = round(1.4 * size)
     picture = Image.new("RGB", (width, height * len(lines)), "white")
     draw = ImageDraw.Draw(picture)
@@ -276,13 +306,17 @@ def _joined(parts: Sequence[Bytes], axis: int, gap: int) -> Bytes:
     return np.concatenate(padded, axis=axis)
 
 
-def colour_ramp(width: int, height: int, colours: Colours = "inferno", opacity: float = OPACITY) -> Bytes:
+def colour_ramp(
+    width: int, height: int, colours: Colours = "inferno", opacity: float = OPACITY
+) -> Bytes:
     """What evidence from 0 to the scale looks like over mid-grey, uint8 (height, width, 3)."""
     ramp = np.linspace(0, 1, width, dtype=np.float32)[None]
     return overlay(np.full((height, width), 128, np.uint8), ramp, 1.0, colours, opacity)
 
 
-def colour_bar(end: str, width: int, colours: Colours = "inferno", opacity: float = OPACITY) -> Bytes:
+def colour_bar(
+    end: str, width: int, colours: Colours = "inferno", opacity: float = OPACITY
+) -> Bytes:
     """A colour ramp with its two ends, 0 and the scale, named `end`, uint8 (H, width, 3)."""
     ends = Image.new("RGB", (width, 17), "white")
     draw = ImageDraw.Draw(ends)

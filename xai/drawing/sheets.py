@@ -1,8 +1,9 @@
-"""Sheets of overlays: a representative image for each class, contact sheets, candidates and methods side by side.
+"""Sheets of overlays: a representative image for each class, contact sheets, candidates and methods
+side by side.
 
-`rows` are rows of the heatmaps table, all that share a scale, not only those that are drawn; `image` gives the pixels
-of an image id, uint8 (H, W) or (H, W, 3); where it raises UnreadableImage, the reason stands in their place. No picture
-is chosen by hand: every choice follows from the table.
+`rows` are rows of the heatmaps table, all that share a scale, not only those that are drawn;
+`image` gives the pixels of an image id, uint8 (H, W) or (H, W, 3); where it raises UnreadableImage,
+the reason stands in their place. No picture is chosen by hand: every choice follows from the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,15 +35,15 @@ _OUTCOMES = (
 )
 
 
-# --- a picture for each class -----------------------------------------------------------------------------------------
+# --- a picture for each class ---------------------------------------------------------------------
 
 
 def representative(rows: pd.DataFrame, class_name: str) -> tuple[Row, str] | None:
     """The row that stands for a class, and the rule that chose it in words.
 
-    Of the correctly predicted images of the class it is the one with the median probability, the lower of two; where
-    none is predicted correctly, of all images of the class. Ties go by image id. None where no image of the class has
-    a map.
+    Of the correctly predicted images of the class it is the one with the median probability, the
+    lower of two; where none is predicted correctly, of all images of the class. Ties go by image
+    id. None where no image of the class has a map.
     """
     own = _drawable(rows)
     own = own[(own["class"] == class_name) & (own["label"] == class_name)]
@@ -56,23 +57,35 @@ def representative(rows: pd.DataFrame, class_name: str) -> tuple[Row, str] | Non
 
 
 def write_representatives(
-    rows: pd.DataFrame, image: ImageReader, folder: Path, per_image: bool = False, colours: Colours = "inferno"
+    rows: pd.DataFrame,
+    image: ImageReader,
+    folder: Path,
+    per_image: bool = False,
+    colours: Colours = "inferno",
 ) -> dict[str, Path]:
-    """Write `<method>_<class>.png` for each class, such as `gradcam_Normal.png`, and return the files by class.
+    """Write `<method>_<class>.png` for each class, such as `gradcam_Normal.png`, and return the
+    files by class.
 
-    The rows must be of one candidate, method and layer. A class without any drawable image has no file.
+    The rows must be of one candidate, method and layer. A class without any drawable image has no
+    file.
     """
     _, method, _ = _one_set(rows)
     scales, written = Scales.of(rows, per_image), {}
     for class_name in sorted(rows["class"].dropna().unique()):
         if (found := visible_representative(rows, class_name, image)) is not None:
             picture = _representative_picture(*found, image, scales, colours)
-            written[class_name] = render.write_image(folder / f"{method}_{_file_name(class_name)}.png", picture)
+            written[class_name] = render.write_image(
+                folder / f"{method}_{_file_name(class_name)}.png", picture
+            )
     return written
 
 
-def visible_representative(rows: pd.DataFrame, class_name: str, image: ImageReader) -> tuple[Row, str] | None:
-    """`representative` of the images that can still be read; None also where the first dozen cannot."""
+def visible_representative(
+    rows: pd.DataFrame, class_name: str, image: ImageReader
+) -> tuple[Row, str] | None:
+    """`representative` of the images that can still be read; None also where the first dozen
+    cannot.
+    """
     for _ in range(_MOST_LOST):
         found = representative(rows, class_name)
         if found is None:
@@ -86,7 +99,9 @@ def visible_representative(rows: pd.DataFrame, class_name: str, image: ImageRead
     return None
 
 
-def _representative_picture(row: Row, rule: str, image: ImageReader, scales: Scales, colours: Colours) -> Bytes:
+def _representative_picture(
+    row: Row, rule: str, image: ImageReader, scales: Scales, colours: Colours
+) -> Bytes:
     original = fitted(image(row["image"]), _LARGE)
     drawn = render.overlay_of(row, original, scales[row], colours)
     width = 2 * _LARGE + _GAP
@@ -101,7 +116,7 @@ def _representative_picture(row: Row, rule: str, image: ImageReader, scales: Sca
     return _page([head, pictures, render.beside(facts, _GAP), chosen])
 
 
-# --- contact sheets ---------------------------------------------------------------------------------------------------
+# --- contact sheets -------------------------------------------------------------------------------
 
 
 def contact_sheet(
@@ -114,15 +129,17 @@ def contact_sheet(
 ) -> Bytes:
     """True and false positives and negatives of a class, each with the maps of that class.
 
-    The rows must be of one candidate, method and layer. Of each kind `each` images are drawn, evenly spaced by the
-    probability of the class, from its highest to its lowest. Where several folds explain an image, the first one does.
-    Returns uint8 (H, W, 3).
+    The rows must be of one candidate, method and layer. Of each kind `each` images are drawn,
+    evenly spaced by the probability of the class, from its highest to its lowest. Where several
+    folds explain an image, the first one does. Returns uint8 (H, W, 3).
     """
     candidate, method, _ = _one_set(rows)
     scales = Scales.of(rows, per_image)
     of_class = rows[(rows["class"] == class_name) | rows["class"].isna()]
     usable = _drawable(of_class)
-    labelled = usable[usable["label"].notna()].sort_values(["fold", "seed"]).drop_duplicates("image")
+    labelled = (
+        usable[usable["label"].notna()].sort_values(["fold", "seed"]).drop_duplicates("image")
+    )
     width = each * (EDGE + _GAP) - _GAP
     title = f"{render.method_title(method)} for {class_name} · {candidate}"
     parts = [render.text_block([title], width, size=17, bold=True)]
@@ -131,13 +148,20 @@ def contact_sheet(
         found = labelled[kind & ((labelled["prediction"] == class_name) == predicted)]
         parts.append(_section(heading, found, image, scales, each, colours))
     left_out = of_class["image"].nunique() - len(labelled)
-    notes = [render.sign_note(method)] + [f"Not shown, without a label or a map: {left_out}."] * (left_out > 0)
+    notes = [render.sign_note(method)] + [f"Not shown, without a label or a map: {left_out}."] * (
+        left_out > 0
+    )
     parts.append(_bar(scales, 2 * EDGE, colours, notes))
     return _page(parts)
 
 
 def _section(
-    heading: str, found: pd.DataFrame, image: ImageReader, scales: Scales, each: int, colours: Colours
+    heading: str,
+    found: pd.DataFrame,
+    image: ImageReader,
+    scales: Scales,
+    each: int,
+    colours: Colours,
 ) -> Bytes:
     ordered = found.sort_values(["probability", "image"], ascending=[False, True])
     shown = min(each, len(ordered))
@@ -149,7 +173,7 @@ def _section(
     return render.below([head, render.beside(tiles, _GAP)]) if tiles else head
 
 
-# --- side by side -----------------------------------------------------------------------------------------------------
+# --- side by side ---------------------------------------------------------------------------------
 
 
 def side_by_side(
@@ -162,8 +186,8 @@ def side_by_side(
 ) -> Bytes:
     """Given images in rows, each beside the maps of every candidate, method and layer of the table.
 
-    The maps are of `class_name`, or of each image's own label. Where several folds explain an image, the first one
-    does. Returns uint8 (H, W, 3).
+    The maps are of `class_name`, or of each image's own label. Where several folds explain an
+    image, the first one does. Returns uint8 (H, W, 3).
     """
     scales = Scales.of(rows, per_image)
     ordered = rows.sort_values(["fold", "seed"], kind="stable").to_dict("records")
@@ -174,7 +198,9 @@ def side_by_side(
         for candidate, method, layer in columns
     ]
     lines = [
-        render.beside([render.text_block(head, EDGE, bold=True) for head in [["", "Original"], *heads]], _GAP),
+        render.beside(
+            [render.text_block(head, EDGE, bold=True) for head in [["", "Original"], *heads]], _GAP
+        ),
     ]
     for name in images:
         try:
@@ -190,7 +216,9 @@ def side_by_side(
                 and render.scale_set(row) == column
                 and row["class"] == (row["label"] if class_name is None else class_name)
             ]
-            tiles.append(_tile(found[0], image, scales, colours) if found else _empty("no map of this class"))
+            tiles.append(
+                _tile(found[0], image, scales, colours) if found else _empty("no map of this class")
+            )
         lines.append(render.beside(tiles, _GAP))
     notes: dict[str, list[str]] = {}
     for method in dict.fromkeys(method for _, method, _ in columns):
@@ -199,7 +227,7 @@ def side_by_side(
     return _page([*lines, _bar(scales, 2 * EDGE, colours, said)])
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------
 
 
 def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
@@ -208,9 +236,15 @@ def _drawable(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _one_set(rows: pd.DataFrame) -> tuple[str, str, str]:
     """The candidate, method and layer of all rows that got as far as having them."""
-    found = {render.scale_set(row) for row in rows.to_dict("records") if not isinstance(row["error"], str)}
+    found = {
+        render.scale_set(row)
+        for row in rows.to_dict("records")
+        if not isinstance(row["error"], str)
+    }
     if len(found) != 1:
-        raise ValueError(f"a sheet needs rows of one candidate, method and layer, got {sorted(found)}")
+        raise ValueError(
+            f"a sheet needs rows of one candidate, method and layer, got {sorted(found)}"
+        )
     return found.pop()
 
 
@@ -241,7 +275,9 @@ def _tile(row: Row, image: ImageReader, scales: Scales, colours: Colours) -> Byt
     """An overlay with its caption, or what stands in its place."""
     caption = render.text_block(_caption(row, scales), EDGE)
     if not render.drawable(row):
-        return render.below([_empty(row["error"] if isinstance(row["error"], str) else "not finite"), caption])
+        return render.below(
+            [_empty(row["error"] if isinstance(row["error"], str) else "not finite"), caption]
+        )
     try:
         picture = fitted(image(row["image"]), EDGE)
     except UnreadableImage as error:
@@ -270,7 +306,9 @@ def _caption(row: Row, scales: Scales) -> list[str]:
 
 
 def _bar(scales: Scales, width: int, colours: Colours, notes: Sequence[str] = ()) -> Bytes:
-    """Colour bar and caption of the scale; a number only where one scale holds for the whole sheet."""
+    """Colour bar and caption of the scale; a number only where one scale holds for the whole
+    sheet.
+    """
     common = [f"{scale:.3g}" for scale in scales.shared.values()]
     end = common[0] if len(common) == 1 else "own peak" if scales.per_image else "scale"
     bar = render.colour_bar(end, width, colours)
@@ -278,4 +316,6 @@ def _bar(scales: Scales, width: int, colours: Colours, notes: Sequence[str] = ()
 
 
 def _page(parts: Sequence[Bytes]) -> Bytes:
-    return np.pad(render.below(parts, _GAP), [(_GAP, _GAP), (_GAP, _GAP), (0, 0)], constant_values=255)
+    return np.pad(
+        render.below(parts, _GAP), [(_GAP, _GAP), (_GAP, _GAP), (0, 0)], constant_values=255
+    )

@@ -1,10 +1,13 @@
 """Does the model need the places that the map shows? Scores that ask the model itself.
 
-Every score is also given for two maps that know nothing of the model, since only the difference to them means anything:
+Every score is also given for two maps that know nothing of the model, since only the difference to
+them means anything:
 
 * random: the map's own values, shuffled over the pixels;
-* blurred_random: a random map of the same values and the same smoothness. Removing smooth patches hurts a model less
-  (or more) than removing scattered pixels whatever they show, so a blurry map beats scattered noise without being
+* blurred_random: a random map of the same values and the same smoothness. Removing smooth patches
+  hurts a model less
+  (or more) than removing scattered pixels whatever they show, so a blurry map beats scattered noise
+  without being
   right (Song 2023, arXiv:2304.13836); this one is as blurry and still not right.
 """
 
@@ -30,10 +33,12 @@ _MAPS = ("", "_random", "_blurred_random")
 
 
 class Faithfulness(NamedTuple):
-    """Per image: `scores`, name → (b,), and `curves`, name → (b, steps + 1), the probability at each step.
+    """Per image: `scores`, name → (b,), and `curves`, name → (b, steps + 1), the probability at
+    each step.
 
-    Curves are deletion and insertion; scores are these (their areas), drop and increase; each with and without the
-    endings _random and _blurred_random. All float32, NaN where the map is not finite.
+    Curves are deletion and insertion; scores are these (their areas), drop and increase; each with
+    and without the endings _random and _blurred_random. All float32, NaN where the map is not
+    finite.
     """
 
     scores: dict[str, Floats]
@@ -50,24 +55,27 @@ def faithfulness(
     steps: int = STEPS,
     placement: Placement | None = None,
 ) -> Faithfulness:
-    """Deletion, insertion, average drop and increase in confidence of one map per image, and of two random ones.
+    """Deletion, insertion, average drop and increase in confidence of one map per image, and of two
+    random ones.
 
-    `images`: (b, s, s, c) uint8 or float32, 0 to 255. `maps`: signed, (b, h, w), at their native resolution, cells at
-    `placement`; `positive` as in `heat.evidence`. `targets`: (b,) the class that each map explains. `predict` gets
-    batches of b images, 6 * steps times.
+    `images`: (b, s, s, c) uint8 or float32, 0 to 255. `maps`: signed, (b, h, w), at their native
+    resolution, cells at `placement`; `positive` as in `heat.evidence`. `targets`: (b,) the class
+    that each map explains. `predict` gets batches of b images, 6 * steps times.
 
-    Deletion (Petsiuk 2018, arXiv:1806.07421) blackens the hottest pixels, a 1/steps part at a time; insertion puts the
-    hottest pixels back into the blurred image. The area under each is the mean probability over the part of pixels
-    changed (trapezoids): low deletion and high insertion are good. What speaks against the class comes last, pixels of
-    equal heat in random order. Average drop and increase (Chattopadhay 2018, arXiv:1710.11063), with Y the probability
-    of the image and O that of the image times its evidence, scaled to a maximum of 1: drop = max(0, Y - O) / Y,
+    Deletion (Petsiuk 2018, arXiv:1806.07421) blackens the hottest pixels, a 1/steps part at a time;
+    insertion puts the hottest pixels back into the blurred image. The area under each is the mean
+    probability over the part of pixels changed (trapezoids): low deletion and high insertion are
+    good. What speaks against the class comes last, pixels of equal heat in random order. Average
+    drop and increase (Chattopadhay 2018, arXiv:1710.11063), with Y the probability of the image and
+    O that of the image times its evidence, scaled to a maximum of 1: drop = max(0, Y - O) / Y,
     increase = 1 where O > Y; low drop and high increase are good.
 
-    No filling is neutral, and the ends of the curves show what the model takes it for. Black, which is air on a
-    radiograph, hides an opacity; grey, the usual choice for photographs, looks like one.
+    No filling is neutral, and the ends of the curves show what the model takes it for. Black, which
+    is air on a radiograph, hides an opacity; grey, the usual choice for photographs, looks like
+    one.
 
-    What is random follows from `seed` and the pixels of the image alone: not from the batch it comes in, and the same
-    for every method and class.
+    What is random follows from `seed` and the pixels of the image alone: not from the batch it
+    comes in, and the same for every method and class.
     """
     images = np.asarray(images, np.float32)
     finite = np.asarray(np.isfinite(maps).all(axis=(1, 2)))
@@ -97,10 +105,14 @@ def faithfulness(
 
 
 def blurred(images: Floats) -> Floats:
-    """What insertion starts from: every image (b, s, s, c) behind a Gaussian of `BLUR` edges, float32."""
+    """What insertion starts from: every image (b, s, s, c) behind a Gaussian of `BLUR` edges,
+    float32.
+    """
     images = np.asarray(images, np.float32)
     sigma = BLUR * images.shape[1]
-    soft = [cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for image in images]
+    soft = [
+        cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE) for image in images
+    ]
     return np.array(soft, np.float32).reshape(images.shape)
 
 
@@ -112,30 +124,45 @@ def area(curves: Floats) -> Floats:
 def surrogate(values: Floats, rng: np.random.Generator) -> Floats:
     """A random map (h, w) with the values and the smoothness of another one.
 
-    Noise is given the power spectrum of the map, mirrored so that it has no jump at its edges, which fixes the
-    autocorrelation, and then the map's values by rank (amplitude-adjusted surrogate data, Theiler 1992).
+    Noise is given the power spectrum of the map, mirrored so that it has no jump at its edges,
+    which fixes the autocorrelation, and then the map's values by rank (amplitude-adjusted surrogate
+    data, Theiler 1992).
     """
     height, width = values.shape
     mirrored = np.pad(values - values.mean(), ((0, height), (0, width)), "symmetric")
     noise = np.fft.fft2(rng.standard_normal(mirrored.shape))
-    field = np.fft.ifft2(np.abs(np.fft.fft2(mirrored)) * noise / np.abs(noise)).real[:height, :width]
+    field = np.fft.ifft2(np.abs(np.fft.fft2(mirrored)) * noise / np.abs(noise)).real[
+        :height, :width
+    ]
     result = np.empty(values.size, np.float32)
     result[np.argsort(field, axis=None, kind="stable")] = np.sort(values, axis=None)
     return result.reshape(values.shape)
 
 
-# --- how --------------------------------------------------------------------------------------------------------------
+# --- how ------------------------------------------------------------------------------------------
 
 
 def _heats(
     maps: Floats, size: int, keys: list[tuple[int, int]], placement: Placement | None
 ) -> tuple[Floats, Floats, Floats]:
-    """The maps, their shuffled pixels and their surrogates, at the size of the image, in the order of `_MAPS`."""
+    """The maps, their shuffled pixels and their surrogates, at the size of the image, in the order
+    of `_MAPS`.
+    """
     heat = upsample(maps, size, placement)
     flat = heat.reshape(len(heat), size * size)
-    shuffled = [np.random.default_rng([1, *key]).permutation(row) for key, row in zip(keys, flat, strict=True)]
-    smooth = [surrogate(one, np.random.default_rng([2, *key])) for key, one in zip(keys, maps, strict=True)]
-    return heat, np.array(shuffled, np.float32).reshape(heat.shape), upsample(np.array(smooth), size, placement)
+    shuffled = [
+        np.random.default_rng([1, *key]).permutation(row)
+        for key, row in zip(keys, flat, strict=True)
+    ]
+    smooth = [
+        surrogate(one, np.random.default_rng([2, *key]))
+        for key, one in zip(keys, maps, strict=True)
+    ]
+    return (
+        heat,
+        np.array(shuffled, np.float32).reshape(heat.shape),
+        upsample(np.array(smooth), size, placement),
+    )
 
 
 def _ranks(heat: Floats, keys: list[tuple[int, int]]) -> NDArray[np.intp]:
@@ -156,7 +183,9 @@ def _curve(
     at_end: Floats,
     steps: int,
 ) -> Floats:
-    """Probabilities (b, steps + 1) while the pixels of `start` become those of `end`, in the order of their ranks."""
+    """Probabilities (b, steps + 1) while the pixels of `start` become those of `end`, in the order
+    of their ranks.
+    """
     pixels = ranks[0].size
     curve = [at_start]
     for step in range(1, steps):
@@ -166,7 +195,9 @@ def _curve(
 
 
 def _change(before: Floats, after: Floats) -> tuple[Floats, Floats]:
-    """Relative drop from one probability to another, and whether it rose, as 0 or 1; NaN stays NaN."""
+    """Relative drop from one probability to another, and whether it rose, as 0 or 1; NaN stays
+    NaN.
+    """
     drop = np.maximum(before - after, 0) / np.maximum(before, np.finfo(np.float32).tiny)
     increase = np.where(np.isnan(before - after), np.nan, after > before)
     return drop.astype(np.float32), increase.astype(np.float32)

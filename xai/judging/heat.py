@@ -1,4 +1,6 @@
-"""From a method's map to what can be judged: evidence, at the size of the image, beside masks at the same size."""
+"""From a method's map to what can be judged: evidence, at the size of the image, beside masks at
+the same size.
+"""
 
 from typing import Any
 
@@ -14,12 +16,13 @@ Bools = NDArray[np.bool_]
 
 
 def evidence(maps: NDArray[np.floating[Any]], positive: bool) -> Floats:
-    """How much each place speaks for the class: non-negative float32 of the same shape as the signed `maps`.
+    """How much each place speaks for the class: non-negative float32 of the same shape as the
+    signed `maps`.
 
-    Where only positive values are evidence, as in Grad-CAM (Selvaraju 2017, arXiv:1610.02391, eq. 2, whose ReLU
-    drops what speaks for other classes), negative ones become 0. Otherwise the sign does not tell for from against: a
-    gradient's says whether a pixel should be brighter or darker, so its absolute value counts (Smilkov 2017,
-    arXiv:1706.03825).
+    Where only positive values are evidence, as in Grad-CAM (Selvaraju 2017, arXiv:1610.02391, eq.
+    2, whose ReLU drops what speaks for other classes), negative ones become 0. Otherwise the sign
+    does not tell for from against: a gradient's says whether a pixel should be brighter or darker,
+    so its absolute value counts (Smilkov 2017, arXiv:1706.03825).
     """
     maps = np.asarray(maps, np.float32)
     return np.asarray(np.maximum(maps, 0) if positive else np.abs(maps))
@@ -31,8 +34,11 @@ def scaled(evidence: Floats) -> Floats:
     return np.asarray(evidence / np.where(highest > 0, highest, 1), np.float32)
 
 
-def upsample(maps: NDArray[np.floating[Any]], size: int, placement: Placement | None = None) -> Floats:
-    """Resize maps (..., h, w) to (..., size, size) float32, bilinearly, each value at its cell's place: see `enlarge`.
+def upsample(
+    maps: NDArray[np.floating[Any]], size: int, placement: Placement | None = None
+) -> Floats:
+    """Resize maps (..., h, w) to (..., size, size) float32, bilinearly, each value at its cell's
+    place: see `enlarge`.
 
     Without `placement` a map covers the whole image in h x w equal cells.
     """
@@ -40,24 +46,33 @@ def upsample(maps: NDArray[np.floating[Any]], size: int, placement: Placement | 
 
 
 def mask_at(mask: NDArray[Any], size: int) -> Bools:
-    """A mask (H, W), anything but 0 being inside, at the size of the image store: (size, size) bool.
+    """A mask (H, W), anything but 0 being inside, at the size of the image store: (size, size)
+    bool.
 
-    It is squeezed to a square as the images are; a pixel is inside where at least half of it is covered.
+    It is squeezed to a square as the images are; a pixel is inside where at least half of it is
+    covered.
     """
     inside = (np.asarray(mask) != 0).astype(np.float32)
     way = cv2.INTER_AREA if size * size < inside.size else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(inside, (size, size), interpolation=way) >= 0.5)
 
 
-def spearman(first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def spearman(
+    first: NDArray[np.floating[Any]], second: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """Rank correlation between maps (..., h, w), ties at their mean rank: (...) from -1 to 1.
 
     NaN where a map is the same everywhere or is not finite.
     """
-    ranks = [np.asarray(rankdata(_flat(maps), axis=-1, nan_policy="propagate")) for maps in (first, second)]
+    ranks = [
+        np.asarray(rankdata(_flat(maps), axis=-1, nan_policy="propagate"))
+        for maps in (first, second)
+    ]
     x, y = (rank - rank.mean(axis=-1, keepdims=True) for rank in ranks)
     with np.errstate(invalid="ignore"):  # 0/0, where a map is the same everywhere
-        return np.asarray((x * y).sum(axis=-1) / np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1)))
+        return np.asarray(
+            (x * y).sum(axis=-1) / np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+        )
 
 
 def _flat(maps: NDArray[Any]) -> NDArray[Any]:

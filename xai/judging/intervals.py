@@ -11,7 +11,9 @@ LEVEL = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean with its 95 % interval, each of the shape of one image's score, and how many images and groups it has."""
+    """A mean with its 95 % interval, each of the shape of one image's score, and how many images
+    and groups it has.
+    """
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -21,12 +23,14 @@ class Interval(NamedTuple):
 
 
 def interval(values: NDArray[Any], groups: NDArray[Any], seed: int) -> Interval:
-    """The mean of `values` over images with its percentile bootstrap interval over groups (Efron 1979).
+    """The mean of `values` over images with its percentile bootstrap interval over groups (Efron
+    1979).
 
-    `values`: (n, ...), a score or a curve per image; images with a NaN are left out and not counted. `groups`: (n,),
-    whatever names the patient. Images of one patient are alike, so whole groups are drawn with replacement, 1,000
-    times, and every image of a drawn group counts: the mean of a resample is the sum of its images over their number.
-    With fewer than two groups nothing can be said of chance: `low` and `high` are NaN.
+    `values`: (n, ...), a score or a curve per image; images with a NaN are left out and not
+    counted. `groups`: (n,), whatever names the patient. Images of one patient are alike, so whole
+    groups are drawn with replacement, 1,000 times, and every image of a drawn group counts: the
+    mean of a resample is the sum of its images over their number. With fewer than two groups
+    nothing can be said of chance: `low` and `high` are NaN.
     """
     values = np.asarray(values, np.float64)
     usable = np.isfinite(values.reshape(len(values), -1)).all(axis=1)
@@ -51,10 +55,12 @@ def interval(values: NDArray[Any], groups: NDArray[Any], seed: int) -> Interval:
 
 
 def p_above_zero(values: NDArray[Any], groups: NDArray[Any]) -> float:
-    """How probable so high a mean is where none is above 0: the one-sided p of a t-test on the means of the groups.
+    """How probable so high a mean is where none is above 0: the one-sided p of a t-test on the
+    means of the groups.
 
-    `values`: (n,), a score per image, NaN being left out. NaN for fewer than two groups. Never below 2⁻ᵍ, what g groups
-    of one sign are worth by themselves: few groups that agree by chance have no spread for t to go by.
+    `values`: (n,), a score per image, NaN being left out. NaN for fewer than two groups. Never
+    below 2⁻ᵍ, what g groups of one sign are worth by themselves: few groups that agree by chance
+    have no spread for t to go by.
     """
     values = np.asarray(values, np.float64)
     usable = np.isfinite(values)
@@ -69,7 +75,8 @@ def p_above_zero(values: NDArray[Any], groups: NDArray[Any]) -> float:
 
 
 def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """p-values (n,) adjusted for their number (Holm 1979): below 0.05, any false one has a chance of at most 5 %.
+    """p-values (n,) adjusted for their number (Holm 1979): below 0.05, any false one has a chance
+    of at most 5 %.
 
     NaN is no test: it stays, and is not counted.
     """

@@ -1,4 +1,6 @@
-"""Does a method explain the model at all? Maps must change when what the model has learned is thrown away."""
+"""Does a method explain the model at all? Maps must change when what the model has learned is
+thrown away.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,8 +29,8 @@ ALIKE = 0.5
 class Cascade:
     """How alike maps are to the model's own while its layers become random from the head down.
 
-    `stages`: name of the lowest random layer of each stage; the first is the head alone, the last leaves nothing
-    learned. `spearman`, `ssim`: (draws, stages, images).
+    `stages`: name of the lowest random layer of each stage; the first is the head alone, the last
+    leaves nothing learned. `spearman`, `ssim`: (draws, stages, images).
     """
 
     stages: tuple[str, ...]
@@ -37,7 +39,9 @@ class Cascade:
 
     @property
     def similarity(self) -> NDArray[np.float64]:
-        """Mean rank correlation at each stage, over draws and the images whose own map has any contrast: (stages,)."""
+        """Mean rank correlation at each stage, over draws and the images whose own map has any
+        contrast: (stages,).
+        """
         known = self.spearman[:, :, np.isfinite(self.spearman).all(axis=(0, 1))]
         return known.mean(axis=(0, 2)) if known.size else np.full(len(self.stages), np.nan)
 
@@ -45,9 +49,10 @@ class Cascade:
     def passed(self) -> bool:
         """Whether the maps depend on what was learned, by `similarity` s.
 
-        Two things are asked. With nothing learned, the maps are new: s < 0.5 at the last stage. And they do not wait
-        for the lowest layers: once the upper half of the stages is random, s has come at least half of the way down
-        from 1 to its last value. Guided backpropagation fails the second, since the lower layers draw its edges.
+        Two things are asked. With nothing learned, the maps are new: s < 0.5 at the last stage. And
+        they do not wait for the lowest layers: once the upper half of the stages is random, s has
+        come at least half of the way down from 1 to its last value. Guided backpropagation fails
+        the second, since the lower layers draw its edges.
         """
         s = self.similarity
         half, last = s[max(1, len(s) // 2) - 1], s[-1]
@@ -55,22 +60,30 @@ class Cascade:
 
 
 def cascade(
-    model: "keras.Model", explain: Explain, pixels: NDArray[Any], seed: int, placement: Placement | None = None
+    model: "keras.Model",
+    explain: Explain,
+    pixels: NDArray[Any],
+    seed: int,
+    placement: Placement | None = None,
 ) -> Cascade:
     """Cascading model randomisation (Adebayo 2018, arXiv:1810.03292, section 3.1).
 
-    The layers of `model` that have weights are re-initialised as they were before training, cumulatively, in at most
-    `STAGES` stages: first the head, then the rest in about equal parts, each convolution together with what follows it,
-    such as its batch normalisation. This is done `DRAWS` times with other random weights, since a single random head
-    may by chance resemble the trained one or its negative. `explain` is called once for the model itself and
-    draws x stages times with the same object, whose weights have changed in place; they are restored at the end.
+    The layers of `model` that have weights are re-initialised as they were before training,
+    cumulatively, in at most `STAGES` stages: first the head, then the rest in about equal parts,
+    each convolution together with what follows it, such as its batch normalisation. This is done
+    `DRAWS` times with other random weights, since a single random head may by chance resemble the
+    trained one or its negative. `explain` is called once for the model itself and draws x stages
+    times with the same object, whose weights have changed in place; they are restored at the end.
 
-    Similarity to the model's own maps is the rank correlation at native resolution, and SSIM at the size of the image,
-    cells at `placement`, with both maps scaled to a maximum of 1. SSIM is for the eye: large dark areas make any two
-    sparse maps alike. A map of a randomised model without contrast correlates with nothing: 0. An own map without
-    contrast makes NaN.
+    Similarity to the model's own maps is the rank correlation at native resolution, and SSIM at the
+    size of the image, cells at `placement`, with both maps scaled to a maximum of 1. SSIM is for
+    the eye: large dark areas make any two sparse maps alike. A map of a randomised model without
+    contrast correlates with nothing: 0. An own map without contrast makes NaN.
     """
-    from trainables.training.session import python_seed  # Keras draws the seeds of initializers from Python's generator
+    # Keras draws the seeds of initializers from Python's generator.
+    from trainables.training.session import (
+        python_seed,
+    )
 
     size = pixels.shape[1]
     stages = _stages(_layers(model))
@@ -98,14 +111,19 @@ def cascade(
 def ssim(first: Floats, second: Floats) -> NDArray[np.float64]:
     """Structural similarity of maps (b, s, s) from 0 to 1, averaged over the image: (b,).
 
-    Wang 2004 (doi:10.1109/TIP.2003.819861), eq. 13, with Gaussian windows of 1.5 pixels, K1 = 0.01, K2 = 0.03.
+    Wang 2004 (doi:10.1109/TIP.2003.819861), eq. 13, with Gaussian windows of 1.5 pixels, K1 = 0.01,
+    K2 = 0.03.
     """
     x, y = np.asarray(first, np.float64), np.asarray(second, np.float64)
     mean_x, mean_y = _window(x), _window(y)
     spread = _window(x * x) - mean_x**2 + _window(y * y) - mean_y**2
     shared = _window(x * y) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
-    alike = (2 * mean_x * mean_y + c1) * (2 * shared + c2) / ((mean_x**2 + mean_y**2 + c1) * (spread + c2))
+    alike = (
+        (2 * mean_x * mean_y + c1)
+        * (2 * shared + c2)
+        / ((mean_x**2 + mean_y**2 + c1) * (spread + c2))
+    )
     return np.asarray(alike.mean(axis=(1, 2)))
 
 
@@ -114,16 +132,20 @@ def _window(maps: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _correlation(own: Floats, maps: Floats) -> NDArray[np.float64]:
-    """Rank correlation; NaN where the model's own map has no contrast, 0 where only the other has none."""
+    """Rank correlation; NaN where the model's own map has no contrast, 0 where only the other has
+    none.
+    """
     contrast = np.isfinite(spearman(own, own))
     return np.where(contrast, np.nan_to_num(spearman(own, maps), nan=0.0), np.nan)
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
+# --- layers ---------------------------------------------------------------------------------------
 
 
 def _layers(model: "keras.Model") -> list[Any]:
-    """Every layer that learned its weights, from the output to the input, through nested models, once."""
+    """Every layer that learned its weights, from the output to the input, through nested models,
+    once.
+    """
     import keras
 
     found: dict[int, Any] = {}
@@ -140,7 +162,9 @@ def _layers(model: "keras.Model") -> list[Any]:
 
 
 def _stages(layers: list[Any]) -> list[list[Any]]:
-    """The head, then the other layers in at most `STAGES` - 1 parts of about equally many kernels."""
+    """The head, then the other layers in at most `STAGES` - 1 parts of about equally many
+    kernels.
+    """
     groups: list[list[Any]] = [[]]
     for layer in layers:
         groups[-1].append(layer)

@@ -1,9 +1,12 @@
 """Which scores a heatmap gets, and what their columns are called.
 
-outside_lungs, border, corners, …_ratio                   where no disease of the lung is (agreement.shortcuts)
-<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest (agreement.localisation),
+outside_lungs, border, corners, …_ratio                   where no disease of the lung is
+(agreement.shortcuts)
+<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest
+(agreement.localisation),
                                                           each with …_chance and …_ceiling
-deletion, insertion, drop, increase, …_random, …          what the model says (faithfulness), with …_curve
+deletion, insertion, drop, increase, …_random, …          what the model says (faithfulness), with
+…_curve
 """
 
 from functools import partial
@@ -20,9 +23,15 @@ Columns = dict[str, NDArray[Any]]
 
 
 def agreement_scores(
-    maps: Floats, positive: bool, masks: dict[str, Bools], size: int, placement: Placement | None = None
+    maps: Floats,
+    positive: bool,
+    masks: dict[str, Bools],
+    size: int,
+    placement: Placement | None = None,
 ) -> Columns:
-    """Scores (n,) of maps (n, h, w), cells at `placement`, against the anatomy and every mask, (n, size, size)."""
+    """Scores (n,) of maps (n, h, w), cells at `placement`, against the anatomy and every mask, (n,
+    size, size).
+    """
     enlarge = partial(upsample, placement=placement)
     maps = evidence(maps, positive)
     heat = enlarge(maps, size)

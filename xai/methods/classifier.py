@@ -1,8 +1,9 @@
-"""A trained classifier, opened for explanation: its logits, the feature map behind them, and gradients of both.
+"""A trained classifier, opened for explanation: its logits, the feature map behind them, and
+gradients of both.
 
-The model is run operation by operation through whatever it nests, so that the feature map is found wherever it is and
-every way from it to the logits is followed, skip connections included. Nothing is cloned: the model's present weights
-are what is explained.
+The model is run operation by operation through whatever it nests, so that the feature map is found
+wherever it is and every way from it to the logits is followed, skip connections included. Nothing
+is cloned: the model's present weights are what is explained.
 """
 
 from collections.abc import Callable
@@ -22,20 +23,23 @@ from xai.methods.placement import Placement
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 Floats = NDArray[np.float32]
 Targets = NDArray[np.int32]
-#: (features (b, 1, h, w, k), gradients (b, t, h or 1, w or 1, k)) → the factor of each channel, shaped like gradients.
+#: (features (b, 1, h, w, k), gradients (b, t, h or 1, w or 1, k)) → the factor of each channel,
+#: shaped like gradients.
 Weigh = Callable[[Any, Any], Any]
 _SUM_OF_PROBABILITIES = 1e-3  # how far from 1 their sum may be
 
 
 class Classifier:
-    """A model that returns logits, or probabilities through a softmax on logits, with the feature map to explain.
+    """A model that returns logits, or probabilities through a softmax on logits, with the feature
+    map to explain.
 
-    The map is the input of the last global average pooling; where there is none, the last (b, h, w, k) tensor before
-    the spatial axes are lost; with `layer`, the output of that layer, 'model/layer' inside a nested model. Pixels are
-    raw, 0 to 255, uint8 or float32 (b, size, size, channels); targets are class indices (b, t). Results are float32.
-    Each graph is traced once, for any batch size and number of targets.
-    A model that has no such map, or several with equal right, opens: whatever needs the map raises ModelError then.
-    So does opening it where `layer` names none, or where what should be logits are probabilities.
+    The map is the input of the last global average pooling; where there is none, the last (b, h, w,
+    k) tensor before the spatial axes are lost; with `layer`, the output of that layer,
+    'model/layer' inside a nested model. Pixels are raw, 0 to 255, uint8 or float32 (b, size, size,
+    channels); targets are class indices (b, t). Results are float32. Each graph is traced once, for
+    any batch size and number of targets. A model that has no such map, or several with equal right,
+    opens: whatever needs the map raises ModelError then. So does opening it where `layer` names
+    none, or where what should be logits are probabilities.
 
     `model`: as given. `input_shape`: (size, size, channels). `n_classes`.
     """
@@ -58,7 +62,9 @@ class Classifier:
 
     @classmethod
     def load(cls, path: Path | str, layer: str | None = None) -> "Classifier":
-        """Open a `.keras` file without running any code from it; raises ModelError if that cannot be done."""
+        """Open a `.keras` file without running any code from it; raises ModelError if that cannot
+        be done.
+        """
         try:
             model = keras.models.load_model(path, compile=False, safe_mode=True)
         except (OSError, ValueError, TypeError) as error:
@@ -85,7 +91,9 @@ class Classifier:
 
     @property
     def analytic(self) -> bool:
-        """Whether the logits are a linear function of the map's mean, so that no gradient has to be computed."""
+        """Whether the logits are a linear function of the map's mean, so that no gradient has to be
+        computed.
+        """
         return self._map().dense is not None
 
     def logits(self, pixels: Pixels) -> Floats:
@@ -99,19 +107,26 @@ class Classifier:
         return features.numpy(), logits.numpy()
 
     def head_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
-        """∂ logit of each target / ∂ feature map, (b, t, h, w, k): one pass forward, and back through the head only."""
+        """∂ logit of each target / ∂ feature map, (b, t, h, w, k): one pass forward, and back
+        through the head only.
+        """
         self._map()
         return np.asarray(self._through_head(*self._images_and_targets(pixels, targets))[1])
 
     def input_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
-        """∂ logit of each target / ∂ pixels, (b, t, size, size, channels): one pass forward, one back per target."""
+        """∂ logit of each target / ∂ pixels, (b, t, size, size, channels): one pass forward, one
+        back per target.
+        """
         return np.asarray(self._input_gradients(*self._images_and_targets(pixels, targets)))
 
-    def cam(self, weigh: Weigh, pixels: Pixels, targets: Targets | None = None) -> tuple[Floats, Floats]:
-        """Maps Σₖ weigh(A, ∂ logit / ∂ A)ₖ Aₖ, signed (b, t, h, w), and the logits (b, n), from one call.
+    def cam(
+        self, weigh: Weigh, pixels: Pixels, targets: Targets | None = None
+    ) -> tuple[Floats, Floats]:
+        """Maps Σₖ weigh(A, ∂ logit / ∂ A)ₖ Aₖ, signed (b, t, h, w), and the logits (b, n), from one
+        call.
 
-        Without `targets` every class is one, in order. Where `analytic`, the gradient W / (h w) is read from the last
-        layer: the call costs one forward pass, whatever the number of targets.
+        Without `targets` every class is one, in order. Where `analytic`, the gradient W / (h w) is
+        read from the last layer: the call costs one forward pass, whatever the number of targets.
         """
         if targets is None:
             targets = np.tile(np.arange(self.n_classes, dtype=np.int32), (len(pixels), 1))
@@ -119,7 +134,9 @@ class Classifier:
         if self.analytic:
             features, logits = self._forward(images)
             kernel = tf.transpose(_float(keras.ops.convert_to_tensor(self._map().dense.kernel)))
-            gradients = (tf.gather(kernel, targets) / np.prod(features.shape[1:3]))[:, :, None, None]
+            gradients = (tf.gather(kernel, targets) / np.prod(features.shape[1:3]))[
+                :, :, None, None
+            ]
         else:
             features, gradients, logits = self._through_head(images, targets)
         return _contract(weigh(features[:, None], gradients), features).numpy(), logits.numpy()
@@ -133,13 +150,15 @@ class Classifier:
         return self._place
 
     def _check_logits(self) -> int:
-        """How many classes there are; raises ModelError where the model returns probabilities after all."""
+        """How many classes there are; raises ModelError where the model returns probabilities after
+        all.
+        """
         noise = np.random.default_rng(0).uniform(0, 255, (2, *self.input_shape)).astype(np.float32)
         logits = self.logits(noise)
         if logits.min() >= 0 and np.abs(logits.sum(axis=1) - 1).max() < _SUM_OF_PROBABILITIES:
             raise ModelError(
-                f"{self.model.name} returns probabilities in a way that hides its logits: return logits, "
-                "or end in a softmax layer"
+                f"{self.model.name} returns probabilities in a way that hides its logits: return "
+                "logits, or end in a softmax layer"
             )
         return int(logits.shape[1])
 
@@ -147,13 +166,18 @@ class Classifier:
 
     def _images(self, pixels: Pixels) -> tf.Tensor:
         if tuple(pixels.shape[1:]) != self.input_shape:
-            raise ModelError(f"{self.model.name} takes images of shape {self.input_shape}, got {pixels.shape[1:]}")
+            raise ModelError(
+                f"{self.model.name} takes images of shape {self.input_shape}, got "
+                f"{pixels.shape[1:]}"
+            )
         return _float(tf.convert_to_tensor(pixels))
 
     def _images_and_targets(self, pixels: Pixels, targets: Targets) -> tuple[tf.Tensor, tf.Tensor]:
         targets = np.asarray(targets, np.int32)
         if targets.ndim != 2 or len(targets) != len(pixels):
-            raise ModelError(f"targets must have the shape ({len(pixels)} images, targets), got {targets.shape}")
+            raise ModelError(
+                f"targets must have the shape ({len(pixels)} images, targets), got {targets.shape}"
+            )
         # TensorFlow reads a class out of range as zeros on a GPU, and says nothing.
         if targets.size and not 0 <= targets.min() <= targets.max() < self.n_classes:
             raise ModelError(
@@ -164,8 +188,12 @@ class Classifier:
 
     # --- graphs ---
 
-    def _run(self, pixels: tf.Tensor, tape: tf.GradientTape | None = None) -> tuple[tf.Tensor | None, tf.Tensor]:
-        """The feature map in the model's own precision, watched by `tape` from its first moment, and the logits."""
+    def _run(
+        self, pixels: tf.Tensor, tape: tf.GradientTape | None = None
+    ) -> tuple[tf.Tensor | None, tf.Tensor]:
+        """The feature map in the model's own precision, watched by `tape` from its first moment,
+        and the logits.
+        """
         images = tf.cast(pixels, self.model.inputs[0].dtype)
         calls: list[Call] = []
 
@@ -194,7 +222,9 @@ class Classifier:
         features, logits = self._run(pixels)
         return None if features is None else _float(features), logits
 
-    def _trace_through_head(self, pixels: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def _trace_through_head(
+        self, pixels: tf.Tensor, targets: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """The feature map, its gradients and the logits."""
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             features, logits = self._run(pixels, tape)
@@ -216,12 +246,16 @@ def _float(tensor: tf.Tensor) -> tf.Tensor:
     return tf.cast(tensor, tf.float32)
 
 
-def _target_gradients(tape: tf.GradientTape, logits: tf.Tensor, source: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+def _target_gradients(
+    tape: tf.GradientTape, logits: tf.Tensor, source: tf.Tensor, targets: tf.Tensor
+) -> tf.Tensor:
     """∂ logits[i, targets[i, j]] / ∂ source[i], (b, t, …)."""
 
     def gradient(chosen: tf.Tensor) -> tf.Tensor:
         zero = tf.UnconnectedGradients.ZERO
-        return _float(tape.gradient(logits, source, output_gradients=chosen, unconnected_gradients=zero))
+        return _float(
+            tape.gradient(logits, source, output_gradients=chosen, unconnected_gradients=zero)
+        )
 
     chosen = tf.one_hot(tf.transpose(targets), logits.shape[-1])
     gradients = tf.map_fn(gradient, chosen, fn_output_signature=tf.float32, parallel_iterations=1)

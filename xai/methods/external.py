@@ -1,4 +1,6 @@
-"""LIME and SHAP, computed by their authors' libraries (extra `xai`), as maps of the same form as the other methods'."""
+"""LIME and SHAP, computed by their authors' libraries (extra `xai`), as maps of the same form as
+the other methods'.
+"""
 
 import contextlib
 import importlib
@@ -18,19 +20,27 @@ SHAP_EVALUATIONS = 500
 
 
 def lime(
-    classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0, samples: int = LIME_SAMPLES
+    classifier: Classifier,
+    pixels: Pixels,
+    targets: Targets,
+    seed: int = 0,
+    samples: int = LIME_SAMPLES,
 ) -> Floats:
-    """LIME (Ribeiro et al. 2016, arXiv:1602.04938, equation 1), (b, t, size, size): each superpixel's weight.
+    """LIME (Ribeiro et al. 2016, arXiv:1602.04938, equation 1), (b, t, size, size): each
+    superpixel's weight.
 
-    The weights of a ridge regression of the logit on which superpixels (quickshift) are shown, over `samples` forward
-    passes, near ones counting more. The others show the image's mean colour, not their own, as the library would have
-    it: an opacity filled with its own mean is still an opacity. Raises ModelError without the library.
+    The weights of a ridge regression of the logit on which superpixels (quickshift) are shown, over
+    `samples` forward passes, near ones counting more. The others show the image's mean colour, not
+    their own, as the library would have it: an opacity filled with its own mean is still an
+    opacity. Raises ModelError without the library.
     """
     library = _library("lime.lime_image", "LIME")
     wrappers = _library("lime.wrappers.scikit_image", "LIME")
     height, width, channels = classifier.input_shape
     if channels not in (1, 3):
-        raise ModelError(f"LIME needs images of 1 or 3 channels, {classifier.model.name} takes {channels}")
+        raise ModelError(
+            f"LIME needs images of 1 or 3 channels, {classifier.model.name} takes {channels}"
+        )
 
     def logits(images: NDArray[Any]) -> Floats:
         return classifier.logits((images[..., :channels] * 255).astype(np.float32))
@@ -70,10 +80,12 @@ def shap(
     seed: int = 0,
     evaluations: int = SHAP_EVALUATIONS,
 ) -> Floats:
-    """SHAP (Lundberg and Lee 2017, arXiv:1705.07874, equation 8), (b, t, size, size): Owen values, channels summed.
+    """SHAP (Lundberg and Lee 2017, arXiv:1705.07874, equation 8), (b, t, size, size): Owen values,
+    channels summed.
 
-    The image is halved again and again, what is hidden shows the image's mean colour; about `evaluations` forward
-    passes go to the parts that matter. A map sums to y(x) − y(mean colour). Raises ModelError without the library.
+    The image is halved again and again, what is hidden shows the image's mean colour; about
+    `evaluations` forward passes go to the parts that matter. A map sums to y(x) − y(mean colour).
+    Raises ModelError without the library.
     """
     library = _library("shap", "SHAP")
 

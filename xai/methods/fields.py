@@ -1,9 +1,11 @@
-"""The receptive fields of a model's tensors, by what its operations do: where the cells of each lie in the image.
+"""The receptive fields of a model's tensors, by what its operations do: where the cells of each lie
+in the image.
 
-Operations that keep height and width keep places: activations, normalisation, channels, attention. Where branches meet,
-those of the result's height and width count, and places that differ are averaged; a squeezed branch of 1 × 1, which
-only weighs channels, does not. Tokens remember the map that they were made from. Any other operation is taken to make
-cells that tile what its input covers, and behind one without rows and columns they tile the image: a guess.
+Operations that keep height and width keep places: activations, normalisation, channels, attention.
+Where branches meet, those of the result's height and width count, and places that differ are
+averaged; a squeezed branch of 1 × 1, which only weighs channels, does not. Tokens remember the map
+that they were made from. Any other operation is taken to make cells that tile what its input
+covers, and behind one without rows and columns they tile the image: a guess.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +17,9 @@ from xai.methods.placement import FIELD, GUESS, Axis, Placement, same_padding
 
 
 class _Step(NamedTuple):
-    """An operation along one edge: number of the edge, cells of its input, how many its result has."""
+    """An operation along one edge: number of the edge, cells of its input, how many its result
+    has.
+    """
 
     operation: Any
     kernel: tuple[int, int] | None
@@ -56,7 +60,9 @@ class Fields:
         """Of a map (b, h, w, k)."""
         return self._known[id(features)].placement(self._image.shape)
 
-    def add(self, operation: Any, inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]) -> None:
+    def add(
+        self, operation: Any, inputs: Sequence[tf.Tensor], outputs: Sequence[tf.Tensor]
+    ) -> None:
         """Work out the fields of what an operation made."""
         given = [self._known[id(x)] for x in inputs if id(x) in self._known]
         for output in outputs:
@@ -65,16 +71,26 @@ class Fields:
                 continue  # handed on as it was, or without rows and columns
             if rank == 4 and None not in output.shape[1:3]:
                 shape = int(output.shape[1]), int(output.shape[2])
-                self._known[id(output)] = self._mapped(operation, given, shape, _kernel(operation, inputs))
+                self._known[id(output)] = self._mapped(
+                    operation, given, shape, _kernel(operation, inputs)
+                )
             elif given:
-                self._known[id(output)] = _merged([field for field in given if field.shape == given[0].shape])
+                self._known[id(output)] = _merged(
+                    [field for field in given if field.shape == given[0].shape]
+                )
 
     def _mapped(
-        self, operation: Any, given: Sequence[Field], shape: tuple[int, int], kernel: tuple[int, int] | None
+        self,
+        operation: Any,
+        given: Sequence[Field],
+        shape: tuple[int, int],
+        kernel: tuple[int, int] | None,
     ) -> Field:
         if not given:
             height, width = self._image.shape
-            return Field(Axis.tiling(height, shape[0]), Axis.tiling(width, shape[1]), followed=False)
+            return Field(
+                Axis.tiling(height, shape[0]), Axis.tiling(width, shape[1]), followed=False
+            )
         if (rule := _rule(operation, kernel)) is not None:
             y = rule(_Step(operation, kernel, 0, given[0].y, shape[0]))
             x = rule(_Step(operation, kernel, 1, given[0].x, shape[1]))
@@ -87,21 +103,30 @@ class Fields:
 
 def _merged(fields: Sequence[Field]) -> Field:
     """One for all: their mean, each different one counted once."""
-    y, x = (list(dict.fromkeys(axes)) for axes in zip(*((field.y, field.x) for field in fields), strict=True))
+    y, x = (
+        list(dict.fromkeys(axes))
+        for axes in zip(*((field.y, field.x) for field in fields), strict=True)
+    )
     return Field(_mean(y), _mean(x), all(field.followed for field in fields))
 
 
 def _mean(axes: Sequence[Axis]) -> Axis:
     count = len(axes)
-    return Axis(sum(axis.start for axis in axes) / count, sum(axis.step for axis in axes) / count, axes[0].cells)
+    return Axis(
+        sum(axis.start for axis in axes) / count,
+        sum(axis.step for axis in axes) / count,
+        axes[0].cells,
+    )
 
 
-# --- operations -------------------------------------------------------------------------------------------------------
+# --- operations -----------------------------------------------------------------------------------
 
 
 def _rule(operation: Any, kernel: tuple[int, int] | None) -> _Rule | None:
     """What an operation does to places; None where that is not known."""
-    rule = next((_RULES[kind.__name__] for kind in type(operation).__mro__ if kind.__name__ in _RULES), None)
+    rule = next(
+        (_RULES[kind.__name__] for kind in type(operation).__mro__ if kind.__name__ in _RULES), None
+    )
     unsized = rule in (_window, _transposed) and kernel is None
     turned = getattr(operation, "data_format", None) == "channels_first"
     fitted = any(getattr(operation, f"{way}_to_aspect_ratio", False) for way in ("crop", "pad"))
@@ -109,7 +134,9 @@ def _rule(operation: Any, kernel: tuple[int, int] | None) -> _Rule | None:
 
 
 def _kernel(operation: Any, inputs: Sequence[tf.Tensor]) -> tuple[int, int] | None:
-    """Rows and columns of an operation's window: a setting, or the shape of what it is given beside the map."""
+    """Rows and columns of an operation's window: a setting, or the shape of what it is given beside
+    the map.
+    """
     for name in ("kernel_size", "pool_size", "size"):
         if (size := getattr(operation, name, None)) is not None:
             return _pair(size)
@@ -129,7 +156,13 @@ def _numbers(step: _Step, padded: int) -> dict[str, int]:
     stride = _pair(step.kernel if operation.strides is None else operation.strides)[step.edge]
     dilation = _pair(getattr(operation, "dilation_rate", 1))[step.edge]
     before = same_padding(padded, size, stride, dilation) if operation.padding == "same" else 0
-    return {"cells": step.cells, "size": size, "stride": stride, "before": before, "dilation": dilation}
+    return {
+        "cells": step.cells,
+        "size": size,
+        "stride": stride,
+        "before": before,
+        "dilation": dilation,
+    }
 
 
 def _window(step: _Step) -> Axis:
@@ -156,7 +189,11 @@ def _cropped(step: _Step) -> Axis:
 
 def _cropped_to_the_centre(step: _Step) -> Axis:
     spare = step.before.cells - step.cells
-    return step.before.shifted(step.cells, spare // 2) if spare >= 0 else step.before.resampled(step.cells)
+    return (
+        step.before.shifted(step.cells, spare // 2)
+        if spare >= 0
+        else step.before.resampled(step.cells)
+    )
 
 
 def _resampled(step: _Step) -> Axis:
@@ -164,8 +201,14 @@ def _resampled(step: _Step) -> Axis:
 
 
 _RULES: Mapping[str, _Rule] = {
-    **dict.fromkeys(("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"), _window),
-    **dict.fromkeys(("Conv", "DepthwiseConv", "SeparableConv", "MaxPool", "AveragePool", "ExtractPatches"), _window),
+    **dict.fromkeys(
+        ("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "MaxPooling2D", "AveragePooling2D"),
+        _window,
+    ),
+    **dict.fromkeys(
+        ("Conv", "DepthwiseConv", "SeparableConv", "MaxPool", "AveragePool", "ExtractPatches"),
+        _window,
+    ),
     **dict.fromkeys(("Conv2DTranspose", "ConvTranspose"), _transposed),
     "ZeroPadding2D": _padded,
     "Pad": _padded_all_over,

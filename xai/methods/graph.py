@@ -1,7 +1,8 @@
-"""Walking through a Keras model: operation by operation at inference, then back from the logits to the feature map.
+"""Walking through a Keras model: operation by operation at inference, then back from the logits to
+the feature map.
 
-The map is recognised by what is done with it, not by a name: names differ between models, and a nested model hides its
-own.
+The map is recognised by what is done with it, not by a name: names differ between models, and a
+nested model hides its own.
 """
 
 import inspect
@@ -17,14 +18,24 @@ from xai.methods.fields import Fields
 from xai.methods.placement import Placement
 
 #: Layers and operations that hand numbers on as they are, though maybe in another precision.
-_UNCHANGED = ("Identity", "Cast", "Dropout", "SpatialDropout2D", "AlphaDropout", "GaussianDropout", "GaussianNoise")
+_UNCHANGED = (
+    "Identity",
+    "Cast",
+    "Dropout",
+    "SpatialDropout2D",
+    "AlphaDropout",
+    "GaussianDropout",
+    "GaussianNoise",
+)
 #: What makes probabilities of logits.
 _TO_PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "log_sigmoid")
 _OPERATIONS = ("Softmax", "LogSoftmax", "Sigmoid", "LogSigmoid")
 
 
 class Call(NamedTuple):
-    """One operation at work: its name ('model/layer' inside a nested model), what went in, what came out."""
+    """One operation at work: its name ('model/layer' inside a nested model), what went in, what
+    came out.
+    """
 
     name: str
     operation: Any
@@ -35,8 +46,8 @@ class Call(NamedTuple):
 class Place(NamedTuple):
     """Where the feature map comes out: which output of which call.
 
-    `shape`: (h, w, k). `dense`: the layer that makes the logits of the map's mean, None if anything else happens on the
-    way. `placement`: where the map's cells lie in the image.
+    `shape`: (h, w, k). `dense`: the layer that makes the logits of the map's mean, None if anything
+    else happens on the way. `placement`: where the map's cells lie in the image.
     """
 
     call: int
@@ -48,29 +59,43 @@ class Place(NamedTuple):
 
 
 def check(model: Any) -> None:
-    """Raise ModelError unless the model can be walked through, from images to one row of numbers each."""
+    """Raise ModelError unless the model can be walked through, from images to one row of numbers
+    each.
+    """
     walkable = isinstance(model, keras.Sequential) or (
         isinstance(model, keras.Model) and isinstance(model, keras.Function)
     )
     if not walkable or not model.built:
-        raise ModelError(f"only a functional or built Sequential model can be explained, got {type(model).__name__}")
-    shapes = [[tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)]
-    if [[len(shape) for shape in side] for side in shapes] != [[4], [2]] or None in shapes[0][0][1:]:
         raise ModelError(
-            f"{model.name} must have one input (images, size, size, channels) of a fixed size and one output "
-            f"(images, classes), got {shapes[0]} and {shapes[1]}"
+            "only a functional or built Sequential model can be explained, got "
+            f"{type(model).__name__}"
+        )
+    shapes = [
+        [tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs)
+    ]
+    if [[len(shape) for shape in side] for side in shapes] != [[4], [2]] or None in shapes[0][0][
+        1:
+    ]:
+        raise ModelError(
+            f"{model.name} must have one input (images, size, size, channels) of a fixed size and "
+            f"one output (images, classes), got {shapes[0]} and {shapes[1]}"
         )
 
 
-def replay(visit: Callable[[Call], None], operation: Any, *arguments: Any, path: str = "", **keywords: Any) -> Any:
-    """Run an operation at inference, models inside models step by step, and show each step to `visit`."""
+def replay(
+    visit: Callable[[Call], None], operation: Any, *arguments: Any, path: str = "", **keywords: Any
+) -> Any:
+    """Run an operation at inference, models inside models step by step, and show each step to
+    `visit`.
+    """
     if isinstance(operation, keras.Sequential):
         (x,) = arguments
         for layer in operation.layers:
             x = replay(visit, layer, x, path=_join(path, layer))
         return x
     if isinstance(operation, keras.Function):
-        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a nested model.
+        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a
+        # nested model.
         return operation._run_through_graph(
             arguments[0], lambda inner: partial(replay, visit, inner, path=_join(path, inner))
         )
@@ -108,17 +133,25 @@ class Trail:
         return None if index is None else self._calls[index]
 
     def before_softmax(self, result: tf.Tensor) -> tf.Tensor:
-        """The logits under the model's output; raises ModelError where they are nowhere to be had."""
+        """The logits under the model's output; raises ModelError where they are nowhere to be
+        had.
+        """
         call = self.maker(self._unchanged(result))
         if call is None or (function := _activation(call.operation)) not in _TO_PROBABILITIES:
             return result
         if not _stands_alone(call.operation):
             raise ModelError(
-                f"layer {call.name!r} of {self._model} must return logits: put its {function} into a layer of its own"
+                f"layer {call.name!r} of {self._model} must return logits: put its {function} into "
+                "a layer of its own"
             )
-        # A softmax undoes the logarithm of another; what a sigmoid gives it is what it takes for logits.
+        # A softmax undoes the logarithm of another; what a sigmoid gives it is what it takes for
+        # logits.
         below = self.maker(self._unchanged(call.inputs[0])) if function == "softmax" else None
-        if below is not None and _activation(below.operation) == "log_softmax" and _stands_alone(below.operation):
+        if (
+            below is not None
+            and _activation(below.operation) == "log_softmax"
+            and _stands_alone(below.operation)
+        ):
             return below.inputs[0]
         return call.inputs[0]
 
@@ -129,13 +162,16 @@ class Trail:
         return tensor
 
     def locate(self, logits: tf.Tensor, layer: str | None) -> Place:
-        """The feature map: what a layer makes, by its name or number of cells, or found from the logits backwards.
+        """The feature map: what a layer makes, by its name or number of cells, or found from the
+        logits backwards.
 
         Raises ModelError if there is none, or several with equal right.
         """
         features = self._ending(logits) if layer is None else self._named(layer, logits)
         index = self._made[id(features)]
-        output = next(number for number, x in enumerate(self._calls[index].outputs) if x is features)
+        output = next(
+            number for number, x in enumerate(self._calls[index].outputs) if x is features
+        )
         fields = Fields(self._images)
         for call in self._calls:
             fields.add(call.operation, call.inputs, call.outputs)
@@ -149,18 +185,26 @@ class Trail:
         )
 
     def _ending(self, logits: tf.Tensor) -> tf.Tensor:
-        """The one tensor with spatial axes and weights behind it from which the logits come, pooled ones first."""
+        """The one tensor with spatial axes and weights behind it from which the logits come, pooled
+        ones first.
+        """
         pooled, others = self._ends(logits)
         options = pooled or others
         if not options:
-            raise ModelError(f"{self._model} has no feature map (h, w, channels) that leads to its logits")
+            raise ModelError(
+                f"{self._model} has no feature map (h, w, channels) that leads to its logits"
+            )
         if len(options) > 1:
             names = ", ".join(repr(self._calls[self._made[key]].name) for key in options)
-            raise ModelError(f"{self._model} has {len(options)} feature maps, name the layer to explain: {names}")
+            raise ModelError(
+                f"{self._model} has {len(options)} feature maps, name the layer to explain: {names}"
+            )
         return next(iter(options.values()))
 
     def _ends(self, logits: tf.Tensor) -> tuple[dict[int, tf.Tensor], dict[int, tf.Tensor]]:
-        """The last spatial tensors on each way to the logits: inputs of global average pooling, and others."""
+        """The last spatial tensors on each way to the logits: inputs of global average pooling, and
+        others.
+        """
         pooled: dict[int, tf.Tensor] = {}
         others: dict[int, tf.Tensor] = {}
         ahead, seen = [logits], set()
@@ -179,7 +223,9 @@ class Trail:
         return pooled, others
 
     def _is_learned(self, tensor: tf.Tensor) -> bool:
-        """Whether weights stand behind a tensor: the image and its normalisation are no features."""
+        """Whether weights stand behind a tensor: the image and its normalisation are no
+        features.
+        """
         ahead, seen = [tensor], set()
         while ahead:
             tensor = ahead.pop()
@@ -187,46 +233,67 @@ class Trail:
             if call is None or id(tensor) in seen:
                 continue
             seen.add(id(tensor))
-            if getattr(call.operation, "weights", None) and not isinstance(call.operation, keras.layers.Normalization):
+            if getattr(call.operation, "weights", None) and not isinstance(
+                call.operation, keras.layers.Normalization
+            ):
                 return True
             ahead.extend(call.inputs)
         return False
 
     def _named(self, layer: str, logits: tf.Tensor) -> tf.Tensor:
-        """The spatial output of a layer, of its last call if it is shared; a number asks for that many cells."""
-        maps = {call.name: x for call in self._calls for x in call.outputs if x.shape.rank == 4 and self.maker(x)}
+        """The spatial output of a layer, of its last call if it is shared; a number asks for that
+        many cells.
+        """
+        maps = {
+            call.name: x
+            for call in self._calls
+            for x in call.outputs
+            if x.shape.rank == 4 and self.maker(x)
+        }
         if layer not in maps and layer.isdecimal():
             return self._fine(int(layer), logits)
         if layer not in maps:
             raise ModelError(
-                f"{self._model} has no layer {layer!r} with an output (h, w, channels); {nearest(layer, maps)}"
+                f"{self._model} has no layer {layer!r} with an output (h, w, channels); "
+                f"{nearest(layer, maps)}"
             )
         return maps[layer]
 
     def _fine(self, cells: int, logits: tf.Tensor) -> tf.Tensor:
-        """The last features on the way to the logits that have at least so many cells along each edge."""
+        """The last features on the way to the logits that have at least so many cells along each
+        edge.
+        """
         ahead, seen = [logits], set[int]()
         while ahead:
             call = self.maker(tensor := ahead.pop())
             if call is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
                 ahead.extend(call.inputs)
-        features = [x for call in self._calls for x in call.outputs if id(x) in seen and x.shape.rank == 4]
+        features = [
+            x for call in self._calls for x in call.outputs if id(x) in seen and x.shape.rank == 4
+        ]
         fine = [x for x in features if min(x.shape[1:3]) >= cells and self._is_learned(x)]
         if not fine:
             most = max((min(x.shape[1:3]) for x in features if self._is_learned(x)), default=0)
-            raise ModelError(f"{self._model} has no layer with {cells} cells along each edge: at most {most}")
+            raise ModelError(
+                f"{self._model} has no layer with {cells} cells along each edge: at most {most}"
+            )
         return fine[-1]
 
     def _dense(self, logits: tf.Tensor, features: tf.Tensor) -> Any:
-        """The last layer, if the head is global average pooling of these features, dropout or none, and this layer.
+        """The last layer, if the head is global average pooling of these features, dropout or none,
+        and this layer.
 
-        Subclasses may do something else, activations do, and a quantised kernel is not the one that multiplies.
+        Subclasses may do something else, activations do, and a quantised kernel is not the one that
+        multiplies.
         """
         last = self.maker(self._unchanged(logits))
         if last is None or type(last.operation) is not keras.layers.Dense:
             return None
-        if last.operation.activation is not keras.activations.linear or last.operation.quantization_mode:
+        if (
+            last.operation.activation is not keras.activations.linear
+            or last.operation.quantization_mode
+        ):
             return None
         pool = self.maker(self._unchanged(last.inputs[0]))
         if pool is None or type(pool.operation) is not keras.layers.GlobalAveragePooling2D:
@@ -236,7 +303,9 @@ class Trail:
 
 
 def _activation(operation: Any) -> str:
-    """The name of what an operation ends with, as keras.activations has it; empty where it has none."""
+    """The name of what an operation ends with, as keras.activations has it; empty where it has
+    none.
+    """
     name = type(operation).__name__
     if name in _OPERATIONS:
         return _TO_PROBABILITIES[_OPERATIONS.index(name)]
@@ -249,5 +318,8 @@ def _stands_alone(operation: Any) -> bool:
 
 
 def _hands_on(operation: Any) -> bool:
-    linear = isinstance(operation, keras.layers.Activation) and operation.activation is keras.activations.linear
+    linear = (
+        isinstance(operation, keras.layers.Activation)
+        and operation.activation is keras.activations.linear
+    )
     return linear or type(operation).__name__ in _UNCHANGED

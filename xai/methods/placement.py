@@ -1,8 +1,9 @@
 """Where the cells of a map lie in the image, and how a map is enlarged so that they lie there.
 
-A cell's place is the centre of its receptive field. Along an edge, places are equally spaced: strides set the step,
-kernels and paddings the first one. With TensorFlow's 'same' padding, which is asymmetric wherever a stride does not
-fit, they are not the centres of the tiles that the image could be cut into, but up to half a cell beside them.
+A cell's place is the centre of its receptive field. Along an edge, places are equally spaced:
+strides set the step, kernels and paddings the first one. With TensorFlow's 'same' padding, which is
+asymmetric wherever a stride does not fit, they are not the centres of the tiles that the image
+could be cut into, but up to half a cell beside them.
 """
 
 from typing import NamedTuple
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: How places are known: by the arithmetic of receptive fields; because the map's cells are parts of the image; not at
-#: all, since an operation on the way could not be followed, so that its output is taken to tile what its input covers.
+#: How places are known: by the arithmetic of receptive fields; because the map's cells are parts of
+#: the image; not at all, since an operation on the way could not be followed, so that its output is
+#: taken to tile what its input covers.
 FIELD, TILES, GUESS = "field", "tiles", "guess"
 
 
 class Axis(NamedTuple):
-    """Cells along an edge of the image, cell i centred at `start` + i `step`, in pixels; pixel 0 is centred at 0.5."""
+    """Cells along an edge of the image, cell i centred at `start` + i `step`, in pixels; pixel 0 is
+    centred at 0.5.
+    """
 
     start: float
     step: float
@@ -35,7 +39,9 @@ class Axis(NamedTuple):
         middle = (size - 1) * dilation / 2 - before
         return Axis(self.start + self.step * middle, self.step * stride, cells)
 
-    def transposed(self, cells: int, size: int, stride: int, before: int, dilation: int = 1) -> "Axis":
+    def transposed(
+        self, cells: int, size: int, stride: int, before: int, dilation: int = 1
+    ) -> "Axis":
         """After the transpose of `window` of the same numbers."""
         middle = (size - 1) * dilation / 2 - before
         return Axis(self.start - self.step * middle / stride, self.step / stride, cells)
@@ -51,13 +57,16 @@ class Axis(NamedTuple):
 
 
 def same_padding(cells: int, size: int, stride: int, dilation: int = 1) -> int:
-    """How many cells TensorFlow's 'same' puts in front of `cells`; where the total is odd, one more goes behind."""
+    """How many cells TensorFlow's 'same' puts in front of `cells`; where the total is odd, one more
+    goes behind.
+    """
     made = -(-cells // stride)
     return max((made - 1) * stride + (size - 1) * dilation + 1 - cells, 0) // 2
 
 
 class Placement(NamedTuple):
-    """Cell (i, j) of a map is centred at (`top` + i `step_y`, `left` + j `step_x`), in image edges from the top left.
+    """Cell (i, j) of a map is centred at (`top` + i `step_y`, `left` + j `step_x`), in image edges
+    from the top left.
 
     `placed`: 'field', 'tiles' or 'guess', how this is known.
     """
@@ -79,17 +88,21 @@ class Placement(NamedTuple):
         return cls(y.start / size[0], x.start / size[1], y.step / size[0], x.step / size[1], placed)
 
     def resampled(self, before: tuple[int, int], after: tuple[int, int]) -> "Placement":
-        """Of the map whose cells, `after` (h, w) in number, cover what `before` (h, w) of these do."""
+        """Of the map whose cells, `after` (h, w) in number, cover what `before` (h, w) of these
+        do.
+        """
         y = Axis(self.top, self.step_y, before[0]).resampled(after[0])
         x = Axis(self.left, self.step_x, before[1]).resampled(after[1])
         return Placement.of(y, x, (1, 1), self.placed)
 
 
-def enlarge(maps: NDArray[np.generic], size: tuple[int, int], placement: Placement | None = None) -> Floats:
+def enlarge(
+    maps: NDArray[np.generic], size: tuple[int, int], placement: Placement | None = None
+) -> Floats:
     """Maps (..., h, w) over an image of `size` (H, W) pixels, bilinearly: float32 (..., H, W).
 
-    A value belongs to the place of its cell; beyond the outermost places the values there go on. Without `placement`
-    the cells are equal parts of the image.
+    A value belongs to the place of its cell; beyond the outermost places the values there go on.
+    Without `placement` the cells are equal parts of the image.
     """
     values: Floats = np.asarray(maps, np.float32)
     height, width = values.shape[-2:]

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 class Method:
     """One way to explain a logit.
 
-    `function`: where it is, 'module:name'. `positive`: values above 0 speak for the class and others do not, so readers
-    clip at 0; if not, the sign says brighter or darker and the magnitude counts. `passes`: about how many forward
-    passes an image costs, one pass back counted as two. `layered`: the map is of the classifier's layer, not its input.
-    `library`: whose code it is, if not ours.
+    `function`: where it is, 'module:name'. `positive`: values above 0 speak for the class and
+    others do not, so readers clip at 0; if not, the sign says brighter or darker and the magnitude
+    counts. `passes`: about how many forward passes an image costs, one pass back counted as two.
+    `layered`: the map is of the classifier's layer, not its input. `library`: whose code it is, if
+    not ours.
     """
 
     name: str
@@ -35,14 +36,19 @@ class Method:
     def check_library(self) -> None:
         """Raise ModelError where the library of a method that needs one is not installed."""
         if self.library and importlib.util.find_spec(self.library) is None:
-            raise ModelError(f"{self.title} needs a library that is not installed: pip install {self.library}")
+            raise ModelError(
+                f"{self.title} needs a library that is not installed: pip install {self.library}"
+            )
 
-    def explain(self, classifier: "Classifier", pixels: "Pixels", targets: "Targets", seed: int = 0) -> "Floats":
+    def explain(
+        self, classifier: "Classifier", pixels: "Pixels", targets: "Targets", seed: int = 0
+    ) -> "Floats":
         """Signed, unnormalised maps, float32 (b, t, h, w), at the method's own resolution.
 
-        `pixels`: raw, 0 to 255, uint8 or float32 (b, size, size, channels). `targets`: int32 (b, t), the classes to
-        explain for each image. The same input and seed give the same maps, whatever else is in the batch.
-        Raises ModelError where the method cannot explain this model or its library is missing.
+        `pixels`: raw, 0 to 255, uint8 or float32 (b, size, size, channels). `targets`: int32 (b,
+        t), the classes to explain for each image. The same input and seed give the same maps,
+        whatever else is in the batch. Raises ModelError where the method cannot explain this model
+        or its library is missing.
         """
         module, _, name = self.function.partition(":")
         function = getattr(importlib.import_module(module), name)
@@ -58,8 +64,15 @@ _ALL = (
     # One pass per channel: the number is EfficientNetB0's.
     Method("scorecam", "Score-CAM", "xai.methods.cam:scorecam", passes=1280, layered=True),
     Method("eigencam", "Eigen-CAM", "xai.methods.cam:eigencam", passes=1, layered=True),
-    Method("integrated_gradients", "Integrated Gradients", "xai.methods.gradients:integrated_gradients", passes=96),
-    Method("smoothgrad", "SmoothGrad", "xai.methods.gradients:smoothgrad", passes=96, positive=False),
+    Method(
+        "integrated_gradients",
+        "Integrated Gradients",
+        "xai.methods.gradients:integrated_gradients",
+        passes=96,
+    ),
+    Method(
+        "smoothgrad", "SmoothGrad", "xai.methods.gradients:smoothgrad", passes=96, positive=False
+    ),
     Method("occlusion", "Occlusion", "xai.methods.perturbation:occlusion", passes=197),
     Method("rise", "RISE", "xai.methods.perturbation:rise", passes=1000),
     Method("lime", "LIME", "xai.methods.external:lime", passes=1000, library="lime"),

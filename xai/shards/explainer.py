@@ -1,6 +1,8 @@
-"""Makes shards: opens a cell's model, explains its images, judges the maps, writes rows. Knows TensorFlow, but not Ray.
+"""Makes shards: opens a cell's model, explains its images, judges the maps, writes rows. Knows
+TensorFlow, but not Ray.
 
-Models of one architecture take turns in one set of traced graphs: for the next cell only the weights are loaded.
+Models of one architecture take turns in one set of traced graphs: for the next cell only the
+weights are loaded.
 """
 
 from contextlib import suppress
@@ -40,13 +42,19 @@ class Explainer:
         self._weights_of: dict[tuple[str, str], str] = {}
 
     def make(self, shard: Shard) -> tuple[int, int]:
-        """Write one shard; how many maps it has, and how many images without one. Maps that are there are kept."""
+        """Write one shard; how many maps it has, and how many images without one. Maps that are
+        there are kept.
+        """
         entry = read_entry(self._layout.ledger / shard.key)
         path = self._layout.heatmaps / shard.name
         kept = _kept(path, shard)
         rows: list[Row] = []
         predictions = entry.predictions()
-        predictions = predictions[predictions["split"] == shard.split].set_index("image").loc[list(shard.images)]
+        predictions = (
+            predictions[predictions["split"] == shard.split]
+            .set_index("image")
+            .loc[list(shard.images)]
+        )
         batch = 2 * entry.spec.candidate.training.batch_size
         start = 0
         while start < len(predictions):
@@ -66,14 +74,20 @@ class Explainer:
         place = Architecture.of(entry.spec).key, layer
         if place not in self._classifiers:
             model = open_model(self._layout, entry)
-            self._classifiers = {place: Classifier(model, None if layer in (AUTO, "input") else layer)}
+            self._classifiers = {
+                place: Classifier(model, None if layer in (AUTO, "input") else layer)
+            }
         elif self._weights_of.get(place) != entry.spec.key:
             self._classifiers[place].model.load_weights(entry.model_path)
         self._weights_of = {place: entry.spec.key}
         return self._classifiers[place]
 
-    def _rows(self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[Row]]) -> list[Row]:
-        """The rows of one batch with their scores, and with the maps that were kept, if any were."""
+    def _rows(
+        self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[Row]]
+    ) -> list[Row]:
+        """The rows of one batch with their scores, and with the maps that were kept, if any
+        were.
+        """
         names = list(predictions.index)
         pixels, errors = self._images.pixels(names, entry.spec.candidate.image_size)
         if kept:
@@ -114,20 +128,32 @@ class Explainer:
         rows = []
         for position, image in enumerate(predictions.index):
             facts = predictions.iloc[position]
-            one = common | {"image": image} | {name: facts[name] for name in ("label", "group", "prediction")}
+            one = (
+                common
+                | {"image": image}
+                | {name: facts[name] for name in ("label", "group", "prediction")}
+            )
             if image in errors:
                 rows.append(one | {"error": errors[image]})
                 continue
             for target, heat in _once(targets[position], maps[position]):
                 name = spec.classes[target]
-                of_class = {"class": name, "logit": facts[f"logit_{name}"], "probability": facts[f"prob_{name}"]}
+                of_class = {
+                    "class": name,
+                    "logit": facts[f"logit_{name}"],
+                    "probability": facts[f"prob_{name}"],
+                }
                 rows.append(one | of_class | _packed(heat, placement))
         return rows
 
-    def _judge(self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard) -> None:
-        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness to some of them.
+    def _judge(
+        self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard
+    ) -> None:
+        """Add scores: agreement to the maps of the predicted class and of the label, faithfulness
+        to some of them.
 
-        Maps are judged as they are stored, so that it does not matter whether they have just been made.
+        Maps are judged as they are stored, so that it does not matter whether they have just been
+        made.
         """
         spec, method = entry.spec, method_named(shard.method)
         mapped = [row for row in rows if row.get("error") is None]
@@ -137,7 +163,11 @@ class Explainer:
             masks = self._images.masks([row["image"] for row in seen], size)
             heats = np.stack([unpacked(row) for row in seen])
             _spread(seen, agreement_scores(heats, method.positive, masks, size, _placement(seen)))
-        judged = [row for row in mapped if row["class"] == row["prediction"] and row["image"] in shard.judged]
+        judged = [
+            row
+            for row in mapped
+            if row["class"] == row["prediction"] and row["image"] in shard.judged
+        ]
         if judged:
             classifier = self.classifier(entry, shard.layer)
             chosen = np.stack([pixels[row["image"]] for row in judged])
@@ -148,12 +178,17 @@ class Explainer:
                 return softmax(classifier.logits(images))
 
             _spread(
-                judged, faithfulness_scores(predict, chosen, heats, method.positive, classes, _SEED, _placement(judged))
+                judged,
+                faithfulness_scores(
+                    predict, chosen, heats, method.positive, classes, _SEED, _placement(judged)
+                ),
             )
 
 
 def _kept(path: Path, shard: Shard) -> dict[str, list[Row]]:
-    """The rows of each image in a shard whose maps are right; nothing where there is no such shard."""
+    """The rows of each image in a shard whose maps are right; nothing where there is no such
+    shard.
+    """
     kept: dict[str, list[Row]] = {}
     if shard_digest(path) == shard.digest:
         with suppress(DamagedRecord):
@@ -162,7 +197,9 @@ def _kept(path: Path, shard: Shard) -> dict[str, list[Row]]:
     return kept if set(kept) == set(shard.images) else {}
 
 
-def _once(targets: NDArray[np.int32], maps: NDArray[np.float32]) -> list[tuple[int, NDArray[np.float32]]]:
+def _once(
+    targets: NDArray[np.int32], maps: NDArray[np.float32]
+) -> list[tuple[int, NDArray[np.float32]]]:
     """Each class with its map, no class twice."""
     return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
 

@@ -1,4 +1,6 @@
-"""The batch job: missing shards as a Ray Data stream through a pool of actors, each with its models open."""
+"""The batch job: missing shards as a Ray Data stream through a pool of actors, each with its models
+open.
+"""
 
 import logging
 import time
@@ -15,7 +17,8 @@ from trainables.runtime.startup import configure_tensorflow
 from xai.shards.shard_plan import Shard, pieces
 
 _REPORT_SECONDS = 5.0
-# Ray's core says so of every pool of Ray Data's actors, which takes its own arguments from the object store.
+# Ray's core says so of every pool of Ray Data's actors, which takes its own arguments from the
+# object store.
 _OF_NO_USE = "constructor arguments in the object store and max_restarts > 0"
 
 
@@ -28,7 +31,9 @@ class Outcome(NamedTuple):
 
 
 class ExplainActor:
-    """A worker of the pool: one row in is a piece of work, shards of one cell; one row out per shard."""
+    """A worker of the pool: one row in is a piece of work, shards of one cell; one row out per
+    shard.
+    """
 
     def __init__(self, run: str, cpus: int) -> None:
         configure_tensorflow(cpus)
@@ -42,7 +47,9 @@ class ExplainActor:
                 maps, errors, failure = 0, 0, ""
                 try:
                     maps, errors = self._explainer.make(Shard.model_validate_json(text))
-                except Exception as error:  # one shard that fails must not stop the others; the caller reports it
+                except (
+                    Exception
+                ) as error:  # one shard that fails must not stop the others; the caller reports it
                     failure = failure_of(error)
                 yield {"maps": [maps], "errors": [errors], "failure": [failure]}
 
@@ -66,8 +73,8 @@ def _one_line() -> Iterator[None]:
         heartbeat.look()
         last = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
         raise NoWorkerError(
-            f"the workers of the explanation cannot start or went on dying: {last[:400]}; mend it and run again, "
-            "nothing that was computed is lost"
+            f"the workers of the explanation cannot start or went on dying: {last[:400]}; mend it "
+            "and run again, nothing that was computed is lost"
         ) from error
 
 
@@ -77,10 +84,11 @@ def export(
     nodes: Sequence[dict[str, Any]],
     say: Callable[[str], None],
 ) -> list[Outcome]:
-    """Make these shards on the cluster that Ray is connected to; `say` gets a line of progress every few seconds.
+    """Make these shards on the cluster that Ray is connected to; `say` gets a line of progress
+    every few seconds.
 
-    One GPU per actor where the cluster has any, else one core. Work streams through: what waits is names of images,
-    what comes back is counts; pixels and maps stay with the actors.
+    One GPU per actor where the cluster has any, else one core. Work streams through: what waits is
+    names of images, what comes back is counts; pixels and maps stay with the actors.
     """
     import ray
 

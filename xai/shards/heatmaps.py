@@ -1,22 +1,30 @@
-"""Heatmaps as data: Parquet shards below `xai/heatmaps/`, one row per image, cell, method, layer and class.
+"""Heatmaps as data: Parquet shards below `xai/heatmaps/`, one row per image, cell, method, layer
+and class.
 
-    image, label, group, split       as in the predictions; split is fold, test, skipped for an unusable image
+    image, label, group, split       as in the predictions; split is fold, test, skipped for an
+    unusable image
     candidate, fold, seed            the cell
-    method, class, layer             what was explained, and where; layer is 'input' for methods that have no layer
+    method, class, layer             what was explained, and where; layer is 'input' for methods
+    that have no layer
     height, width                    of the map, in cells
-    top, left, step_y, step_x        cell (i, j) is centred at (top + i step_y, left + j step_x), in image edges from
+    top, left, step_y, step_x        cell (i, j) is centred at (top + i step_y, left + j step_x), in
+    image edges from
                                      the top left corner; may lie outside the image
-    placed                           how that is known: field, it is the centre of the cell's receptive field; tiles,
-                                     cells are equal parts of the image; guess, an operation could not be followed
-    map, scale                       list of float16, row-major, times `scale` (float32): the signed, unnormalised map
+    placed                           how that is known: field, it is the centre of the cell's
+    receptive field; tiles,
+                                     cells are equal parts of the image; guess, an operation could
+                                     not be followed
+    map, scale                       list of float16, row-major, times `scale` (float32): the
+    signed, unnormalised map
     low, high                        its extremes
     logit, probability, prediction   of the class, and the predicted class
     model_hash                       first 16 hex digits of the SHA-256 of model.keras
     error                            why there is no map, or null
     <score>…                         see `scores.py`
 
-A shard is complete or not there. It holds two digests, of what its maps and of what its scores were made from, so a
-stale one is told: maps that are right are kept when only scores have to be made again.
+A shard is complete or not there. It holds two digests, of what its maps and of what its scores were
+made from, so a stale one is told: maps that are right are kept when only scores have to be made
+again.
 """
 
 from collections.abc import Iterable
@@ -72,12 +80,15 @@ def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
 
 def unpacked(row: dict[str, Any]) -> Floats:
     """The map (h, w) that a row's columns hold."""
-    return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(row["scale"])
+    return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(
+        row["scale"]
+    )
 
 
 class Ensemble(NamedTuple):
-    """Of fold models: `table`, one row per image and class with `cells` and `spearman`, the mean rank correlation of
-    their evidence; `mean` and `deviation` (n - 1) of their signed maps, float32 (n, h, w).
+    """Of fold models: `table`, one row per image and class with `cells` and `spearman`, the mean
+    rank correlation of their evidence; `mean` and `deviation` (n - 1) of their signed maps, float32
+    (n, h, w).
     """
 
     table: pd.DataFrame
@@ -86,19 +97,25 @@ class Ensemble(NamedTuple):
 
 
 class Heatmaps:
-    """The heatmaps of a run: `table` without the maps, `rows` and `arrays` with them, `save_npz` for elsewhere.
+    """The heatmaps of a run: `table` without the maps, `rows` and `arrays` with them, `save_npz`
+    for elsewhere.
 
-    Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`; ValueError for a value
-    that no row has. Raises RunFolderError where the run has none.
+    Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`;
+    ValueError for a value that no row has. Raises RunFolderError where the run has none.
     """
 
     def __init__(self, layout: RunLayout) -> None:
         keys = set(read_keys(layout))
-        # A shard of a cell that the experiment no longer asks for stays on disk, and is no part of the results.
+        # A shard of a cell that the experiment no longer asks for stays on disk, and is no part of
+        # the results.
         files = whole_files(layout.heatmaps, "*/*/*/*.parquet")
-        files = [path for path in files if path.parent.name in keys] + whole_files(layout.heatmaps, "skipped.parquet")
+        files = [path for path in files if path.parent.name in keys] + whole_files(
+            layout.heatmaps, "skipped.parquet"
+        )
         if not files:
-            raise RunFolderError(f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`")
+            raise RunFolderError(
+                f"{str(layout.root)!r} has no heatmaps: make them with `rayfold explain`"
+            )
         # What a candidate or a group is called may have changed since a shard was made.
         self._group_of = {str(image): str(group) for image, group in present_groups(layout).items()}
         self._candidate_of: dict[str, str] = {}
@@ -118,7 +135,9 @@ class Heatmaps:
         self._scores = [name for name in schema.names if name not in TYPES]
 
     def _leave_out(self, path: str | Path, reason: str) -> None:
-        line = f"{str(path)!r} is left out, {reason}: remove it, and `rayfold explain` makes it again"
+        line = (
+            f"{str(path)!r} is left out, {reason}: remove it, and `rayfold explain` makes it again"
+        )
         self.left_out += [line] if line not in self.left_out else []
 
     @property
@@ -134,7 +153,9 @@ class Heatmaps:
     @property
     def table(self) -> pd.DataFrame:
         """Every row with all columns but the maps and curves."""
-        return self._read({}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores])
+        return self._read(
+            {}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores]
+        )
 
     @property
     def guessed(self) -> list[str]:
@@ -155,7 +176,8 @@ class Heatmaps:
         return _stacked(self.rows(**filters))
 
     def ensemble(self, **filters: Any) -> "Ensemble":
-        """The maps of all fold models together, for each test image and class that every one of them explains.
+        """The maps of all fold models together, for each test image and class that every one of
+        them explains.
 
         The filters must leave one candidate, method and layer; ValueError otherwise.
         """
@@ -167,13 +189,16 @@ class Heatmaps:
         sets = table[["candidate", "method", "layer"]].drop_duplicates()
         if len(sets) > 1:
             raise ValueError(
-                f"an ensemble is of one candidate, method and layer, got {len(sets)}: add {_choices(sets)}"
+                f"an ensemble is of one candidate, method and layer, got {len(sets)}: add "
+                f"{_choices(sets)}"
             )
         table["cell"] = table.groupby(["fold", "seed"]).ngroup()
         cells = table["cell"].nunique()
         shared = table[table.groupby(["image", "class"])["cell"].transform("size") == cells]
         order = shared.sort_values(["cell", "image", "class"]).index.to_numpy()
-        first = table.loc[order[: len(order) // max(cells, 1)]].drop(columns=["cell", "fold", "seed", "low", "high"])
+        first = table.loc[order[: len(order) // max(cells, 1)]].drop(
+            columns=["cell", "fold", "seed", "low", "high"]
+        )
         if not len(first):
             return Ensemble(first.assign(cells=cells, spearman=np.nan), maps, maps)
         together = maps[order].reshape(cells, len(first), *maps.shape[1:])
@@ -182,7 +207,9 @@ class Heatmaps:
         return Ensemble(facts, agreed.mean, agreed.deviation)
 
     def curves(self, **filters: Any) -> pd.DataFrame:
-        """The rows that match and were put to the model: image, group and the columns that end in _curve."""
+        """The rows that match and were put to the model: image, group and the columns that end in
+        _curve.
+        """
         names = [name for name in self._scores if name.endswith("_curve")]
         table = self._read(filters, [*_ORDER, "group", *names])
         self._check_occurring(filters, table)
@@ -191,7 +218,9 @@ class Heatmaps:
         return table[steps.eq(steps.stack().median()).all(axis=1)].reset_index(drop=True)
 
     def save_npz(self, path: Path | str, **filters: Any) -> None:
-        """Write the maps that match as `maps` (n, h, w) float32, with one array per identifying column."""
+        """Write the maps that match as `maps` (n, h, w) float32, with one array per identifying
+        column.
+        """
         rows, maps = self.arrays(**filters)
         names = [name for name in COLUMNS if name in rows]
         columns: dict[str, Any] = {
@@ -204,11 +233,17 @@ class Heatmaps:
             np.savez_compressed(file, maps=maps, **columns)
 
     def _check_occurring(self, filters: dict[str, Any], found: pd.DataFrame) -> None:
-        """Raise ValueError for a value of a filter that no row has; those that occur, but not together, are right."""
+        """Raise ValueError for a value of a filter that no row has; those that occur, but not
+        together, are right.
+        """
         for name, value in filters.items():
-            lacking = {one for one in _values(value) if pd.notna(one)} - (set(found[name]) if name in found else set())
+            lacking = {one for one in _values(value) if pd.notna(one)} - (
+                set(found[name]) if name in found else set()
+            )
             if lacking:
-                there = sorted(self._read({}, list(dict.fromkeys([*_ORDER, name])))[name].dropna().unique())
+                there = sorted(
+                    self._read({}, list(dict.fromkeys([*_ORDER, name])))[name].dropna().unique()
+                )
                 for one in sorted(lacking.difference(there), key=str):
                     remedy = nearest(str(one), map(str, there))
                     if len(there) > _MOST_NAMED and not remedy.startswith("did you mean"):
@@ -216,8 +251,12 @@ class Heatmaps:
                     raise ValueError(f"no heatmap has the {name} {one!r}; {remedy}")
 
     def _in_groups(self, groups: list[str]) -> ds.Expression:
-        """Which rows are of these groups; images that are in no fold have the group that was written."""
-        images = pa.array([image for image, group in self._group_of.items() if group in groups], pa.string())
+        """Which rows are of these groups; images that are in no fold have the group that was
+        written.
+        """
+        images = pa.array(
+            [image for image, group in self._group_of.items() if group in groups], pa.string()
+        )
         unknown = ~ds.field("image").isin(pa.array(list(self._group_of), pa.string()))
         return ds.field("image").isin(images) | (unknown & ds.field("group").isin(groups))
 
@@ -225,10 +264,16 @@ class Heatmaps:
         """The shards that can hold rows of these candidates; None: all."""
         if candidates is None:
             return self._dataset
-        files = [path for path in self._dataset.files if self._candidate_of.get(_key(path)) in (None, *candidates)]
+        files = [
+            path
+            for path in self._dataset.files
+            if self._candidate_of.get(_key(path)) in (None, *candidates)
+        ]
         return ds.dataset(files, schema=self._dataset.schema, format="parquet")
 
-    def _table_of(self, candidates: list[str] | None, names: list[str], condition: Any) -> pd.DataFrame:
+    def _table_of(
+        self, candidates: list[str] | None, names: list[str], condition: Any
+    ) -> pd.DataFrame:
         """These columns of the shards that can be decoded."""
         try:
             found = self._dataset_of(candidates).to_table(columns=names, filter=condition)
@@ -246,7 +291,10 @@ class Heatmaps:
         condition, candidates = None, None
         for name, value in filters.items():
             if name not in self._dataset.schema.names:
-                raise ValueError(f"heatmaps have no column {name!r}; there are {', '.join(self._dataset.schema.names)}")
+                raise ValueError(
+                    f"heatmaps have no column {name!r}; there are "
+                    f"{', '.join(self._dataset.schema.names)}"
+                )
             wanted = _values(value)
             term = ds.field(name).isin(wanted) if wanted else pc.scalar(value=False)
             if name == "group":
@@ -256,7 +304,11 @@ class Heatmaps:
                 continue
             condition = term if condition is None else condition & term
         names = self._dataset.schema.names if columns is None else columns
-        asked = [*names, *(name for name in JUDGED if name not in names)]  # one answer, whatever is asked for
+        # One answer, whatever is asked for.
+        asked = [
+            *names,
+            *(name for name in JUDGED if name not in names),
+        ]
         table = self._table_of(candidates, [*asked, "__filename"], condition)
         files = table.pop("__filename")
         table["candidate"] = _renamed(table["candidate"], files.map(_key), self._candidate_of)
@@ -270,12 +322,16 @@ class Heatmaps:
             table = table[table["candidate"].isin(candidates)].reset_index(drop=True)
         if columns is None:
             pairs = zip(table["map"], table["scale"], strict=True)
-            maps = [None if m is None else np.asarray(m, np.float32) * np.float32(s) for m, s in pairs]
+            maps = [
+                None if m is None else np.asarray(m, np.float32) * np.float32(s) for m, s in pairs
+            ]
             table["map"] = pd.Series(maps, dtype=object)
         whole = [name for name in ("fold", "seed", "height", "width") if name in table]
         table = table.astype(dict.fromkeys(whole, "Int64"))
         # A layer that was asked for by its name, too, is one layer.
-        return table.sort_values(_ORDER, kind="stable").drop_duplicates(_ORDER).reset_index(drop=True)
+        return (
+            table.sort_values(_ORDER, kind="stable").drop_duplicates(_ORDER).reset_index(drop=True)
+        )
 
 
 def _key(path: str) -> str:
@@ -284,7 +340,9 @@ def _key(path: str) -> str:
 
 
 def _stacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
-    """The rows that have a map, without it, and their maps (n, h, w); ValueError where sizes differ."""
+    """The rows that have a map, without it, and their maps (n, h, w); ValueError where sizes
+    differ.
+    """
     rows = rows[rows["map"].notna()].reset_index(drop=True)
     shapes = sorted(set(zip(rows["height"], rows["width"], strict=True))) or [(0, 0)]
     if len(shapes) > 1:
@@ -300,8 +358,12 @@ def _values(value: Any) -> list[Any]:
 
 
 def _choices(rows: pd.DataFrame) -> str:
-    """The filters that would leave one candidate, method and layer, with the values that they can have."""
+    """The filters that would leave one candidate, method and layer, with the values that they can
+    have.
+    """
     found = {name: sorted(rows[name].unique()) for name in ("candidate", "method", "layer")}
     return " and ".join(
-        f"{name}= one of {', '.join(map(repr, values))}" for name, values in found.items() if len(values) > 1
+        f"{name}= one of {', '.join(map(repr, values))}"
+        for name, values in found.items()
+        if len(values) > 1
     )

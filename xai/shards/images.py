@@ -1,4 +1,6 @@
-"""The pixels and masks of a run's images: from the image store where there is one, else from the files."""
+"""The pixels and masks of a run's images: from the image store where there is one, else from the
+files.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
@@ -26,8 +28,11 @@ class Images:
 
     def __init__(self, layout: RunLayout) -> None:
         self.manifest = Manifest.load(layout.manifest)
-        self.mask_names = sorted(name for name in map(str, self.manifest.table.columns) if name.startswith("mask_"))
-        self._mask = lru_cache(maxsize=4096)(_mask)  # as the files are now, no longer than this object lives
+        self.mask_names = sorted(
+            name for name in map(str, self.manifest.table.columns) if name.startswith("mask_")
+        )
+        # As the files are now, no longer than this object lives.
+        self._mask = lru_cache(maxsize=4096)(_mask)
         self._stores: dict[int, Uint8 | None] = {}
         #: Why images could not be had when they were asked for, by id.
         self.lost: dict[str, str] = {}
@@ -37,7 +42,9 @@ class Images:
         return {image: row for row, image in enumerate(self.manifest.usable["image"])}
 
     def pixels(self, images: Sequence[str], size: int) -> tuple[Uint8, dict[str, str]]:
-        """The images as the models saw them, (n, size, size, channels), and what is wrong with those left black."""
+        """The images as the models saw them, (n, size, size, channels), and what is wrong with
+        those left black.
+        """
         rows = [self._row_of[image] for image in images]
         store = self._store(size)
         if store is not None:
@@ -54,18 +61,23 @@ class Images:
         return pixels, errors
 
     def _store(self, size: int) -> Uint8 | None:
-        """The store of this node; None where it is gone and cannot be built again, because an image is damaged."""
+        """The store of this node; None where it is gone and cannot be built again, because an image
+        is damaged.
+        """
         if size not in self._stores:
             root = cache_folder() / "stores"
             try:
-                store = open_store(self.manifest, size, root) or build_store(self.manifest, size, root)
+                store = open_store(self.manifest, size, root) or build_store(
+                    self.manifest, size, root
+                )
                 self._stores[size] = store.pixels
             except DataError:
                 self._stores[size] = None
         return self._stores[size]
 
     def original(self, image: str) -> Uint8:
-        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage where there is none, or it has changed.
+        """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage where there is none, or
+        it has changed.
 
         The reason is kept in `lost`, unless the image was no part of the run from the start.
         """
@@ -75,7 +87,9 @@ class Images:
             if (row := self._rows.get(image)) is None:
                 raise UnreadableImage("no image of this run")
             megapixels = max(MEGAPIXELS, row["width"] * row["height"] / 1e6)
-            return to_uint8(ask(looks.pixels, row["path"], megapixels, row["content_hash"]), row["bits"])
+            return to_uint8(
+                ask(looks.pixels, row["path"], megapixels, row["content_hash"]), row["bits"]
+            )
         except UnreadableImage as error:
             self.lost[image] = error.reason
             raise
@@ -85,7 +99,9 @@ class Images:
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, Any]]:
-        rows = self.manifest.table[["image", "path", "bits", "width", "height", "content_hash"]].to_dict("records")
+        rows = self.manifest.table[
+            ["image", "path", "bits", "width", "height", "content_hash"]
+        ].to_dict("records")
         return {row["image"]: {str(name): value for name, value in row.items()} for row in rows}
 
     @cached_property
@@ -95,7 +111,9 @@ class Images:
         return dict(zip(skipped["image"], skipped["reason"], strict=True))
 
     def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
-        """By name without 'mask_', (n, size, size); empty where an image has none, or none that can be read."""
+        """By name without 'mask_', (n, size, size); empty where an image has none, or none that can
+        be read.
+        """
         found = {}
         for name in self.mask_names:
             paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]

@@ -1,4 +1,6 @@
-"""The sanity check of each candidate and method, as tasks on the cluster: one cell of the candidate, some images."""
+"""The sanity check of each candidate and method, as tasks on the cluster: one cell of the
+candidate, some images.
+"""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,11 +25,15 @@ _SEED = 0
 
 
 def randomise(
-    layout: RunLayout, entries: Sequence[Entry], explanations: Sequence[tuple[Method, str]], gpus: bool
+    layout: RunLayout,
+    entries: Sequence[Entry],
+    explanations: Sequence[tuple[Method, str]],
+    gpus: bool,
 ) -> tuple[pd.DataFrame, list[str]]:
     """The sanity table: what it holds of these models already, and what it lacked; and what failed.
 
-    One row per candidate, method, layer and stage; columns as in `summary`. Methods of many passes are left out.
+    One row per candidate, method, layer and stage; columns as in `summary`. Methods of many passes
+    are left out.
     """
     import ray
 
@@ -35,7 +41,11 @@ def randomise(
     known = pd.DataFrame()
     with suppress(DamagedRecord):  # then all of it is made again
         known = load_table(layout, "sanity")
-    done = set(zip(known["key"], known["method"], known["asked_layer"], strict=True)) if len(known) else set()
+    done = (
+        set(zip(known["key"], known["method"], known["asked_layer"], strict=True))
+        if len(known)
+        else set()
+    )
     task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1)(_check)
     running = []
     for entry in first.values():
@@ -58,7 +68,9 @@ def _check(run: str, key: str, name: str, layer: str) -> tuple[list[dict[str, An
     configure_tensorflow(1)
     try:
         return _cascade(Path(run), key, name, layer), ""
-    except Exception as error:  # one check that fails must not stop the others; the caller reports it
+    except (
+        Exception
+    ) as error:  # one check that fails must not stop the others; the caller reports it
         return [], failure_of(error)
 
 
@@ -73,7 +85,9 @@ def _cascade(run: Path, key: str, name: str, layer: str) -> list[dict[str, Any]]
     spec = entry.spec
     predictions = entry.predictions()
     predictions = predictions[predictions["split"] == "fold"].sort_values("image")
-    chosen = predictions.iloc[np.linspace(0, len(predictions) - 1, min(_IMAGES, len(predictions))).astype(int)]
+    chosen = predictions.iloc[
+        np.linspace(0, len(predictions) - 1, min(_IMAGES, len(predictions))).astype(int)
+    ]
     pixels, _ = Images(layout).pixels(list(chosen["image"]), spec.candidate.image_size)
     index = {label: number for number, label in enumerate(spec.classes)}
     targets = np.array([[index[label]] for label in chosen["prediction"]], np.int32)

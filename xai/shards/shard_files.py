@@ -1,4 +1,6 @@
-"""The files of heatmaps, and which of their rows can be believed: what these name becomes names of files and keys."""
+"""The files of heatmaps, and which of their rows can be believed: what these name becomes names of
+files and keys.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,9 @@ from xai.methods.registry import METHODS
 
 MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"
 TYPES = {
-    **dict.fromkeys(("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()),
+    **dict.fromkeys(
+        ("image", "label", "group", "split", "candidate", "method", "class", "layer"), pa.string()
+    ),
     **dict.fromkeys(("fold", "seed", "height", "width"), pa.int64()),
     **dict.fromkeys(("top", "left", "step_y", "step_x"), pa.float64()),
     "placed": pa.string(),
@@ -33,7 +37,17 @@ _SPLITS = ("fold", "test", "skipped")
 _CANDIDATE = TypeAdapter(Identity)
 #: What a row must say, and what it must say if it has a map.
 _ALWAYS = ("image",)
-_WITH_MAP = ("candidate", "method", "class", "layer", "fold", "seed", "height", "width", "probability")
+_WITH_MAP = (
+    "candidate",
+    "method",
+    "class",
+    "layer",
+    "fold",
+    "seed",
+    "height",
+    "width",
+    "probability",
+)
 _FINITE = ("scale", "low", "high", "probability")
 #: Where cells may lie, in image edges.
 _PLACES = {"top": (-1e3, 1e3), "left": (-1e3, 1e3), "step_y": (1e-6, 1e3), "step_x": (1e-6, 1e3)}
@@ -42,7 +56,9 @@ _NEEDED = (*_ALWAYS, *_WITH_MAP, "split", "error")
 JUDGED = (*_NEEDED, *_FINITE[:-1], *_PLACES, "placed")
 
 
-def write_shard(path: Path, rows: Sequence[dict[str, Any]], digest: str, scores_digest: str = "") -> None:
+def write_shard(
+    path: Path, rows: Sequence[dict[str, Any]], digest: str, scores_digest: str = ""
+) -> None:
     """Write rows (any column may be missing, further ones are scores or curves) as one shard."""
     extra = {name: None for row in rows for name in row if name not in TYPES}
     fields = [pa.field(name, kind) for name, kind in TYPES.items()]
@@ -62,28 +78,37 @@ def read_shard(path: Path) -> list[dict[str, Any]]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedRecord(path, "it cannot be decoded") from error
     maps = table["map"].to_pandas()
-    return [row | {"map": heat} for row, heat in zip(table.drop_columns("map").to_pylist(), maps, strict=True)]
+    return [
+        row | {"map": heat}
+        for row, heat in zip(table.drop_columns("map").to_pylist(), maps, strict=True)
+    ]
 
 
 def shard_digest(path: Path, of: bytes = MAPS) -> str | None:
-    """What a shard's maps or scores say they were made from; None where there is none that can be believed."""
+    """What a shard's maps or scores say they were made from; None where there is none that can be
+    believed.
+    """
     if not _is_whole(path):
         return None
     metadata = pq.read_schema(path).metadata or {}
     return metadata.get(of, b"").decode(errors="replace") or None
 
 
-# --- what can be believed ---------------------------------------------------------------------------------------------
+# --- what can be believed -------------------------------------------------------------------------
 
 
 def shard_schema(path: Path) -> pa.Schema:
-    """The schema of a shard; raises DamagedRecord unless it holds columns of these types, scores and curves only."""
+    """The schema of a shard; raises DamagedRecord unless it holds columns of these types, scores
+    and curves only.
+    """
     check_regular(path)
     try:
         file = pq.ParquetFile(path)
         schema: pa.Schema = file.schema_arrow
         groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-        values = sum(group.column(n).num_values for group in groups for n in range(group.num_columns))
+        values = sum(
+            group.column(n).num_values for group in groups for n in range(group.num_columns)
+        )
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedRecord(path, "it is no Parquet file") from error
     scores = (pa.float64(), pa.list_(pa.float32()), pa.null())
@@ -100,7 +125,9 @@ def shard_schema(path: Path) -> pa.Schema:
 
 
 def _check_texts(path: Path, names: list[str]) -> None:
-    """Raise DamagedRecord for text that repeats without end: as it is stored it is read, before it is spelled out."""
+    """Raise DamagedRecord for text that repeats without end: as it is stored it is read, before it
+    is spelled out.
+    """
     try:
         with pq.ParquetFile(path, read_dictionary=names) as file:
             texts = file.read(columns=names)
@@ -122,29 +149,43 @@ def believable(table: pd.DataFrame) -> "pd.Series[bool]":
         if name in table:
             right &= table[name].isin(known) | table[name].isna()
     if "candidate" in table:
-        right &= table["candidate"].map({name: _is_id(name) for name in table["candidate"].unique()}).astype(bool)
+        right &= (
+            table["candidate"]
+            .map({name: _is_id(name) for name in table["candidate"].unique()})
+            .astype(bool)
+        )
     right &= ~drawn | _is_finite(table)
     if "map" in table:
         cells = table["map"].map(lambda heat: -1 if heat is None else len(heat)).to_numpy()
         stated = (table["height"] * table["width"]).fillna(-1).to_numpy(np.float64)
-        right &= ~drawn | ((cells > 0) & (cells == stated) & (table["height"] > 0).fillna(value=False).to_numpy(bool))
+        right &= ~drawn | (
+            (cells > 0)
+            & (cells == stated)
+            & (table["height"] > 0).fillna(value=False).to_numpy(bool)
+        )
     return right
 
 
 def _is_finite(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Which rows have numbers that can be drawn; maps of an earlier version do not say where their cells lie."""
+    """Which rows have numbers that can be drawn; maps of an earlier version do not say where their
+    cells lie.
+    """
     right = pd.Series(data=True, index=table.index)
     for name in _FINITE:
         if name in table:
             right &= np.isfinite(table[name].to_numpy(np.float64, na_value=np.nan))
     for name, (least, most) in _PLACES.items():
         if name in table and "placed" in table:
-            right &= table[name].between(least, most) | (table[name].isna() & table["placed"].isna())
+            right &= table[name].between(least, most) | (
+                table[name].isna() & table["placed"].isna()
+            )
     return right
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether there is a shard whose every row says what heatmaps can say; its maps are not read."""
+    """Whether there is a shard whose every row says what heatmaps can say; its maps are not
+    read.
+    """
     try:
         there = shard_schema(path).names
         columns = [name for name in JUDGED if name in there]

@@ -1,4 +1,6 @@
-"""What is to be explained, cut into shards, and which of them are missing. Knows neither Ray nor TensorFlow."""
+"""What is to be explained, cut into shards, and which of them are missing. Knows neither Ray nor
+TensorFlow.
+"""
 
 import json
 import os
@@ -38,14 +40,24 @@ class Options(Frozen):
 
     candidates: tuple[str, ...] = Field((), description="Ids or names; none: all.")
     folds: tuple[int, ...] = Field((), description="None: all.")
-    split: Literal["test", "oof", "all"] = Field("all", description="Test set, out-of-fold images, or both.")
-    methods: tuple[str, ...] = Field(("gradcam",), description="Names, or name@layer for a layer of its own.")
-    layers: tuple[str, ...] = Field((AUTO,), description="For methods of a layer: names, cells along an edge, or auto.")
-    faithfulness: Whole = Field(32, ge=0, description="Images of a cell, split and method whose maps the model judges.")
+    split: Literal["test", "oof", "all"] = Field(
+        "all", description="Test set, out-of-fold images, or both."
+    )
+    methods: tuple[str, ...] = Field(
+        ("gradcam",), description="Names, or name@layer for a layer of its own."
+    )
+    layers: tuple[str, ...] = Field(
+        (AUTO,), description="For methods of a layer: names, cells along an edge, or auto."
+    )
+    faithfulness: Whole = Field(
+        32, ge=0, description="Images of a cell, split and method whose maps the model judges."
+    )
 
     @property
     def explanations(self) -> list[tuple[Method, str]]:
-        """Every method with every layer that it is asked for; ModelError for one that does not exist."""
+        """Every method with every layer that it is asked for; ModelError for one that does not
+        exist.
+        """
         found = []
         for text in self.methods:
             name, _, own = text.partition("@")
@@ -64,7 +76,9 @@ class Shard(Frozen):
     split: Literal["fold", "test"]
     number: int
     images: tuple[str, ...]
-    judged: tuple[str, ...] = Field(description="Those of the images whose maps are put to the model.")
+    judged: tuple[str, ...] = Field(
+        description="Those of the images whose maps are put to the model."
+    )
     masks: str = Field(description="Digest of what the masks of the images show.")
     model_hash: str
 
@@ -86,21 +100,29 @@ class Shard(Frozen):
 
 
 def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None) -> list[Entry]:
-    """The done cells that the options name, in the order of the experiment; RunFolderError where there is none.
+    """The done cells that the options name, in the order of the experiment; RunFolderError where
+    there is none.
 
     `say` gets a line for each cell that is damaged.
     """
     if not os.path.lexists(layout.cells):
-        raise RunFolderError(f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}")
+        raise RunFolderError(
+            f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}"
+        )
     entries = list(_readable(layout, say))
     names = {name for entry in entries for name in _names(entry.spec)}
     for asked in options.candidates:
         if asked not in names:
-            raise RunFolderError(f"the run has no candidate {asked!r} (--candidates); {nearest(asked, sorted(names))}")
+            raise RunFolderError(
+                f"the run has no candidate {asked!r} (--candidates); "
+                f"{nearest(asked, sorted(names))}"
+            )
     folds = {entry.spec.fold for entry in entries}
     for fold in options.folds:
         if fold not in folds:
-            raise RunFolderError(f"the run has no fold {fold} (--folds); there are {min(folds)} to {max(folds)}")
+            raise RunFolderError(
+                f"the run has no fold {fold} (--folds); there are {min(folds)} to {max(folds)}"
+            )
     chosen = [
         entry
         for entry in entries
@@ -109,7 +131,10 @@ def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None)
     ]
     done = [entry for entry in chosen if entry.state().state == "done"]
     if not done:
-        raise RunFolderError(f"none of the {len(chosen)} cells asked for is done in {str(layout.root)!r}: train first")
+        raise RunFolderError(
+            f"none of the {len(chosen)} cells asked for is done in {str(layout.root)!r}: train "
+            "first"
+        )
     return done
 
 
@@ -127,7 +152,8 @@ def _readable(layout: RunLayout, say: Say) -> Iterator[Entry]:
 
 
 def check_explanations(entries: Sequence[Entry], options: Options) -> None:
-    """Raise ModelError, before anything starts, where a library is missing or no model asked for has a layer.
+    """Raise ModelError, before anything starts, where a library is missing or no model asked for
+    has a layer.
 
     Whether a layer that is there has a map, only the open model can tell.
     """
@@ -141,16 +167,21 @@ def check_explanations(entries: Sequence[Entry], options: Options) -> None:
     largest = max(entry.spec.candidate.image_size for entry in first)
     for layer in sorted(layers - names):
         if not layer.isdecimal():
-            raise ModelError(f"no model asked for has a layer {layer!r} (--layers); {nearest(layer, sorted(names))}")
+            raise ModelError(
+                f"no model asked for has a layer {layer!r} (--layers); "
+                f"{nearest(layer, sorted(names))}"
+            )
         if int(layer) > largest:
             raise ModelError(
-                f"no model asked for has a layer with {layer} cells along each edge (--layers): their images have "
-                f"{largest} pixels"
+                f"no model asked for has a layer with {layer} cells along each edge (--layers): "
+                f"their images have {largest} pixels"
             )
 
 
 def _layer_names(path: Path) -> set[str]:
-    """The names of a model's layers as its file states them, 'model/layer' inside a nested model."""
+    """The names of a model's layers as its file states them, 'model/layer' inside a nested
+    model.
+    """
 
     def below(config: Any, prefix: str) -> Iterator[str]:
         for layer in config.get("layers", ()):
@@ -163,13 +194,16 @@ def _layer_names(path: Path) -> set[str]:
                 raise ValueError("it is no configuration")
             return set(below(json.loads(file.read("config.json"))["config"], ""))
     except Exception as error:  # damaged bytes raise almost anything
-        raise RunFolderError(f"{str(path)!r} is damaged or missing: `rayfold run` makes it again") from error
+        raise RunFolderError(
+            f"{str(path)!r} is damaged or missing: `rayfold run` makes it again"
+        ) from error
 
 
 def shards(
     entries: Sequence[Entry], options: Options, manifest: Manifest, say: Say = lambda _: None
 ) -> Iterator[Shard]:
-    """Every shard that the options ask for. Its name depends on no option but method and layer, so none overlap.
+    """Every shard that the options ask for. Its name depends on no option but method and layer, so
+    none overlap.
 
     A cell whose predictions are damaged has none, and `say` gets a line.
     """
@@ -178,14 +212,20 @@ def shards(
         try:
             predictions = entry.predictions()
             if not set(predictions["image"]) <= set(masks):
-                raise DamagedRecord(entry.folder / "predictions.parquet", "it has images that the manifest has not")
+                raise DamagedRecord(
+                    entry.folder / "predictions.parquet", "it has images that the manifest has not"
+                )
         except DamagedRecord as error:
             say(f"lost    {error}")
             continue
         model_hash = file_digest(entry.model_path)[:16]
         for split in _SPLITS[options.split]:
             images = sorted(predictions.loc[predictions["split"] == split, "image"])
-            judged = set(sorted(images, key=lambda image: digest([image, entry.spec.seed]))[: options.faithfulness])
+            judged = set(
+                sorted(images, key=lambda image: digest([image, entry.spec.seed]))[
+                    : options.faithfulness
+                ]
+            )
             for method, layer in options.explanations:
                 for number in range(-(-len(images) // IMAGES_PER_SHARD)):
                     part = images[number * IMAGES_PER_SHARD : (number + 1) * IMAGES_PER_SHARD]
@@ -204,11 +244,17 @@ def shards(
 
 def missing(layout: RunLayout, wanted: Sequence[Shard]) -> list[Shard]:
     """Those that are not on disk, or whose maps or scores were made from something else."""
-    return [shard for shard in wanted if shard_digest(layout.heatmaps / shard.name, SCORES) != shard.scores_digest]
+    return [
+        shard
+        for shard in wanted
+        if shard_digest(layout.heatmaps / shard.name, SCORES) != shard.scores_digest
+    ]
 
 
 def pieces(wanted: Sequence[Shard], at_least: int) -> list[list[Shard]]:
-    """Shards of one cell together, so that its model is opened once, but `at_least` so many pieces if possible."""
+    """Shards of one cell together, so that its model is opened once, but `at_least` so many pieces
+    if possible.
+    """
     by_cell: dict[str, list[Shard]] = {}
     for shard in wanted:
         by_cell.setdefault(shard.key, []).append(shard)
@@ -221,12 +267,16 @@ def pieces(wanted: Sequence[Shard], at_least: int) -> list[list[Shard]]:
 
 
 def _mask_digests(manifest: Manifest) -> dict[str, list[str]]:
-    """Of each usable image, the content of its mask files; many at a time, since they may be on a network."""
+    """Of each usable image, the content of its mask files; many at a time, since they may be on a
+    network.
+    """
     table = manifest.usable.set_index("image")
     masks = table[[name for name in map(str, table.columns) if name.startswith("mask_")]]
     with ThreadPoolExecutor(16) as pool:
         columns = [pool.map(_content, masks[name]) for name in masks]
-        return {image: list(contents) for image, *contents in zip(masks.index, *columns, strict=True)}
+        return {
+            image: list(contents) for image, *contents in zip(masks.index, *columns, strict=True)
+        }
 
 
 def _content(path: str | None) -> str:

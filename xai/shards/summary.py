@@ -1,10 +1,14 @@
 """What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
 
-summary: candidate, method, layer, height, width (of its maps), class, score, mean, low, high (95 %, groups resampled),
-         chance, ceiling (means of what a uniform and the best map of this size score on the same images, for scores on
+summary: candidate, method, layer, height, width (of its maps), class, score, mean, low, high (95 %,
+groups resampled),
+         chance, ceiling (means of what a uniform and the best map of this size score on the same
+         images, for scores on
          masks), maps, groups, p, p_adjusted, flagged (for shortcuts)
-folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold models on test images
-sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash, key
+folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold
+models on test images
+sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash,
+key
 """
 
 from typing import Any
@@ -39,12 +43,14 @@ TABLES = tuple(_SCHEMAS)
 def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables summary and folds.
 
-    Shortcuts are read from the map of the predicted class, which drove the decision, one class at a time, since a
-    marker that comes with one disease says nothing of the others; agreement with masks from the map of the label, whose
-    evidence the mask shows; faithfulness from the maps that were put to the model. `class` is empty for all together.
+    Shortcuts are read from the map of the predicted class, which drove the decision, one class at a
+    time, since a marker that comes with one disease says nothing of the others; agreement with
+    masks from the map of the label, whose evidence the mask shows; faithfulness from the maps that
+    were put to the model. `class` is empty for all together.
 
-    `p` is of a region's mean exposure, groups being the unit; `p_adjusted` takes account of all that are in the
-    table, every region, class, candidate, method and layer, so that 5 % bounds the chance of any false flag in it.
+    `p` is of a region's mean exposure, groups being the unit; `p_adjusted` takes account of all
+    that are in the table, every region, class, candidate, method and layer, so that 5 % bounds the
+    chance of any false flag in it.
     """
     table = heatmaps.table
     table = table[table["error"].isna()]
@@ -72,7 +78,9 @@ def summarise(heatmaps: Heatmaps) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _judged(rows: pd.DataFrame, score: str) -> "pd.Series[bool]":
-    driven = score.startswith(_SHORTCUTS) or score.startswith(("deletion", "insertion", "drop", "increase"))
+    driven = score.startswith(_SHORTCUTS) or score.startswith(
+        ("deletion", "insertion", "drop", "increase")
+    )
     return rows["class"] == rows["prediction" if driven else "label"]
 
 
@@ -81,8 +89,12 @@ def _of_score(score: str, rows: pd.DataFrame) -> dict[str, Any]:
     found = interval(values, groups, seed=0)
     p = np.nan
     if score.startswith(_SHORTCUTS) and score.endswith("_ratio"):
-        p = p_above_zero(exposure(rows[score.removesuffix("_ratio")].to_numpy(float), values), groups)
-    limits = [float(rows[name].mean()) if (name := f"{score}{end}") in rows else np.nan for end in LIMITS]
+        p = p_above_zero(
+            exposure(rows[score.removesuffix("_ratio")].to_numpy(float), values), groups
+        )
+    limits = [
+        float(rows[name].mean()) if (name := f"{score}{end}") in rows else np.nan for end in LIMITS
+    ]
     return {
         "score": score,
         "mean": float(found.mean),
@@ -97,14 +109,18 @@ def _of_score(score: str, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _folds(heatmaps: Heatmaps) -> pd.DataFrame:
-    """How alike the maps of a candidate's fold models are on each test image, for the class of its label."""
+    """How alike the maps of a candidate's fold models are on each test image, for the class of its
+    label.
+    """
     parts = [pd.DataFrame(columns=[*_SET, "image", "group", "class", "cells", "spearman"])]
     for names in heatmaps.table[_SET].dropna().drop_duplicates().itertuples(index=False):
         try:
             found = heatmaps.ensemble(**dict(zip(_SET, map(str, names), strict=True)))
         except ValueError:  # no maps of test images, or of several sizes: they cannot be compared
             continue
-        own = found.table[(found.table["class"] == found.table["label"]) & (found.table["cells"] > 1)]
+        own = found.table[
+            (found.table["class"] == found.table["label"]) & (found.table["cells"] > 1)
+        ]
         parts.append(own[parts[0].columns])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
@@ -117,7 +133,9 @@ def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:
 
 
 def load_table(layout: RunLayout, name: str) -> pd.DataFrame:
-    """One of `TABLES`; empty where there is none. Raises DamagedRecord for what is no such table."""
+    """One of `TABLES`; empty where there is none. Raises DamagedRecord for what is no such
+    table.
+    """
     path = layout.xai_tables / f"{name}.parquet"
     try:
         return read_table(path, _SCHEMAS[name], may_be_empty=True)[0]

@@ -39,7 +39,9 @@ def test_allocation() -> None:
     )
     assert (found.job_id, found.restart, found.hosts) == ("12", 3, ("n1", "n2"))
     assert found.node_name("n2") == "n2:12"
-    assert allocation.read_allocation({"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1"}).restart == 0
+    assert (
+        allocation.read_allocation({"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n1"}).restart == 0
+    )
     with pytest.raises(StartError, match="SLURM_JOB_ID is not set: start through sbatch"):
         allocation.read_allocation({})
 
@@ -99,7 +101,9 @@ def test_memory_is_the_jobs_never_the_machines() -> None:
     assert allocation.memory(None, 3000, machine, 0.5) == 3000
     assert allocation.memory(0, None, machine, 0.5) == machine  # --mem=0: all of the node
     assert allocation.memory(0, 3000, machine, 0.5) == 3000
-    assert allocation.memory(None, None, machine, 0.25) == 25_000  # SLURM manages no memory: the CPUs' share
+    assert (
+        allocation.memory(None, None, machine, 0.25) == 25_000
+    )  # SLURM manages no memory: the CPUs' share
 
 
 def test_object_store_fits_the_job_and_shm() -> None:
@@ -130,7 +134,13 @@ def test_cgroup_v2_limit_is_the_tightest_on_the_way_up(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("asked", "without_first", "said"),
-    [("3", True, "1"), ("3", False, "3"), ("a100:3", True, "a100:1"), ("", True, None), ("a100:2,v100:1", True, None)],
+    [
+        ("3", True, "1"),
+        ("3", False, "3"),
+        ("a100:3", True, "a100:1"),
+        ("", True, None),
+        ("a100:2,v100:1", True, None),
+    ],
 )
 def test_gpus_of_the_worker_nodes(asked: str, without_first: bool, said: str | None) -> None:
     environ = {"SLURM_GPUS": asked, "SLURM_GPUS_ON_NODE": "2"}
@@ -163,7 +173,13 @@ def test_a_task_of_an_array_fills_in_its_command_and_names_its_folder() -> None:
 
 
 def test_a_jobs_name_is_no_field() -> None:
-    text = "JobId=7 JobName=x Requeue=0 JobState=FAILED\n   JobState=RUNNING Reason=None\n   Requeue=1 Restarts=0\n"
+    text = (
+        "JobId=7 JobName=x Requeue=0 JobState=FAILED\n   JobState=RUNNING Reason=None\n   "
+        "Requeue=1 Restarts=0\n"
+    )
     text += "   Comment=Requeue=0\n   StdOut=/a folder/slurm-7.out\n"
-    assert (allocation.field(text, "Requeue"), allocation.field(text, "JobState")) == ("1", "RUNNING")
+    assert (allocation.field(text, "Requeue"), allocation.field(text, "JobState")) == (
+        "1",
+        "RUNNING",
+    )
     assert allocation.line_field(text, "StdOut") == "/a folder/slurm-7.out"

@@ -12,7 +12,11 @@ JOB = {"submission_id": "a", "entrypoint": "true", "metadata": {}, "runtime_env"
 
 
 def test_a_folder_of_jobs_in_which_others_may_write_is_closed_or_refused(tmp_path: Path) -> None:
-    for name, mode, after in (("slurm-jobs", 0o777, 0o755), ("shared", 0o1777, 0o1777), ("mine", 0o750, 0o750)):
+    for name, mode, after in (
+        ("slurm-jobs", 0o777, 0o755),
+        ("shared", 0o1777, 0o1777),
+        ("mine", 0o750, 0o750),
+    ):
         (tmp_path / name).mkdir()
         (tmp_path / name).chmod(mode)
         make_jobs(tmp_path / name)
@@ -25,7 +29,9 @@ def test_a_folder_of_jobs_in_which_others_may_write_is_closed_or_refused(tmp_pat
 
 
 def test_the_first_start_of_a_job_believes_nothing_that_lay_there(tmp_path: Path) -> None:
-    first, again = (JobFolder(tmp_path / "jobs", Allocation("7", restart, ("n1",))) for restart in (0, 1))
+    first, again = (
+        JobFolder(tmp_path / "jobs", Allocation("7", restart, ("n1",))) for restart in (0, 1)
+    )
     (tmp_path / "jobs/7").mkdir(parents=True)
     for name in ("jobs.json", "cluster.json", "token"):
         (tmp_path / "jobs/7" / name).write_text("x" * 64)
@@ -40,7 +46,14 @@ def test_the_first_start_of_a_job_believes_nothing_that_lay_there(tmp_path: Path
     assert read_jobs(again.jobs) == [JOB]
 
 
-DAMAGED = ['{"not": "a list"}', "null", "[{}]", "[" * 100_000, "\udcff", json.dumps([{**JOB, "entrypoint": 3}])]
+DAMAGED = [
+    '{"not": "a list"}',
+    "null",
+    "[{}]",
+    "[" * 100_000,
+    "\udcff",
+    json.dumps([{**JOB, "entrypoint": 3}]),
+]
 
 
 @pytest.mark.parametrize("text", DAMAGED, ids=range(len(DAMAGED)))

@@ -26,7 +26,7 @@ def planted(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-# --- a finding --------------------------------------------------------------------------------------------------------
+# --- a finding ------------------------------------------------------------------------------------
 
 
 def test_a_finding_is_one_line_and_its_remedy_the_next() -> None:
@@ -40,12 +40,14 @@ def test_what_is_not_ok_has_a_remedy_and_only_that(level: str, remedy: str) -> N
         Finding(level, "something", remedy)  # type: ignore[arg-type]
 
 
-# --- CPUs and memory --------------------------------------------------------------------------------------------------
+# --- CPUs and memory ------------------------------------------------------------------------------
 
 
 def test_cpu_quotas_of_cgroup_version_2_count_at_every_level(tmp_path: Path) -> None:
     group = "system.slice/slurmstepd.scope/job_7/step_0/user/task_0"
-    planted(tmp_path, {f"{group}/cpu.max": "max 100000\n", "system.slice/cpu.max": "250000 100000\n"})
+    planted(
+        tmp_path, {f"{group}/cpu.max": "max 100000\n", "system.slice/cpu.max": "250000 100000\n"}
+    )
     assert checks.cpu_quota(f"0::/{group}\n", tmp_path) == 2.5
     planted(tmp_path, {f"{group}/cpu.max": "100000 100000\n"})
     assert checks.cpu_quota(f"0::/{group}\n", tmp_path) == 1
@@ -53,9 +55,22 @@ def test_cpu_quotas_of_cgroup_version_2_count_at_every_level(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
 def test_cpu_quotas_of_cgroup_version_1(tmp_path: Path, mount: str) -> None:
-    files = {"slurm/cpu.cfs_quota_us": "300000\n", "slurm/cpu.cfs_period_us": "100000\n", "cpu.cfs_quota_us": "-1\n"}
-    planted(tmp_path, {f"{mount}/{name}": text for name, text in (files | {"cpu.cfs_period_us": "100000\n"}).items()})
-    assert checks.cpu_quota("9:memory:/a\n4:cpu,cpuacct:/slurm\n1:name=systemd:/\n0::/\n", tmp_path) == 3
+    files = {
+        "slurm/cpu.cfs_quota_us": "300000\n",
+        "slurm/cpu.cfs_period_us": "100000\n",
+        "cpu.cfs_quota_us": "-1\n",
+    }
+    planted(
+        tmp_path,
+        {
+            f"{mount}/{name}": text
+            for name, text in (files | {"cpu.cfs_period_us": "100000\n"}).items()
+        },
+    )
+    assert (
+        checks.cpu_quota("9:memory:/a\n4:cpu,cpuacct:/slurm\n1:name=systemd:/\n0::/\n", tmp_path)
+        == 3
+    )
 
 
 def test_without_cgroups_there_is_no_quota(tmp_path: Path) -> None:
@@ -92,7 +107,9 @@ def test_cpus(promised: int | None, affinity: int, quota: float, level: str, say
         (False, None, None, "ok", "no SLURM job"),
     ],
 )
-def test_memory(in_job: bool, requested: int | None, limit: int | None, level: str, says: str) -> None:
+def test_memory(
+    in_job: bool, requested: int | None, limit: int | None, level: str, says: str
+) -> None:
     finding = checks.check_memory(in_job, requested, limit, 64 * GIB)
     assert finding.level == level
     assert says in finding.what
@@ -104,11 +121,12 @@ def test_shared_memory() -> None:
     assert checks.check_shared_memory(64 << 20, 4 * GIB).level == "fail"
 
 
-# --- GPUs -------------------------------------------------------------------------------------------------------------
+# --- GPUs -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("0,1", 2), ("", 0), ("-1", 0), ("0,-1,1", 1), ("NoDevFiles", 0), ("GPU-1f,MIG-2", 2)]
+    ("text", "count"),
+    [("0,1", 2), ("", 0), ("-1", 0), ("0,-1,1", 1), ("NoDevFiles", 0), ("GPU-1f,MIG-2", 2)],
 )
 def test_cuda_visible_devices_are_counted_as_cuda_does(text: str, count: int) -> None:
     assert checks.visible_gpus({"CUDA_VISIBLE_DEVICES": text}) == count
@@ -135,7 +153,12 @@ def test_slurm_promises_gpus_on_a_node_of_a_job_only() -> None:
     ],
 )
 def test_gpus(
-    promised: int | None, visible: int | None, devices: int, seen: int | str | None, level: str, says: str
+    promised: int | None,
+    visible: int | None,
+    devices: int,
+    seen: int | str | None,
+    level: str,
+    says: str,
 ) -> None:
     finding = checks.check_gpus(promised, visible, devices, seen)
     assert finding.level == level
@@ -145,15 +168,25 @@ def test_gpus(
 def test_tensorflow_is_asked_in_a_bounded_process_of_its_own() -> None:
     began = time.monotonic()
     assert (
-        checks.tensorflow_gpus(0.3, [sys.executable, "-c", "import time; time.sleep(60)"]) == "no answer within 0.3 s"
+        checks.tensorflow_gpus(0.3, [sys.executable, "-c", "import time; time.sleep(60)"])
+        == "no answer within 0.3 s"
     )
     assert time.monotonic() - began < 30
-    assert checks.tensorflow_gpus(60, [sys.executable, "-c", "print('noise'); print('GPUs', 3, '2.21.0')"]) == 3
-    assert checks.tensorflow_gpus(60, [sys.executable, "-c", "import none_such"]).endswith("'none_such'")  # type: ignore[union-attr]
-    assert checks.tensorflow_gpus(60, [sys.executable, "-c", "raise SystemExit(3)"]) == "exit code 3"
+    assert (
+        checks.tensorflow_gpus(
+            60, [sys.executable, "-c", "print('noise'); print('GPUs', 3, '2.21.0')"]
+        )
+        == 3
+    )
+    assert checks.tensorflow_gpus(60, [sys.executable, "-c", "import none_such"]).endswith(
+        "'none_such'"
+    )  # type: ignore[union-attr]
+    assert (
+        checks.tensorflow_gpus(60, [sys.executable, "-c", "raise SystemExit(3)"]) == "exit code 3"
+    )
 
 
-# --- limits and names -------------------------------------------------------------------------------------------------
+# --- limits and names -----------------------------------------------------------------------------
 
 
 def test_open_files_and_processes() -> None:
@@ -163,7 +196,9 @@ def test_open_files_and_processes() -> None:
         "warn",
         "fail",
     ]
-    assert [checks.check_processes(soft, math.inf).level for soft in (math.inf, 4096, 2000, 200)] == [
+    assert [
+        checks.check_processes(soft, math.inf).level for soft in (math.inf, 4096, 2000, 200)
+    ] == [
         "ok",
         "ok",
         "warn",
@@ -190,7 +225,7 @@ def test_host_names(addresses: list[str], level: str, says: str) -> None:
     assert says in finding.what
 
 
-# --- SLURM ------------------------------------------------------------------------------------------------------------
+# --- SLURM ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -211,17 +246,24 @@ def test_requeue() -> None:
     job = "JobId=7 JobName=rayfold\n   Requeue=1 Restarts=0 BatchFlag=1 Reboot=0 ExitCode=0:0\n"
     assert report.check_requeue(True, job).level == "ok"
     assert report.check_requeue(True, job.replace("Requeue=1", "Requeue=0")).level == "warn"
-    assert report.check_requeue(False, "JobFileAppend           = 0\nJobRequeue              = 0\n").level == "ok"
+    assert (
+        report.check_requeue(
+            False, "JobFileAppend           = 0\nJobRequeue              = 0\n"
+        ).level
+        == "ok"
+    )
     assert report.check_requeue(True, "").level == "fail"
 
 
-# --- what could mislead Ray -------------------------------------------------------------------------------------------
+# --- what could mislead Ray -----------------------------------------------------------------------
 
 
 def test_the_environment_may_not_lead_to_another_cluster(tmp_path: Path) -> None:
     jobs = tmp_path / "slurm-jobs"
     assert report.check_environment({}, tmp_path, jobs).level == "ok"
-    found = report.check_environment({"RAY_ADDRESS": "auto", "RAY_AUTH_TOKEN": "secret"}, tmp_path, jobs)
+    found = report.check_environment(
+        {"RAY_ADDRESS": "auto", "RAY_AUTH_TOKEN": "secret"}, tmp_path, jobs
+    )
     assert found.level == "warn"
     assert "RAY_ADDRESS, RAY_AUTH_TOKEN" in found.what
     assert "secret" not in str(found)
@@ -256,7 +298,7 @@ def test_tokens_that_others_could_read_fail(tmp_path: Path) -> None:
         (tmp_path / path).chmod(before)
 
 
-# --- ports and the temp dir -------------------------------------------------------------------------------------------
+# --- ports and the temp dir -----------------------------------------------------------------------
 
 
 def test_a_block_of_ports_is_free_and_stays_so() -> None:
@@ -280,7 +322,11 @@ def test_no_free_port_fails_with_a_remedy() -> None:
         port = taken.getsockname()[1]
         narrow = {"RAYFOLD_PORTS": f"{port}-{port}"}
         found = report.guarded(lambda: report.check_ports(2, narrow, "32768 60999"))
-    assert (found.level, "no block of" in found.what, "RAYFOLD_PORTS" in found.remedy) == ("fail", True, True)
+    assert (found.level, "no block of" in found.what, "RAYFOLD_PORTS" in found.remedy) == (
+        "fail",
+        True,
+        True,
+    )
 
 
 def test_a_temp_dir_that_is_too_deep_or_read_only_is_passed_over(tmp_path: Path) -> None:
@@ -291,7 +337,7 @@ def test_a_temp_dir_that_is_too_deep_or_read_only_is_passed_over(tmp_path: Path)
     assert not list(deep.iterdir())
 
 
-# --- the nodes together -----------------------------------------------------------------------------------------------
+# --- the nodes together ---------------------------------------------------------------------------
 
 
 def test_nodes_see_the_canary_its_clock_and_the_address(tmp_path: Path) -> None:
@@ -306,22 +352,35 @@ def test_nodes_see_the_canary_its_clock_and_the_address(tmp_path: Path) -> None:
 def test_what_a_node_cannot_see_or_reach_is_said(tmp_path: Path) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # bound but not listening: refused
-        seen = node_view.look(tmp_path / "none", "word", "127.0.0.1", closed.getsockname()[1], "nope0", seconds=0)
-    assert (seen.canary, seen.skew, seen.reached) == ("No such file or directory", None, "Connection refused")
+        seen = node_view.look(
+            tmp_path / "none", "word", "127.0.0.1", closed.getsockname()[1], "nope0", seconds=0
+        )
+    assert (seen.canary, seen.skew, seen.reached) == (
+        "No such file or directory",
+        None,
+        "Connection refused",
+    )
     assert "'nope0' has no IPv4 address" in seen.own
     planted(tmp_path, {"canary": "another"})
-    assert node_view.look(tmp_path, "word", "", 0, "", seconds=0).canary == "the file holds something else"
+    assert (
+        node_view.look(tmp_path, "word", "", 0, "", seconds=0).canary
+        == "the file holds something else"
+    )
 
 
 def test_a_step_that_fails_says_why(tmp_path: Path) -> None:
-    reports, said = node_view.ask(["sh", "-c", "echo srun: no such node >&2; echo noise; exit 1"], tmp_path, "")
+    reports, said = node_view.ask(
+        ["sh", "-c", "echo srun: no such node >&2; echo noise; exit 1"], tmp_path, ""
+    )
     assert (reports, said) == ([], "srun: no such node")
     assert not list(tmp_path.iterdir())
 
 
 def test_reports_are_found_among_other_lines() -> None:
     line = json.dumps({"node": "n1", "canary": "", "skew": 0.25, "own": "", "reached": ""})
-    assert node_view.read_reports(f'welcome\n{line}\n{{"a": 1}}\n[1]\n') == [node_view.Report("n1", "", 0.25, "", "")]
+    assert node_view.read_reports(f'welcome\n{line}\n{{"a": 1}}\n[1]\n') == [
+        node_view.Report("n1", "", 0.25, "", "")
+    ]
 
 
 def test_silent_and_blind_nodes_are_named(tmp_path: Path) -> None:
@@ -349,7 +408,7 @@ def test_clocks_and_the_kind_of_the_jobs_folder() -> None:
     assert node_view.check_shared_kind(Path("/home/me"), "").level == "warn"
 
 
-# --- the command ------------------------------------------------------------------------------------------------------
+# --- the command ----------------------------------------------------------------------------------
 
 SLURM = {
     "sbatch": "echo slurm 23.11.4",
@@ -373,34 +432,62 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
         (tmp_path / "bin" / name).chmod(0o755)
     (tmp_path / "home").mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "RAY", "CUDA"))}
-    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n[1-2]", "SLURMD_NODENAME": "n1", "SLURM_CPUS_ON_NODE": "1"}
-    job |= {"SLURM_MEM_PER_NODE": "1024", "NODES": "n1 n2", "REQUEUE": "1", "HOME": str(tmp_path / "home")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SLURM", "RAY", "CUDA"))
+    }
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "n[1-2]",
+        "SLURMD_NODENAME": "n1",
+        "SLURM_CPUS_ON_NODE": "1",
+    }
+    job |= {
+        "SLURM_MEM_PER_NODE": "1024",
+        "NODES": "n1 n2",
+        "REQUEUE": "1",
+        "HOME": str(tmp_path / "home"),
+    }
     return {**kept, **job, "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
 
 
 def examined(folder: Path, environment: dict[str, str]) -> tuple[int, dict[str, str]]:
     """Exit code, and the level of each finding by the words it begins with."""
     command = [sys.executable, "-m", "cluster.doctor", "--jobs-folder", str(folder)]
-    done = subprocess.run(command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=folder.parent, capture_output=True, text=True, check=False
+    )
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     for line, following in zip(lines, [*lines[1:], ""], strict=True):
         assert line.startswith(("ok    ", "warn  ", "fail  ", "      "))
         assert following.startswith("      ") == line.startswith(("warn", "fail"))
-    return done.returncode, {line[6:]: line[:4].strip() for line in lines if not line.startswith("      ")}
+    return done.returncode, {
+        line[6:]: line[:4].strip() for line in lines if not line.startswith("      ")
+    }
 
 
 def level(found: dict[str, str], beginning: str) -> str:
     return next(value for what, value in found.items() if what.startswith(beginning))
 
 
-def test_the_command_asks_all_nodes_and_leaves_nothing(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_the_command_asks_all_nodes_and_leaves_nothing(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
     folder = tmp_path / "my jobs"
     folder.mkdir()
     code, found = examined(folder, slurm)
     assert code == ("fail" in found.values())
-    for beginning in ("SLURM: slurm 23.11.4", "requeue", "Python", "environment", "tokens", "ports", "clocks"):
+    for beginning in (
+        "SLURM: slurm 23.11.4",
+        "requeue",
+        "Python",
+        "environment",
+        "tokens",
+        "ports",
+        "clocks",
+    ):
         assert level(found, beginning) == "ok", beginning
     assert level(found, "shared file system: 2 of 2 nodes answered") == "ok"
     assert not list(folder.iterdir())
@@ -414,9 +501,13 @@ def test_the_command_fails_for_a_silent_node(slurm: dict[str, str], tmp_path: Pa
     assert not (tmp_path / "jobs").exists()
 
 
-def test_the_command_fails_without_slurm_and_says_all_the_rest(slurm: dict[str, str], tmp_path: Path) -> None:
+def test_the_command_fails_without_slurm_and_says_all_the_rest(
+    slurm: dict[str, str], tmp_path: Path
+) -> None:
     shutil.rmtree(tmp_path / "bin")
-    outside = {name: value for name, value in slurm.items() if not name.startswith("SLURM")} | {"PATH": "/nowhere"}
+    outside = {name: value for name, value in slurm.items() if not name.startswith("SLURM")} | {
+        "PATH": "/nowhere"
+    }
     code, found = examined(tmp_path / "jobs", outside)
     assert code == 1
     assert level(found, "SLURM: no command sbatch, srun") == "fail"

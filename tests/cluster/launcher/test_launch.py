@@ -1,4 +1,6 @@
-"""The launcher on one node, in an environment such as SLURM makes, without SLURM; tests/slurm/ has the real one."""
+"""The launcher on one node, in an environment such as SLURM makes, without SLURM; tests/slurm/ has
+the real one.
+"""
 
 import json
 import os
@@ -22,8 +24,12 @@ from trainables.runtime import lifeline
 
 SCRIPT = ROOT / "cluster/ray_slurm.sh"
 HAS_NETWORK = any(not network.is_loopback(address) for address in network.interfaces().values())
-needs_network = pytest.mark.skipif(not HAS_NETWORK, reason="this machine has no network interface but loopback")
-INTERFACE = next((name for name, place in network.interfaces().items() if not network.is_loopback(place)), "none")
+needs_network = pytest.mark.skipif(
+    not HAS_NETWORK, reason="this machine has no network interface but loopback"
+)
+INTERFACE = next(
+    (name for name, place in network.interfaces().items() if not network.is_loopback(place)), "none"
+)
 
 DRIVER = """
 import json, os, pathlib, signal, stat, sys, time
@@ -59,7 +65,9 @@ sys.exit(7)
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """The environment of a batch script on one node."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "RAY"))}
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "RAY"))
+    }
     return {
         **kept,
         "HOME": str(tmp_path),
@@ -75,9 +83,17 @@ def environ(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def run(environ: Mapping[str, str], cwd: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def run(
+    environ: Mapping[str, str], cwd: Path, *arguments: str | Path
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SCRIPT, *arguments], cwd=cwd, env=environ, capture_output=True, text=True, timeout=120, check=False
+        [SCRIPT, *arguments],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -86,7 +102,9 @@ def last_line(text: str) -> str:
 
 
 def test_the_script_is_clean() -> None:
-    shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    shellcheck = shutil.which(
+        "shellcheck", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    )
     assert shellcheck
     done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
@@ -96,7 +114,11 @@ def test_the_script_is_clean() -> None:
     ("site", "code", "words"),
     [
         ("export HERE=1\n", 0, []),
-        ("module_load_of_nothing\nexport HERE=1\n", 0, ["`module_load_of_nothing` failed with 127"]),
+        (
+            "module_load_of_nothing\nexport HERE=1\n",
+            0,
+            ["`module_load_of_nothing` failed with 127"],
+        ),
         ("export HERE=1\nfalse\n", 70, ["ended with 1 (exit 70)"]),
         ("exit 3\n", 70, ["ended with 3 (exit 70)"]),
     ],
@@ -121,21 +143,32 @@ def test_exit_codes_are_documented_where_they_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "is_rayfold", "expected"), [(75, True, 73), (75, False, 75), (0, True, 0), (1, True, 1)]
+    ("code", "is_rayfold", "expected"),
+    [(75, True, 73), (75, False, 75), (0, True, 0), (1, True, 1)],
 )
-def test_only_rayfold_itself_can_say_that_the_cluster_was_lost(code: int, is_rayfold: bool, expected: int) -> None:
+def test_only_rayfold_itself_can_say_that_the_cluster_was_lost(
+    code: int, is_rayfold: bool, expected: int
+) -> None:
     assert driver_ending(code, is_rayfold).code == expected
     assert lifeline.CLUSTER_LOST == 75
 
 
-# --- the command line -------------------------------------------------------------------------------------------------
+# --- the command line -----------------------------------------------------------------------------
 
 
 def test_help_needs_no_slurm(tmp_path: Path, environ: dict[str, str]) -> None:
     bare = {name: value for name, value in environ.items() if not name.startswith("SLURM")}
     done = run(bare, tmp_path, "--help")
     assert done.returncode == 0
-    for word in ("--dry-run", "--interface", "--jobs-folder", "--join-timeout", "--max-requeues", "--serve", "--join"):
+    for word in (
+        "--dry-run",
+        "--interface",
+        "--jobs-folder",
+        "--join-timeout",
+        "--max-requeues",
+        "--serve",
+        "--join",
+    ):
         assert word in done.stdout
 
 
@@ -150,7 +183,9 @@ def test_help_needs_no_slurm(tmp_path: Path, environ: dict[str, str]) -> None:
         (["--join-timeout", "5", "--join", "a.json"], [], True),
     ],
 )
-def test_options_end_where_the_command_begins(arguments: list[str], command: list[str], is_rayfold: bool) -> None:
+def test_options_end_where_the_command_begins(
+    arguments: list[str], command: list[str], is_rayfold: bool
+) -> None:
     _, found, rayfold = launch.parse(arguments)
     assert found == command
     assert rayfold == is_rayfold
@@ -176,21 +211,27 @@ def test_outside_a_job(tmp_path: Path, environ: dict[str, str]) -> None:
     del environ["SLURM_JOB_ID"]
     done = run(environ, tmp_path, "demo")
     assert done.returncode == 70
-    assert last_line(done.stdout).startswith("rayfold cluster: SLURM_JOB_ID is not set: start through sbatch")
+    assert last_line(done.stdout).startswith(
+        "rayfold cluster: SLURM_JOB_ID is not set: start through sbatch"
+    )
     assert not list(tmp_path.iterdir())
 
 
-def test_a_signal_that_comes_before_python_is_heard(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_a_signal_that_comes_before_python_is_heard(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
     (tmp_path / "site.sh").write_text("ended() { true; }\nreadonly python=1\ncd /\nkill -TERM $$\n")
     done = run({**environ, "RAYFOLD_SITE": str(tmp_path / "site.sh")}, tmp_path, "--", "true")
     assert done.returncode == 143
     assert last_line(done.stdout) == "rayfold cluster: stopped by SIGTERM (exit 143)"
 
 
-# --- dry run ----------------------------------------------------------------------------------------------------------
+# --- dry run --------------------------------------------------------------------------------------
 
 
-def test_dry_run_outside_a_job_says_what_it_assumes(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_dry_run_outside_a_job_says_what_it_assumes(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
     bare = {name: value for name, value in environ.items() if not name.startswith("SLURM")}
     folder = tmp_path / "my study"
     folder.mkdir()
@@ -210,14 +251,18 @@ def test_dry_run_outside_a_job_says_what_it_assumes(tmp_path: Path, environ: dic
 
 
 @needs_network
-def test_dry_run_sees_whether_the_experiment_could_run(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_dry_run_sees_whether_the_experiment_could_run(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
     (tmp_path / "experiment.yaml").write_text(text("demo.yaml").replace("epochs", "epocs", 1))
     done = run(environ, tmp_path, "--dry-run", "run", "experiment.yaml")
     assert done.returncode == 2
     assert "did you mean" in last_line(done.stdout)
 
 
-def test_dry_run_in_a_job_has_its_resources_and_address(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_dry_run_in_a_job_has_its_resources_and_address(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
     environ["SLURM_JOB_NODELIST"] = "node[1,4-5]"
     done = run(environ, tmp_path, "--dry-run", "--", "python", "x.py")
     assert "assumed" not in done.stdout
@@ -228,7 +273,7 @@ def test_dry_run_in_a_job_has_its_resources_and_address(tmp_path: Path, environ:
     assert done.stdout.endswith("    python x.py\n")
 
 
-# --- starts that cannot work ------------------------------------------------------------------------------------------
+# --- starts that cannot work ----------------------------------------------------------------------
 
 
 def test_wrong_interface(tmp_path: Path, environ: dict[str, str]) -> None:
@@ -258,7 +303,7 @@ def test_join_of_nothing(tmp_path: Path, environ: dict[str, str]) -> None:
     assert "names no running cluster" in last_line(done.stdout)
 
 
-# --- one node ---------------------------------------------------------------------------------------------------------
+# --- one node -------------------------------------------------------------------------------------
 
 
 @needs_network
@@ -270,9 +315,14 @@ def test_a_driver_on_one_node(tmp_path: Path, environ: dict[str, str]) -> None:
     assert done.returncode == 7, done.stdout + done.stderr
     assert last_line(done.stdout) == "rayfold cluster: the driver ended with 7 (exit 7)"
     assert "nothing left behind" in done.stdout
-    assert re.search(r"ready: 1 nodes after [\d.]+ s \(allocation .* ports .* head up .* all joined ", done.stdout)
+    assert re.search(
+        r"ready: 1 nodes after [\d.]+ s \(allocation .* ports .* head up .* all joined ",
+        done.stdout,
+    )
 
-    seen = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"resources"')))
+    seen = json.loads(
+        next(line for line in done.stdout.splitlines() if line.startswith('{"resources"'))
+    )
     assert seen["resources"]["CPU"] == 2
     assert seen["resources"]["memory"] + seen["resources"]["object_store_memory"] <= 1500 * 1024**2
     assert seen["threads"] == "1"  # the task's CPUs, not the shell's 13
@@ -306,7 +356,12 @@ def test_a_driver_on_one_node(tmp_path: Path, environ: dict[str, str]) -> None:
 def test_a_served_cluster_until_its_deadline(tmp_path: Path, environ: dict[str, str]) -> None:
     environ["SLURM_RESTART_COUNT"] = "2"
     with subprocess.Popen(
-        [SCRIPT, "--serve"], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [SCRIPT, "--serve"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as launched:
         address_file = tmp_path / "slurm-jobs" / environ["SLURM_JOB_ID"] / "cluster.json"
         until = time.monotonic() + 100
@@ -316,7 +371,9 @@ def test_a_served_cluster_until_its_deadline(tmp_path: Path, environ: dict[str, 
         launched.send_signal(signal.SIGUSR1)
         said, _ = launched.communicate(timeout=60)
     assert launched.returncode == 0, said
-    assert last_line(said) == "rayfold cluster: served until its deadline, no job was running (exit 0)"
+    assert (
+        last_line(said) == "rayfold cluster: served until its deadline, no job was running (exit 0)"
+    )
     assert facts["restart"] == 2
     assert f"ray job submit --address {facts['dashboard']} --" in said
     assert not address_file.exists()
@@ -325,9 +382,16 @@ def test_a_served_cluster_until_its_deadline(tmp_path: Path, environ: dict[str, 
 
 @needs_network
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_during_bring_up(tmp_path: Path, environ: dict[str, str], number: signal.Signals) -> None:
+def test_a_signal_during_bring_up(
+    tmp_path: Path, environ: dict[str, str], number: signal.Signals
+) -> None:
     with subprocess.Popen(
-        [SCRIPT, "demo"], cwd=tmp_path, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [SCRIPT, "demo"],
+        cwd=tmp_path,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as launched:
         assert launched.stdout
         for line in launched.stdout:
@@ -342,5 +406,6 @@ def test_a_signal_during_bring_up(tmp_path: Path, environ: dict[str, str], numbe
     else:
         assert launched.returncode == 72
         assert re.fullmatch(
-            r"rayfold cluster: .*not requeued.*submit the same command again.*\(exit 72\)", last_line(said)
+            r"rayfold cluster: .*not requeued.*submit the same command again.*\(exit 72\)",
+            last_line(said),
         )

@@ -22,7 +22,9 @@ echo "4711;cluster"
 
 @pytest.fixture
 def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a stand-in for sbatch writes how it was called; the real one is tried in tests/slurm."""
+    """Where a stand-in for sbatch writes how it was called; the real one is tried in
+    tests/slurm.
+    """
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "sbatch").write_text(SBATCH)
     (tmp_path / "bin" / "sbatch").chmod(0o755)
@@ -84,7 +86,9 @@ def test_what_cannot_be_submitted_is_one_line(said: Path, monkeypatch: pytest.Mo
         submit.submit("x.yaml", slurm_options="--time=8")
     assert not said.exists()
     monkeypatch.setenv("REFUSE", "invalid partition specified: none")
-    with pytest.raises(StartError, match="sbatch refused the job: sbatch: error: invalid partition"):
+    with pytest.raises(
+        StartError, match="sbatch refused the job: sbatch: error: invalid partition"
+    ):
         submit.sbatch(["--", "true"])
     done = subprocess.run(
         [sys.executable, "-m", "cluster.launcher.submit", "sbatch", "--nodes=2"],
@@ -116,7 +120,9 @@ esac
 """
 
 
-def test_folders_of_ended_jobs_are_removed_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_ended_jobs_are_removed_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = tmp_path / "slurm-jobs"
     for name in ("7", "8", "12_1", "12_2", "13", "notes", "14", "16"):
         (jobs / name).mkdir(parents=True)
@@ -130,4 +136,12 @@ def test_folders_of_ended_jobs_are_removed_and_nothing_else(tmp_path: Path, monk
         submit.clean(tmp_path / "none")
     assert [path.name for path in submit.clean(jobs)] == ["12_2", "8"]
     # 13: SLURM does not say
-    assert sorted(path.name for path in jobs.iterdir()) == ["12_1", "13", "14", "15", "16", "7", "notes"]
+    assert sorted(path.name for path in jobs.iterdir()) == [
+        "12_1",
+        "13",
+        "14",
+        "15",
+        "16",
+        "7",
+        "notes",
+    ]

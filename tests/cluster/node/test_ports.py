@@ -7,7 +7,8 @@ import pytest
 from cluster.common.allocation import StartError
 from cluster.node import ports
 
-# Nine guards, nine units; above what clusters of other tests take, and what the kernel usually gives out.
+# Nine guards, nine units; above what clusters of other tests take, and what the kernel usually
+# gives out.
 SPACE = range(61000, 62200)
 
 HOLDER = """
@@ -22,7 +23,9 @@ sys.stdin.read()
 def test_space_lies_below_the_ephemeral_ports() -> None:
     assert ports.space({}, "32768\t60999\n") == range(10000, 32768)
     assert ports.space({"RAYFOLD_PORTS": "20000-29999"}, "1024 65535") == range(20000, 30000)
-    with pytest.raises(StartError, match=r"ephemeral ports begin at 1024 .* RAYFOLD_PORTS=LOW-HIGH"):
+    with pytest.raises(
+        StartError, match=r"ephemeral ports begin at 1024 .* RAYFOLD_PORTS=LOW-HIGH"
+    ):
         ports.space({}, "1024 65535")
 
 

@@ -25,7 +25,12 @@ def failing(tmp_path: Path, *options: str, **environ: str) -> dict[str, str]:
     """What a node says that cannot start."""
     command = [sys.executable, "-m", "cluster.node.ray_node", "--job=1", *options]
     done = subprocess.run(
-        command, env={**os.environ, **ENVIRON, **environ}, cwd=tmp_path, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **ENVIRON, **environ},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 70, done.stderr
     said: dict[str, str] = json.loads(done.stdout)
@@ -65,7 +70,10 @@ print(stop.seconds, stop.anew, stop.ready)
 
     def heard(how: str, order: str | None) -> list[str]:
         with subprocess.Popen(
-            [sys.executable, "-c", code, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", code, how],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         ) as child:
             assert child.stdin
             assert child.stdout

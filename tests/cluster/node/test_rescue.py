@@ -35,7 +35,10 @@ def test_no_time_left(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
     (logs / "raylet.out").write_text("raylet\n")
-    assert rescue_logs(logs, tmp_path / "rescued", -1) == "Ray's logs: 1 of 1 files cut or left behind: raylet.out"
+    assert (
+        rescue_logs(logs, tmp_path / "rescued", -1)
+        == "Ray's logs: 1 of 1 files cut or left behind: raylet.out"
+    )
     assert rescue_logs(tmp_path / "none", tmp_path / "rescued", 10) is None
 
 
@@ -51,7 +54,11 @@ def test_what_has_changed_is_copied_again_and_nothing_else(tmp_path: Path) -> No
     (kept / "same").write_text("own")  # would be gone after a copy
     os.utime(kept / "same", (0, (logs / "same").stat().st_mtime))
     assert rescue_logs(logs, kept, 10) is None
-    assert [(kept / name).read_text() for name in ("same", "longer", "other")] == ["own", "old and new", "new"]
+    assert [(kept / name).read_text() for name in ("same", "longer", "other")] == [
+        "own",
+        "old and new",
+        "new",
+    ]
 
 
 def test_logs_are_there_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,11 +79,13 @@ def test_logs_are_there_before_the_end(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_cause_is_what_ray_says_and_not_what_it_says_around_it(tmp_path: Path) -> None:
     assert rescue.cause(tmp_path) == ""
     (tmp_path / "raylet.out").write_text(
-        "[2026-01-01 00:00:00,000 I 1 1] (raylet) main.cc:1: all is well\n"
-        "[2026-01-01 00:00:01,000 C 1 1] (raylet) port.cc:2: An unexpected system state has occurred. You have likely "
-        "discovered a bug in Ray. Please report this issue at https://example.org/issues and we will work with you. "
-        "Timed out waiting for file /tmp/rf1/metrics_export_port\n"
-        "[2026-01-01 00:00:02,000 E 1 1] (raylet) m.cc:3: Failed to connect to the metrics exporter agent\n"
+        "[2026-01-01 00:00:00,000 I 1 1] (raylet) main.cc:1: all is well\n[2026-01-01 00:00:01,000 "
+        "C 1 1] (raylet) port.cc:2: An unexpected system state has occurred. You have likely "
+        "discovered a bug in Ray. Please report this issue at https://example.org/issues and we "
+        "will work with you. Timed out waiting for file /tmp/rf1/metrics_export_port\n[2026-01-01 "
+        "00:00:02,000 E 1 1] (raylet) m.cc:3: Failed to connect to the metrics exporter agent\n"
     )
-    assert rescue.cause(tmp_path).endswith("Timed out waiting for file /tmp/rf1/metrics_export_port")
+    assert rescue.cause(tmp_path).endswith(
+        "Timed out waiting for file /tmp/rf1/metrics_export_port"
+    )
     assert "a bug in Ray" not in rescue.cause(tmp_path)

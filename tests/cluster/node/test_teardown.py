@@ -7,7 +7,8 @@ import pytest
 
 from cluster.node import teardown
 
-# A subreaper whose child starts a daemon, by fork, setsid, fork, that ignores SIGTERM; then it ends all it has.
+# A subreaper whose child starts a daemon, by fork, setsid, fork, that ignores SIGTERM; then it ends
+# all it has.
 ESCAPE = """
 import os, signal, subprocess, sys, time
 from cluster import teardown
@@ -33,7 +34,11 @@ kept.kill()
 @pytest.mark.parametrize("grace", [0.0, 0.5])
 def test_a_daemon_cannot_get_away(grace: float) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ESCAPE.format(grace=grace)], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", ESCAPE.format(grace=grace)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert not done.stderr
     daemon, result = done.stdout.splitlines()
@@ -63,7 +68,9 @@ def test_name_of_a_process_and_of_none() -> None:
 
 
 def test_a_session_is_all_that_a_shell_started() -> None:
-    with subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60; true"], start_new_session=True) as child:
+    with subprocess.Popen(
+        ["bash", "-c", "sleep 60 & sleep 60; true"], start_new_session=True
+    ) as child:
         until = time.monotonic() + 20
         names: list[str] = []
         while names != ["bash", "sleep", "sleep"] and time.monotonic() < until:

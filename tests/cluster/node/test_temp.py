@@ -10,7 +10,10 @@ import pytest
 from cluster.common.allocation import StartError
 from cluster.node import temp
 
-MAKE = "import sys; from cluster.node.temp import TempFolder; print(TempFolder('7', [sys.argv[1]]).path, flush=True)"
+MAKE = (
+    "import sys; from cluster.node.temp import TempFolder; print(TempFolder('7', "
+    "[sys.argv[1]]).path, flush=True)"
+)
 
 
 def short(tmp_path: Path) -> Path:
@@ -46,7 +49,9 @@ def test_a_parent_in_which_others_may_move_the_folder_gives_way(tmp_path: Path) 
     (tmp_path / "open").chmod(0o777)
     (tmp_path / "open" / "mine").mkdir()
     for below in ("open", "open/mine"):
-        with pytest.raises(StartError, match=r"other users may move what lies in .*/open; set TMPDIR"):
+        with pytest.raises(
+            StartError, match=r"other users may move what lies in .*/open; set TMPDIR"
+        ):
             temp.TempFolder("1", [str(parent / below)])
     parent.unlink()
 
@@ -58,7 +63,10 @@ def test_it_stays_private_whatever_the_umask_and_whoever_opens_it(mask: int) -> 
         folder = temp.TempFolder("1", ["/tmp"])
     finally:
         os.umask(before)
-    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder.path, folder.temporary)] == [0o700, 0o700]
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder.path, folder.temporary)] == [
+        0o700,
+        0o700,
+    ]
     assert folder.close_again() is None
     folder.path.chmod(0o707)
     assert "was opened to other users (mode 707)" in str(folder.close_again())
@@ -74,13 +82,17 @@ def test_it_stays_private_whatever_the_umask_and_whoever_opens_it(mask: int) -> 
 def test_no_parent_serves(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 60)
     long.mkdir()
-    with pytest.raises(StartError, match=r"longer than 107 bytes.*No such file.*set TMPDIR to a short path"):
+    with pytest.raises(
+        StartError, match=r"longer than 107 bytes.*No such file.*set TMPDIR to a short path"
+    ):
         temp.TempFolder("1", [str(long), str(tmp_path / "none")])
 
 
 def test_what_a_killed_process_left_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
     parent = short(tmp_path)
-    left = Path(subprocess.check_output([sys.executable, "-c", MAKE, str(parent)], text=True).strip())
+    left = Path(
+        subprocess.check_output([sys.executable, "-c", MAKE, str(parent)], text=True).strip()
+    )
     (left / "r").mkdir(exist_ok=True)
     theirs = [parent / "rf-of-the-user", parent / "rf7-my_files", parent / "rf-results"]
     theirs[0].write_text("a file")

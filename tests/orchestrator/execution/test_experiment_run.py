@@ -51,7 +51,9 @@ def assert_same_tables(a: Path, b: Path) -> None:
     for name in ("epochs", "predictions", "folds_summary", "models_summary"):
         one, two = (pd.read_parquet(folder / "results" / f"{name}.parquet") for folder in (a, b))
         drop = ["seconds"] if name == "epochs" else []
-        pd.testing.assert_frame_equal(one.drop(columns=drop), two.drop(columns=drop), check_exact=True)
+        pd.testing.assert_frame_equal(
+            one.drop(columns=drop), two.drop(columns=drop), check_exact=True
+        )
 
 
 def test_everything_is_there(finished: Path) -> None:
@@ -63,7 +65,9 @@ def test_everything_is_there(finished: Path) -> None:
         assert len(table) == len(pd.read_csv(finished / "results" / f"{name}.csv")) > 0
     for candidate in run.candidates["id"]:
         for fold in range(2):
-            assert (finished / "figures" / candidate / f"fold_{fold}_acc_loss.png").stat().st_size > 1000
+            assert (
+                finished / "figures" / candidate / f"fold_{fold}_acc_loss.png"
+            ).stat().st_size > 1000
             assert (finished / "figures" / candidate / f"fold_{fold}_cm.png").stat().st_size > 1000
     assert (finished / "final_report.txt").read_text("utf-8")
     assert "<html" in (finished / "report.html").read_text("utf-8")
@@ -86,7 +90,9 @@ def test_running_again_computes_nothing(finished: Path, spots: Path) -> None:
     assert models == {path: path.stat().st_mtime_ns for path in finished.rglob("model.keras")}
 
 
-def test_models_reload_and_predict_what_the_ledger_says(finished: Path, spots: Path, tmp_path: Path) -> None:
+def test_models_reload_and_predict_what_the_ledger_says(
+    finished: Path, spots: Path, tmp_path: Path
+) -> None:
     run = load_run(finished)
     out = tmp_path / "out.csv"
     done = rayfold("predict", finished, spots, "--out", out, "--candidate", "without")
@@ -96,7 +102,9 @@ def test_models_reload_and_predict_what_the_ledger_says(finished: Path, spots: P
     assert (scored["models"] == 2).all()
     test = run.predictions.query("split == 'test' and candidate == 'without'")
     expected = test.groupby("image")["prob_Spot"].mean()
-    found = scored.assign(image=[Path(path).relative_to(spots).as_posix() for path in scored["image"]])
+    found = scored.assign(
+        image=[Path(path).relative_to(spots).as_posix() for path in scored["image"]]
+    )
     assert np.allclose(found.set_index("image")["prob_Spot"][expected.index], expected, atol=1e-5)
 
 
@@ -127,14 +135,16 @@ def test_a_failing_candidate_does_not_stop_the_others(spots: Path, tmp_path: Pat
         "from pathlib import Path\n"
         "def build(input_shape, n_classes, limit):\n"
         "    inputs = keras.Input(input_shape)\n"
-        f"    scale = 1e30 if Path({str(tmp_path / 'run' / 'tune')!r}).exists() else 1.0\n"  # not when it is checked
-        "    x = keras.layers.Flatten()(keras.layers.Rescaling(scale)(keras.layers.Rescaling(scale)(inputs)))\n"
-        "    return keras.Model(inputs, keras.layers.Dense(n_classes)(x))\n"
+        # not when it is checked
+        f"    scale = 1e30 if Path({str(tmp_path / 'run' / 'tune')!r}).exists() else 1.0\n    x = "
+        "keras.layers.Flatten()(keras.layers.Rescaling(scale)(keras.layers.Rescaling(scale)(inputs)))\n    "
+        "return keras.Model(inputs, keras.layers.Dense(n_classes)(x))\n"
     )
     file = experiment_file(tmp_path, spots, epochs=2)
     text = file.read_text().replace("retries: 2", "retries: 1")
     text = text.replace("{name: without, model: TinyCNN, image_size: 32, dropout: 0.0}",
-                        "{name: faulty, model: 'faulty:build', image_size: 32, arguments: {limit: 1}}")  # fmt: skip
+                        "{name: faulty, model: 'faulty:build', image_size: 32, arguments: {limit: "
+                        "1}}")  # fmt: skip
     file.write_text(text)
     done = rayfold("run", file, "--run", tmp_path / "run")
     assert done.returncode == 1, done.stdout + done.stderr
@@ -159,7 +169,9 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     monkeypatch.setenv("HOME", str(tmp_path))
     done = rayfold("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run")
     assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("rayfold: the worker could not start: ValueError: Invalid `image_data_format`")
+    assert done.stderr.startswith(
+        "rayfold: the worker could not start: ValueError: Invalid `image_data_format`"
+    )
     assert done.stderr.count("\n") == 1
     cells = load_run(tmp_path / "run").cells
     tried = cells[cells["state"] == "failed"]
@@ -167,7 +179,9 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     assert (tried["attempts"] == 1).all()
     assert tried["reason"].str.contains("image_data_format").all()
     assert set(cells["state"]) <= {"failed", "missing"}
-    assert "Traceback (most recent call last)" in (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Traceback (most recent call last)" in (tmp_path / "run" / "report.html").read_text(
+        "utf-8"
+    )
 
 
 @pytest.mark.slow
@@ -176,23 +190,28 @@ def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: P
         "import os\n"
         "from pathlib import Path\n"
         "def build(input_shape, n_classes):\n"
-        f"    if Path({str(tmp_path / 'run' / 'tune')!r}).exists():\n"  # and not while the models are checked
-        "        os._exit(3)\n"
-        "    import keras\n"
-        "    inputs = keras.Input(input_shape)\n"
-        "    return keras.Model(inputs, keras.layers.Dense(n_classes)(keras.layers.Flatten()(inputs)))\n"
+        # and not while the models are checked
+        f"    if Path({str(tmp_path / 'run' / 'tune')!r}).exists():\n        os._exit(3)\n    "
+        "import keras\n    inputs = keras.Input(input_shape)\n    return keras.Model(inputs, "
+        "keras.layers.Dense(n_classes)(keras.layers.Flatten()(inputs)))\n"
     )
     file = experiment_file(tmp_path, spots, epochs=1)
     before, _, _ = file.read_text().partition("candidates:")
-    file.write_text(before + "candidates: [{model: 'deadly:build', image_size: 16}]\nresources: {retries: 0}\n")
+    file.write_text(
+        before + "candidates: [{model: 'deadly:build', image_size: 16}]\nresources: {retries: 0}\n"
+    )
     done = rayfold("run", file, "--run", tmp_path / "run")
     assert done.returncode == 1, done.stdout + done.stderr
     reasons = load_run(tmp_path / "run").cells["reason"]
-    assert reasons.str.contains(r"the worker process died \(killed, out of memory, crashed").all(), list(reasons)
-    assert "Worker exit type" in (tmp_path / "run" / "report.html").read_text("utf-8")  # Ray's own words
+    assert reasons.str.contains(
+        r"the worker process died \(killed, out of memory, crashed"
+    ).all(), list(reasons)
+    assert "Worker exit type" in (tmp_path / "run" / "report.html").read_text(
+        "utf-8"
+    )  # Ray's own words
 
 
-# --- interruptions --------------------------------------------------------------------------------------------------
+# --- interruptions --------------------------------------------------------------------------------
 
 
 def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
@@ -208,7 +227,9 @@ def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
     for _ in range(1200):
-        assert process.poll() is None, f"the run ended before that, with exit code {process.returncode}"
+        assert process.poll() is None, (
+            f"the run ended before that, with exit code {process.returncode}"
+        )
         if condition():
             return
         time.sleep(0.1)
@@ -257,7 +278,9 @@ def test_a_stop_lets_an_epoch_end_that_is_longer_than_ray_tune_waits(tmp_path: P
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(90) == 130
     assert time.monotonic() - began > 5  # or the epochs are too short for this test
-    states = [json.loads(path.read_text()) for path in (tmp_path / "run/ledger").glob("*/state.json")]
+    states = [
+        json.loads(path.read_text()) for path in (tmp_path / "run/ledger").glob("*/state.json")
+    ]
     assert [state["epochs"] for state in states if state["state"] == "running"] == [1] * len(states)
     assert len(list((tmp_path / "run/ledger").glob("*/resume.npz"))) == len(states)
 

@@ -25,12 +25,16 @@ GPU_NODE = {"host": "g", "cpus": 32.0, "gpus": 4.0}
         ({"cpus_per_cell": 3}, [GPU_NODE], {"CPU": 3, "GPU": 1}),
     ],
 )
-def test_share(resources: dict[str, Any], nodes: list[dict[str, Any]], expected: dict[str, float]) -> None:
+def test_share(
+    resources: dict[str, Any], nodes: list[dict[str, Any]], expected: dict[str, float]
+) -> None:
     assert cell_share(Resources(**resources), nodes) == expected
 
 
 def test_going_on_with_other_threads_is_told() -> None:
-    one, two, old = (CellState(state="done", device="CPU", threads=threads) for threads in (1, 2, None))
+    one, two, old = (
+        CellState(state="done", device="CPU", threads=threads) for threads in (1, 2, None)
+    )
     gpu = CellState(state="done", device="NVIDIA H100", threads=8)
     unfinished = CellState(state="running", device="CPU", threads=4)
     assert not list(other_threads([one, old, gpu, unfinished], {"CPU": 1.0, "GPU": 0.0}))
@@ -40,7 +44,9 @@ def test_going_on_with_other_threads_is_told() -> None:
     assert "resources.cpus_per_cell: 2" in line
 
 
-@pytest.mark.parametrize("resources", [{"gpus_per_cell": 1}, {"gpus_per_cell": 0.1}, {"cpus_per_cell": 9}])
+@pytest.mark.parametrize(
+    "resources", [{"gpus_per_cell": 1}, {"gpus_per_cell": 0.1}, {"cpus_per_cell": 9}]
+)
 def test_what_no_node_has_is_refused(resources: dict[str, Any]) -> None:
     with pytest.raises(ResourceError, match="no node of the cluster has") as refusal:
         cell_share(Resources(**resources), [CPU_NODE, CPU_NODE])
@@ -57,7 +63,9 @@ def test_what_no_node_has_is_refused(resources: dict[str, Any]) -> None:
         (0.1e9, 0.0, 1 / 8),  # bounded, whatever is measured
     ],
 )
-def test_a_probe_chooses_how_many_cells_share_a_gpu(peak: float, utilisation: float, share: float) -> None:
+def test_a_probe_chooses_how_many_cells_share_a_gpu(
+    peak: float, utilisation: float, share: float
+) -> None:
     assert Probe(peak, 80e9, utilisation).share == share
 
 

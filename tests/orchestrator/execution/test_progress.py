@@ -45,7 +45,7 @@ def started(total: int, done: int = 0, console: Console | None = None) -> RunPro
     return progress
 
 
-# --- estimates --------------------------------------------------------------------------------------------------------
+# --- estimates ------------------------------------------------------------------------------------
 
 
 def test_nothing_is_promised_before_something_is_known(clock: Clock) -> None:
@@ -143,7 +143,7 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-# --- plain lines ------------------------------------------------------------------------------------------------------
+# --- plain lines ----------------------------------------------------------------------------------
 
 
 def test_without_a_terminal_there_are_plain_lines(clock: Clock) -> None:
@@ -157,8 +157,8 @@ def test_without_a_terminal_there_are_plain_lines(clock: Clock) -> None:
         progress.started("b", "B fold 0", 10, "loss")
         progress.lost("b", "it broke", final=True)
     assert said(console) == (
-        "done    A fold 0: 7 epochs, best 2, 1 min 15 s; 1 of 2 done, 0 failed, 0 running, about 1 min 15 s to go\n"
-        "failed  B fold 0: it broke; 1 of 2 done, 1 failed, 0 running\n"
+        "done    A fold 0: 7 epochs, best 2, 1 min 15 s; 1 of 2 done, 0 failed, 0 running, about 1 "
+        "min 15 s to go\nfailed  B fold 0: it broke; 1 of 2 done, 1 failed, 0 running\n"
     )
 
 
@@ -185,7 +185,7 @@ def test_the_log_file_has_the_same_lines_with_their_time(tmp_path: Path) -> None
     assert len((tmp_path / "new" / "run.log").read_text("utf-8").splitlines()) == 1
 
 
-# --- on a terminal ----------------------------------------------------------------------------------------------------
+# --- on a terminal --------------------------------------------------------------------------------
 
 
 def terminal() -> Console:

@@ -45,7 +45,11 @@ def git(folder: Path, *arguments: str) -> str:
         "GIT_COMMITTER_EMAIL": "a@b",
     }
     done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], env=os.environ | identity, capture_output=True, text=True, check=True
+        ["git", "-C", str(folder), *arguments],
+        env=os.environ | identity,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 
@@ -93,7 +97,9 @@ def test_a_damaged_file_is_no_obstacle(prepared: Prepared, content: bytes) -> No
     assert len(written(prepared)["invocations"]) == 1
 
 
-def test_a_user_without_a_name_has_a_number(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_without_a_name_has_a_number(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "getuid", lambda: 987654)
@@ -118,6 +124,8 @@ def test_the_commit_of_the_experiment(prepared: Prepared, monkeypatch: pytest.Mo
     assert commits == [None, None, head, f"{head}-dirty"]
 
 
-def test_without_git_there_is_no_commit(prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_git_there_is_no_commit(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert written(prepared)["invocations"][-1]["git_commit"] is None

@@ -12,8 +12,12 @@ from orchestrator.execution.schedule import Job, Schedule
 SETUP = 60.0
 
 
-def simulate(jobs: list[Job], slots: int, seconds: dict[str, float]) -> tuple[float, int, Counter[str]]:
-    """Run all jobs on `slots` workers that keep their last two architectures; makespan, set-ups, times each job ran."""
+def simulate(
+    jobs: list[Job], slots: int, seconds: dict[str, float]
+) -> tuple[float, int, Counter[str]]:
+    """Run all jobs on `slots` workers that keep their last two architectures; makespan, set-ups,
+    times each job ran.
+    """
     schedule = Schedule(jobs, SETUP)
     free: list[tuple[float, int]] = [(0.0, worker) for worker in range(slots)]
     warm: list[list[str]] = [[] for _ in range(slots)]
@@ -32,7 +36,9 @@ def simulate(jobs: list[Job], slots: int, seconds: dict[str, float]) -> tuple[fl
         ran[job.key] += 1
         cold = job.architecture not in warm[worker]
         setups += cold
-        warm[worker] = [*(a for a in warm[worker] if a != job.architecture), str(job.architecture)][-2:]
+        warm[worker] = [*(a for a in warm[worker] if a != job.architecture), str(job.architecture)][
+            -2:
+        ]
         running[worker] = job
         heapq.heappush(free, (now + seconds[job.key] + (SETUP if cold else 0), worker))
     return end, setups, ran
@@ -41,7 +47,9 @@ def simulate(jobs: list[Job], slots: int, seconds: dict[str, float]) -> tuple[fl
 def grid(
     rng: random.Random, cells: dict[str, int], true_cost: dict[str, float], wrong_by: float
 ) -> tuple[list[Job], dict[str, float]]:
-    """Cells with estimates that are off by a factor per architecture, and with the spread of early stopping."""
+    """Cells with estimates that are off by a factor per architecture, and with the spread of early
+    stopping.
+    """
     jobs, seconds = [], {}
     for architecture, count in cells.items():
         factor = rng.uniform(1 / wrong_by, wrong_by)
@@ -84,7 +92,10 @@ def test_two_models_of_unlike_cost_get_a_worker_each() -> None:
 
 
 def test_the_costliest_start_first() -> None:
-    jobs = [*(Job(f"small/{i}", "small", 10.0) for i in range(20)), *(Job(f"big/{i}", "big", 900.0) for i in range(4))]
+    jobs = [
+        *(Job(f"small/{i}", "small", 10.0) for i in range(20)),
+        *(Job(f"big/{i}", "big", 900.0) for i in range(4)),
+    ]
     schedule = Schedule(jobs, SETUP)
     first = [schedule.take(None) for _ in range(2)]
     assert [job.architecture for job in first if job] == ["big", "big"]
@@ -103,7 +114,9 @@ def test_measured_cells_correct_the_estimate() -> None:
     first = schedule.take(None)
     assert first is not None
     schedule.release(first, 40.0)
-    assert [schedule.expected(job) for job in jobs] == [40.0] * 4  # B has only its estimate and the pace of A
+    assert [schedule.expected(job) for job in jobs] == [
+        40.0
+    ] * 4  # B has only its estimate and the pace of A
 
 
 def test_a_failed_cell_waits_behind_the_others() -> None:

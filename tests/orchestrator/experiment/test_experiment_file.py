@@ -1,4 +1,6 @@
-"""One YAML file says everything: what it says is kept exactly, and what it cannot mean is refused."""
+"""One YAML file says everything: what it says is kept exactly, and what it cannot mean is
+refused.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +11,12 @@ import pytest
 import yaml
 
 from orchestrator.experiment import templates, yaml_text
-from orchestrator.experiment.experiment_file import Experiment, json_schema, parse_experiment, read_experiment
+from orchestrator.experiment.experiment_file import (
+    Experiment,
+    json_schema,
+    parse_experiment,
+    read_experiment,
+)
 from tests.conftest import ROOT
 from trainables.core.config import Augmentation, Training
 from trainables.core.errors import ExperimentError
@@ -34,7 +41,7 @@ def refusal(text: str) -> str:
     return str(error.value)
 
 
-# --- grids ------------------------------------------------------------------------------------------------------------
+# --- grids ----------------------------------------------------------------------------------------
 
 
 def test_a_list_of_values_is_a_grid_in_the_order_of_the_file() -> None:
@@ -50,13 +57,18 @@ def test_a_list_of_values_is_a_grid_in_the_order_of_the_file() -> None:
 
 def test_an_id_does_not_depend_on_the_other_candidates() -> None:
     alone = parse("[{model: TinyCNN, learning_rate: 1e-3}]").candidates[0]
-    among = parse("[{model: DenseNet121}, {model: TinyCNN, learning_rate: [1e-2, 1e-3]}]").candidates
+    among = parse(
+        "[{model: DenseNet121}, {model: TinyCNN, learning_rate: [1e-2, 1e-3]}]"
+    ).candidates
     assert alone == among[2]
     assert len({c.id for c in among}) == 3
 
 
 def test_a_named_grid_keeps_its_name_and_says_what_varies() -> None:
-    names = [c.name for c in parse("[{name: small, model: TinyCNN, epochs: 3, dropout: [0.1, 0.5]}]").candidates]
+    names = [
+        c.name
+        for c in parse("[{name: small, model: TinyCNN, epochs: 3, dropout: [0.1, 0.5]}]").candidates
+    ]
     assert names == ["small dropout=0.1", "small dropout=0.5"]
     names = [c.name for c in parse("[{name: any, model: [TinyCNN, DenseNet121]}]").candidates]
     assert names == ["any TinyCNN", "any DenseNet121"]
@@ -69,7 +81,10 @@ def test_values_inside_augmentation_and_arguments_unfold_too() -> None:
         Augmentation(flip=True, rotation=5),
         Augmentation(flip=False, rotation=5),
     ]
-    experiment = parse("[{model: 'my.models:build', image_size: 64, arguments: {width: [8, 16], kind: a, rate: 1e-2}}]")
+    experiment = parse(
+        "[{model: 'my.models:build', image_size: 64, arguments: {width: [8, 16], kind: a, rate: "
+        "1e-2}}]"
+    )
     assert [c.arguments for c in experiment.candidates] == [
         {"width": 8, "kind": "a", "rate": 0.01},
         {"width": 16, "kind": "a", "rate": 0.01},
@@ -78,7 +93,8 @@ def test_values_inside_augmentation_and_arguments_unfold_too() -> None:
 
 def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
     experiment = parse(
-        "[{model: TinyCNN, augmentation: {zoom: 0.2}}]", "training: {augmentation: {flip: true, zoom: 0.1}}"
+        "[{model: TinyCNN, augmentation: {zoom: 0.2}}]",
+        "training: {augmentation: {flip: true, zoom: 0.1}}",
     )
     assert experiment.candidates[0].training.augmentation == Augmentation(flip=True, zoom=0.2)
 
@@ -106,7 +122,8 @@ OTHER = {
 def test_every_training_field_can_be_overridden(field: str) -> None:
     first = json.dumps({"model": "DenseNet121", field: OTHER[field]})
     experiment = parse(
-        f"[{first}, {{model: DenseNet121}}]", "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1}"
+        f"[{first}, {{model: DenseNet121}}]",
+        "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1}",
     )
     changed, default = (c.training.model_dump() for c in experiment.candidates)
     assert changed.pop(field) == OTHER[field] != default.pop(field)
@@ -125,14 +142,16 @@ def test_every_training_field_can_be_overridden(field: str) -> None:
     ],
 )
 def test_a_list_in_a_list_is_a_value_for_a_builder(stated: str, values: list[object]) -> None:
-    experiment = parse(f"[{{model: 'm:b', image_size: 32, arguments: {{filters: {stated}, kind: x}}}}]")
+    experiment = parse(
+        f"[{{model: 'm:b', image_size: 32, arguments: {{filters: {stated}, kind: x}}}}]"
+    )
     assert [c.arguments["filters"] for c in experiment.candidates] == values
     again = parse_experiment(experiment.to_yaml(), "again", FOLDER)
     assert again.hash == experiment.hash
     assert [c.arguments for c in again.candidates] == [c.arguments for c in experiment.candidates]
 
 
-# --- what is equal and what is not ------------------------------------------------------------------------------------
+# --- what is equal and what is not ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -145,9 +164,14 @@ def test_the_resolved_form_gives_the_same_experiment(path: Path) -> None:
 
 def test_the_resolved_form_survives_odd_values() -> None:
     arguments = '{a: "2e-4", b: "no", c: "010", d: "1:30", e: "null", f: "x\\n\\"y\\"", g: true, h: 1e-9, i: ~, j: "é"}'
-    data = "{source: folder, path: \"it's a \\n 'path': #1\", classes: [no, yes, '2020-01-01', '1e5']}"
+    data = (
+        "{source: folder, path: \"it's a \\n 'path': #1\", classes: [no, yes, '2020-01-01', '1e5']}"
+    )
     experiment = parse_experiment(
-        f"name: odd\ndata: {data}\ncandidates: [{{model: 'm:b', image_size: 9, arguments: {arguments}}}]", "odd", FOLDER
+        f"name: odd\ndata: {data}\ncandidates: [{{model: 'm:b', image_size: 9, arguments: "
+        f"{arguments}}}]",
+        "odd",
+        FOLDER,
     )
     assert experiment.candidates[0].arguments["a"] == "2e-4"
     assert experiment.data.classes == ("no", "yes", "2020-01-01", "1e5")
@@ -155,7 +179,9 @@ def test_the_resolved_form_survives_odd_values() -> None:
     assert again == experiment
 
 
-@pytest.mark.parametrize("stated", ["weights: models/w.keras", "name: " + "x" * 200, "dropout: [0.1, 0.2]"])
+@pytest.mark.parametrize(
+    "stated", ["weights: models/w.keras", "name: " + "x" * 200, "dropout: [0.1, 0.2]"]
+)
 def test_resolved_candidates_keep_their_names_and_paths(stated: str) -> None:
     experiment = parse(f"[{{model: TinyCNN, {stated}}}]")
     elsewhere = parse_experiment(experiment.to_yaml(), "resolved.yaml", Path("/elsewhere"))
@@ -167,14 +193,18 @@ def test_resolved_candidates_keep_their_names_and_paths(stated: str) -> None:
 def test_the_hash_knows_what_matters() -> None:
     candidates = "[{model: TinyCNN}]"
     base = parse(candidates).hash
-    assert parse(candidates, "resources: {gpus_per_cell: 0.5, cpus_per_cell: 3, retries: 9}").hash == base
+    assert (
+        parse(candidates, "resources: {gpus_per_cell: 0.5, cpus_per_cell: 3, retries: 9}").hash
+        == base
+    )
     assert parse(candidates, "seeds: [0]\nfolds: {k: 5}").hash == base
     for more in ("seeds: [1]", "folds: {k: 4}", "folds: {seed: 1}", "training: {epochs: 3}"):
         assert parse(candidates, more).hash != base
     assert parse("[{model: TinyCNN, image_size: 65}]").hash != base
     absolute = START.replace("path: images", "path: /images")
     here, there = (
-        parse_experiment(f"{absolute}candidates: {candidates}", "study.yaml", folder) for folder in (FOLDER, Path("/b"))
+        parse_experiment(f"{absolute}candidates: {candidates}", "study.yaml", folder)
+        for folder in (FOLDER, Path("/b"))
     )
     assert here.hash == there.hash
 
@@ -182,30 +212,46 @@ def test_the_hash_knows_what_matters() -> None:
 def test_relative_paths_start_at_the_folder_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert parse("[{model: TinyCNN}]").data.path == "/studies/first/images"
-    at_home = START.replace("images", "~/images") + "candidates: [{model: TinyCNN, weights: ~/w.keras}]"
+    at_home = (
+        START.replace("images", "~/images") + "candidates: [{model: TinyCNN, weights: ~/w.keras}]"
+    )
     experiment = parse_experiment(at_home, "study.yaml", FOLDER)
     assert experiment.data.path == "/home/me/images"
     assert experiment.candidates[0].training.weights == "/home/me/w.keras"
-    nobody = parse_experiment(START.replace("images", "~nosuchuser/x") + "candidates: [{model: TinyCNN}]", "", FOLDER)
+    nobody = parse_experiment(
+        START.replace("images", "~nosuchuser/x") + "candidates: [{model: TinyCNN}]", "", FOLDER
+    )
     assert nobody.data.path == "/studies/first/~nosuchuser/x"
 
 
 @pytest.mark.parametrize("stated", ["$DATA/x", "${DATA}/x"])
 def test_paths_may_name_variables(monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
     monkeypatch.setenv("DATA", "/mnt/a $$ b")
-    text = START.replace("images", f"'{stated}'") + f"candidates: [{{model: TinyCNN, weights: '{stated}.keras'}}]"
+    text = (
+        START.replace("images", f"'{stated}'")
+        + f"candidates: [{{model: TinyCNN, weights: '{stated}.keras'}}]"
+    )
     experiment = parse_experiment(text, "study.yaml", FOLDER)
     assert experiment.data.path == "/mnt/a $$ b/x"
     assert experiment.candidates[0].training.weights == "/mnt/a $$ b/x.keras"
     for unset in ("delete", "empty"):
         monkeypatch.setenv("DATA", "") if unset == "empty" else monkeypatch.delenv("DATA")
-        assert parse_experiment(experiment.to_yaml(), "resolved.yaml", FOLDER).data.path == "/mnt/a $$ b/x"
+        assert (
+            parse_experiment(experiment.to_yaml(), "resolved.yaml", FOLDER).data.path
+            == "/mnt/a $$ b/x"
+        )
         assert "environment variables in paths must be set, $DATA in" in refusal(text)
     assert "write $$ for a dollar sign" in refusal(text)
-    assert parse("[{model: TinyCNN, weights: cost$$1.keras}]").candidates[0].training.weights.endswith("cost$1.keras")
+    assert (
+        parse("[{model: TinyCNN, weights: cost$$1.keras}]")
+        .candidates[0]
+        .training.weights.endswith("cost$1.keras")
+    )
 
 
-@pytest.mark.parametrize("name", ["模型 A", "模型 B", "x" * 200, "../../etc/passwd", '[red] it\'s \\ "odd"'])
+@pytest.mark.parametrize(
+    "name", ["模型 A", "模型 B", "x" * 200, "../../etc/passwd", '[red] it\'s \\ "odd"']
+)
 def test_ids_are_safe_file_names(name: str) -> None:
     candidate = parse(f"[{json.dumps({'model': 'TinyCNN', 'name': name})}]").candidates[0]
     assert candidate.name == name
@@ -215,11 +261,13 @@ def test_ids_are_safe_file_names(name: str) -> None:
 
 
 def test_names_that_differ_in_lost_letters_get_ids_of_their_own() -> None:
-    candidates = parse("[{model: TinyCNN, name: 模型}, {model: DenseNet121, name: 试验}]").candidates
+    candidates = parse(
+        "[{model: TinyCNN, name: 模型}, {model: DenseNet121, name: 试验}]"
+    ).candidates
     assert candidates[0].id != candidates[1].id
 
 
-# --- what ships -------------------------------------------------------------------------------------------------------
+# --- what ships -----------------------------------------------------------------------------------
 
 
 def content(text: str) -> Any:
@@ -228,7 +276,8 @@ def content(text: str) -> Any:
 
 @pytest.mark.parametrize(
     "text",
-    [path.read_text("utf-8") for path in SHIPPED] + [templates.text("experiment.yaml"), templates.text("demo.yaml")],
+    [path.read_text("utf-8") for path in SHIPPED]
+    + [templates.text("experiment.yaml"), templates.text("demo.yaml")],
     ids=[path.stem for path in SHIPPED] + ["init", "demo template"],
 )
 def test_whatever_ships_parses_and_fits_the_schema(text: str) -> None:
@@ -280,7 +329,7 @@ def test_the_transfer_variant_starts_from_imagenet() -> None:
     assert {c.training.frozen_epochs for c in study.candidates} == {3}
 
 
-# --- the schema agrees with the parser --------------------------------------------------------------------------------
+# --- the schema agrees with the parser ------------------------------------------------------------
 
 GOOD = [
     "{model: [TinyCNN, DenseNet121]}",
@@ -314,20 +363,27 @@ def test_schema_and_parser_refuse(candidate: str) -> None:
         jsonschema.validate(content(f"{START}\ncandidates: [{candidate}]"), json_schema())
 
 
-# --- YAML -------------------------------------------------------------------------------------------------------------
+# --- YAML -----------------------------------------------------------------------------------------
 
 
 def test_numbers_are_numbers_however_they_are_written() -> None:
     assert yaml.safe_load("2e-4") == "2e-4"  # which is why the loader is not PyYAML's own
     found = [
-        c.training.learning_rate for c in parse("[{model: TinyCNN, learning_rate: [2e-4, 2.0E-3, .5]}]").candidates
+        c.training.learning_rate
+        for c in parse("[{model: TinyCNN, learning_rate: [2e-4, 2.0E-3, .5]}]").candidates
     ]
     assert found == [2e-4, 2e-3, 0.5]
 
 
 def test_sections_can_share_settings() -> None:
-    text = START + "candidates:\n- &a {model: TinyCNN, epochs: 3}\n- {<<: *a, epochs: 4, name: longer}\n"
-    assert [c.training.epochs for c in parse_experiment(text, "study.yaml", FOLDER).candidates] == [3, 4]
+    text = (
+        START
+        + "candidates:\n- &a {model: TinyCNN, epochs: 3}\n- {<<: *a, epochs: 4, name: longer}\n"
+    )
+    assert [c.training.epochs for c in parse_experiment(text, "study.yaml", FOLDER).candidates] == [
+        3,
+        4,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -352,28 +408,52 @@ def test_bad_yaml_is_one_line(text: str, said: str) -> None:
     assert "study.yaml" in message
 
 
-# --- errors -----------------------------------------------------------------------------------------------------------
+# --- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (START.replace("path:", "pth:") + "candidates: [{model: TinyCNN}]", "data.pth, did you mean 'path'?"),
-        (START.replace("data:", "dta:") + "candidates: [{model: TinyCNN}]", "unknown key dta, did you mean 'data'?"),
+        (
+            START.replace("path:", "pth:") + "candidates: [{model: TinyCNN}]",
+            "data.pth, did you mean 'path'?",
+        ),
+        (
+            START.replace("data:", "dta:") + "candidates: [{model: TinyCNN}]",
+            "unknown key dta, did you mean 'data'?",
+        ),
         (START + "candidate: [{model: TinyCNN}]", "did you mean 'candidates'?"),
         (START + "folds: {K: 3}\ncandidates: [{model: TinyCNN}]", "folds.K, did you mean 'k'?"),
-        (START + "training: {epoch: 3}\ncandidates: [{model: TinyCNN}]", "training.epoch, did you mean 'epochs'?"),
-        (START + "training: {augmentation: {rotate: 3}}\ncandidates: [{model: TinyCNN}]", "did you mean 'rotation'?"),
-        (START + "resources: {gpu_per_cell: 1}\ncandidates: [{model: TinyCNN}]", "did you mean 'gpus_per_cell'?"),
-        (START + "candidates: [{model: TinyCNN}, {model: TinyCNN, lerning_rate: 1}]", "candidates[1].lerning_rate"),
-        (START + "candidates: [{model: TinyCNN, augmentation: {flp: true}}]", "candidates[0].augmentation.flp"),
+        (
+            START + "training: {epoch: 3}\ncandidates: [{model: TinyCNN}]",
+            "training.epoch, did you mean 'epochs'?",
+        ),
+        (
+            START + "training: {augmentation: {rotate: 3}}\ncandidates: [{model: TinyCNN}]",
+            "did you mean 'rotation'?",
+        ),
+        (
+            START + "resources: {gpu_per_cell: 1}\ncandidates: [{model: TinyCNN}]",
+            "did you mean 'gpus_per_cell'?",
+        ),
+        (
+            START + "candidates: [{model: TinyCNN}, {model: TinyCNN, lerning_rate: 1}]",
+            "candidates[1].lerning_rate",
+        ),
+        (
+            START + "candidates: [{model: TinyCNN, augmentation: {flp: true}}]",
+            "candidates[0].augmentation.flp",
+        ),
         (START + "candidates: [{model: EficientNetB0}]", "did you mean 'EfficientNetB0'?"),
         # a key that is also the name of a union's branch
         (
             START.replace("path: images", "path: x, folder: y") + "candidates: [{model: TinyCNN}]",
             "unknown key data.folder",
         ),
-        (START.replace("path: images", "path: x, int: y") + "candidates: [{model: TinyCNN}]", "unknown key data.int"),
+        (
+            START.replace("path: images", "path: x, int: y") + "candidates: [{model: TinyCNN}]",
+            "unknown key data.int",
+        ),
     ],
 )
 def test_an_unknown_key_names_the_nearest(text: str, said: str) -> None:
@@ -405,7 +485,9 @@ def test_an_error_is_rule_value_and_place(more: str, said: str) -> None:
 
 
 def test_a_long_value_is_cut_short() -> None:
-    assert len(refusal(f"{START}folds: {{k: {'x' * 5000}}}\ncandidates: [{{model: TinyCNN}}]")) < 250
+    assert (
+        len(refusal(f"{START}folds: {{k: {'x' * 5000}}}\ncandidates: [{{model: TinyCNN}}]")) < 250
+    )
 
 
 def test_a_hostile_file_name_stays_on_one_line() -> None:
@@ -414,10 +496,15 @@ def test_a_hostile_file_name_stays_on_one_line() -> None:
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("written", ["0", "007", "0o17", "1e3", "1.0", ".inf", "True", "false", "null", "~"])
+@pytest.mark.parametrize(
+    "written", ["0", "007", "0o17", "1e3", "1.0", ".inf", "True", "false", "null", "~"]
+)
 def test_a_name_that_yaml_reads_otherwise_is_shown_as_it_is_written(written: str) -> None:
     for data in (f"classes: [a, {written}]", f"classes:\n  - a\n  - {written}", f"path: {written}"):
         place = "data.path" if "path" in data else "data.classes[1]"
         lines = "\n  ".join(["source: folder", *([] if "path" in data else ["path: x"]), data])
         message = refusal(f"name: a\ndata:\n  {lines}\ncandidates: [{{model: TinyCNN}}]")
-        assert f"{place} must be text: write it in quotes, '{written}', got {written} (study.yaml: {place})" in message
+        assert (
+            f"{place} must be text: write it in quotes, '{written}', got {written} (study.yaml: "
+            f"{place})" in message
+        )

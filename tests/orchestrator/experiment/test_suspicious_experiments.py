@@ -29,7 +29,9 @@ def draw(root: Path) -> pd.DataFrame:
             for number in range(images):
                 path = root / part / label / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = np.random.default_rng([images, ord(label), number]).integers(0, 256, (12, 12), np.uint8)
+                pixels = np.random.default_rng([images, ord(label), number]).integers(
+                    0, 256, (12, 12), np.uint8
+                )
                 Image.fromarray(pixels).save(path)
                 rows.append({"path": str(path), "label": label, "split": part})
     return pd.DataFrame(rows)
@@ -43,7 +45,9 @@ def test_a_split_that_is_not_kept_is_said_with_numbers(tmp_path: Path, source: s
 
     def notes(test_set: str) -> tuple[list[str], pd.DataFrame]:
         text = TEXT.format(source=source, path=path, more=more, test_set=test_set)
-        prepared = prepare(parse_experiment(text, "study.yaml", tmp_path), RunLayout(tmp_path / "run"))
+        prepared = prepare(
+            parse_experiment(text, "study.yaml", tmp_path), RunLayout(tmp_path / "run")
+        )
         return [note for note in prepared.manifest.notes if "own split" in note], prepared.folds
 
     (note,), folds = notes("0.25")
@@ -59,7 +63,9 @@ def test_a_split_that_is_not_kept_is_said_with_numbers(tmp_path: Path, source: s
 @pytest.mark.parametrize("path", ["", "  "])
 def test_an_empty_path_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(ExperimentError, match=r"data\.path must name a folder or a table"):
-        parse_experiment(TEXT.format(source="folder", path=path, more="", test_set=0.1), "study.yaml", tmp_path)
+        parse_experiment(
+            TEXT.format(source="folder", path=path, more="", test_set=0.1), "study.yaml", tmp_path
+        )
 
 
 @pytest.mark.parametrize(
@@ -103,7 +109,10 @@ def test_tags_that_fit_are_read() -> None:
     ],
 )
 def test_a_file_in_the_place_of_a_run_folder_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
 ) -> None:
     draw(tmp_path / "data")
     (tmp_path / "file").touch()

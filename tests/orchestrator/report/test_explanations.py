@@ -1,4 +1,6 @@
-"""What the report says of heatmaps: scores beside what they are to be compared with, flags with their evidence."""
+"""What the report says of heatmaps: scores beside what they are to be compared with, flags with
+their evidence.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,21 @@ from xai.shards.summary import load_table, save_table
 
 
 def scored(score: str, mean: float, **more: Any) -> dict[str, Any]:
-    names = {"candidate": "c0", "method": "gradcam", "layer": "top", "height": 3, "width": 3, "class": ""}
+    names = {
+        "candidate": "c0",
+        "method": "gradcam",
+        "layer": "top",
+        "height": 3,
+        "width": 3,
+        "class": "",
+    }
     numbers = {"low": mean, "high": mean, "chance": None, "ceiling": None, "maps": 9, "groups": 9}
-    return names | numbers | {"score": score, "mean": mean, "p": None, "p_adjusted": None, "flagged": False} | more
+    return (
+        names
+        | numbers
+        | {"score": score, "mean": mean, "p": None, "p_adjusted": None, "flagged": False}
+        | more
+    )
 
 
 @pytest.fixture
@@ -26,7 +40,14 @@ def run(tmp_path: Path) -> StandInRun:
         scored("opacity_pointing", 0.1, chance=0.06, ceiling=0.12),
         scored("border_ratio", 0.8, p=0.9, p_adjusted=1.0),
         scored(
-            "corner_top_left_ratio", 4.0, low=3.0, high=5.0, p=1e-5, p_adjusted=4e-5, flagged=True, **{"class": "B"}
+            "corner_top_left_ratio",
+            4.0,
+            low=3.0,
+            high=5.0,
+            p=1e-5,
+            p_adjusted=4e-5,
+            flagged=True,
+            **{"class": "B"},
         ),
         scored("corner_top_right_ratio", 0.5, p=0.7, p_adjusted=1.0),
     ]
@@ -37,7 +58,18 @@ def run(tmp_path: Path) -> StandInRun:
 def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInRun) -> None:
     on_masks, elsewhere, _ = explanation_tables(run, {"c0": "Model"})
     assert on_masks.rows == (
-        ("Model", "Grad-CAM", "top, 3×3", "opacity", "1.50×", "1.00×", "4.00×", "0.10", "0.06", "0.12"),
+        (
+            "Model",
+            "Grad-CAM",
+            "top, 3×3",
+            "opacity",
+            "1.50×",
+            "1.00×",
+            "4.00×",
+            "0.10",
+            "0.06",
+            "0.12",
+        ),
     )
     assert "1 of 3 regions and classes are flagged" in elsewhere.title
     assert elsewhere.rows == (("Model", "Grad-CAM", "top, 3×3", "0.80×", "4.00×"),)
@@ -45,8 +77,13 @@ def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInR
 
 def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
     (said,) = explanation_warnings(run, {"c0": "Model"})
-    assert "4.0 times the evidence of a uniform map in the top left corner for what Model calls B" in said
-    assert "95 % interval 3.0 to 5.0; p < 0.001 after correction for all 3 regions and classes" in said
+    assert (
+        "4.0 times the evidence of a uniform map in the top left corner for what Model calls B"
+        in said
+    )
+    assert (
+        "95 % interval 3.0 to 5.0; p < 0.001 after correction for all 3 regions and classes" in said
+    )
 
 
 def test_both_reports_tell_it(run: StandInRun) -> None:
@@ -69,4 +106,7 @@ def test_a_table_of_an_older_version_has_no_limits(run: StandInRun) -> None:
 def test_a_candidate_that_came_later_is_said_to_be_unexplained(run: StandInRun) -> None:
     run.cells = pd.concat([run.cells, run.cells.assign(candidate="c1")])
     said = list(explanation_warnings(run, {"c0": "Model", "c1": "Newcomer"}))
-    assert "Not explained yet, and so in no table of explanations: Newcomer. Run `rayfold explain` again." in said
+    assert (
+        "Not explained yet, and so in no table of explanations: Newcomer. Run `rayfold explain` "
+        "again." in said
+    )

@@ -53,19 +53,26 @@ def make_run(
     broken: dict[tuple[int, int], str] | None = None,
     per_class: int = 40,
 ) -> StandInRun:
-    """A run whose candidate `c` separates the classes by `skill[c]` standard deviations of the logits.
+    """A run whose candidate `c` separates the classes by `skill[c]` standard deviations of the
+    logits.
 
     `broken` maps (candidate number, fold) to the state of a cell that is not done.
     """
     broken = broken or {}
     n_images = per_class * len(classes)
     labels = np.arange(n_images) % len(classes)
-    image_folds = np.where(np.arange(n_images) < n_images // 5, -1, np.arange(n_images) // len(classes) % n_folds)
-    images = pd.DataFrame({"image": [f"image {i}" for i in range(n_images)], "label": [classes[c] for c in labels]})
+    image_folds = np.where(
+        np.arange(n_images) < n_images // 5, -1, np.arange(n_images) // len(classes) % n_folds
+    )
+    images = pd.DataFrame(
+        {"image": [f"image {i}" for i in range(n_images)], "label": [classes[c] for c in labels]}
+    )
     images["group"] = [f"patient {i // (2 * len(classes))}" for i in range(n_images)]
     ids = [f"c{number}" for number in range(len(names))]
     cells, epochs, predictions = [], [], []
-    for number, fold, seed in [(n, f, s) for n in range(len(names)) for f in range(n_folds) for s in seeds]:
+    for number, fold, seed in [
+        (n, f, s) for n in range(len(names)) for f in range(n_folds) for s in seeds
+    ]:
         keys = {"candidate": ids[number], "fold": fold, "seed": seed}
         state = broken.get((number, fold), "done")
         cells.append(keys | _cell(state, number))
@@ -74,14 +81,22 @@ def make_run(
         rng = np.random.default_rng([number, fold, seed])
         for epoch in range(1, 9):
             epochs.append(keys | _epoch(epoch, rng))
-        for split, rows in (("fold", np.flatnonzero(image_folds == fold)), ("test", np.flatnonzero(image_folds == -1))):
-            logits = rng.normal(size=(len(rows), len(classes))) + skill[number] * np.eye(len(classes))[labels[rows]]
+        for split, rows in (
+            ("fold", np.flatnonzero(image_folds == fold)),
+            ("test", np.flatnonzero(image_folds == -1)),
+        ):
+            logits = (
+                rng.normal(size=(len(rows), len(classes)))
+                + skill[number] * np.eye(len(classes))[labels[rows]]
+            )
             table = images.iloc[rows].assign(split=split, **keys)
             probabilities = np.exp(logits - logits.max(axis=1, keepdims=True))
             probabilities /= probabilities.sum(axis=1, keepdims=True)
             for c, name in enumerate(classes):
                 table[f"prob_{name}"], table[f"logit_{name}"] = probabilities[:, c], logits[:, c]
-            predictions.append(table.assign(prediction=[classes[c] for c in probabilities.argmax(axis=1)]))
+            predictions.append(
+                table.assign(prediction=[classes[c] for c in probabilities.argmax(axis=1)])
+            )
     run = StandInRun(
         layout=RunLayout(root),
         name="stand-in",
@@ -100,7 +115,9 @@ def make_run(
             }
         ),
         cells=pd.DataFrame(cells),
-        epochs=pd.DataFrame(epochs, columns=["candidate", "fold", "seed", *_epoch(1, np.random.default_rng(0))]),
+        epochs=pd.DataFrame(
+            epochs, columns=["candidate", "fold", "seed", *_epoch(1, np.random.default_rng(0))]
+        ),
         predictions=pd.concat(predictions) if predictions else _no_predictions(classes),
         folds_summary=pd.DataFrame(),
         models_summary=pd.DataFrame(),
@@ -127,7 +144,10 @@ def make_run(
 
 def _cell(state: str, number: int) -> dict[str, Any]:
     failed = state == "failed"
-    seconds = {f"seconds_{phase}": 1.5 for phase in ("start", "build", "train", "score", "checkpoint", "total")}
+    seconds = {
+        f"seconds_{phase}": 1.5
+        for phase in ("start", "build", "train", "score", "checkpoint", "total")
+    }
     return {
         "model": "tiny",
         "state": state,
@@ -160,23 +180,44 @@ def _epoch(epoch: int, rng: np.random.Generator) -> dict[str, float]:
 def _no_predictions(classes: tuple[str, ...]) -> pd.DataFrame:
     scores = [f"{kind}_{name}" for kind in ("prob", "logit") for name in classes]
     return pd.DataFrame(
-        columns=["image", "label", "group", "split", "candidate", "fold", "seed", *scores, "prediction"]
+        columns=[
+            "image",
+            "label",
+            "group",
+            "split",
+            "candidate",
+            "fold",
+            "seed",
+            *scores,
+            "prediction",
+        ]
     )
 
 
 def _manifest(images: pd.DataFrame, image_folds: np.ndarray) -> pd.DataFrame:
     table = images.assign(
-        path=images["image"] + ".png", view="PA", split=None, state="ok", reason="", width=96, height=128, channels=1
+        path=images["image"] + ".png",
+        view="PA",
+        split=None,
+        state="ok",
+        reason="",
+        width=96,
+        height=128,
+        channels=1,
     )
     extra = table.iloc[:2].assign(image=["broken.png", "spare.png"], state=["skipped", "unused"])
-    return pd.concat([table, extra.assign(reason=["not an image: <b>0 bytes</b>", "beyond images_per_class"])])
+    return pd.concat(
+        [table, extra.assign(reason=["not an image: <b>0 bytes</b>", "beyond images_per_class"])]
+    )
 
 
 def _roles(images: pd.DataFrame, image_folds: np.ndarray, n_folds: int) -> pd.DataFrame:
     parts = []
     for fold in range(n_folds):
         roles = np.where(image_folds == fold, "fold", "train").astype(object)
-        roles[(image_folds == (fold + 1) % n_folds) & (np.arange(len(images)) % 4 < 2)] = "validation"
+        roles[(image_folds == (fold + 1) % n_folds) & (np.arange(len(images)) % 4 < 2)] = (
+            "validation"
+        )
         roles[image_folds == -1] = "test"
         parts.append(images.assign(fold=fold, role=roles))
     return pd.concat(parts)
@@ -184,7 +225,9 @@ def _roles(images: pd.DataFrame, image_folds: np.ndarray, n_folds: int) -> pd.Da
 
 def _score(predictions: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     labels = np.array([classes.index(name) for name in predictions["label"]], dtype=np.int64)
-    return score(labels, predictions[[f"prob_{name}" for name in classes]].to_numpy(dtype=float), classes)
+    return score(
+        labels, predictions[[f"prob_{name}" for name in classes]].to_numpy(dtype=float), classes
+    )
 
 
 def _summaries(run: StandInRun) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -193,24 +236,51 @@ def _summaries(run: StandInRun) -> tuple[pd.DataFrame, pd.DataFrame]:
         own = run.predictions[run.predictions["candidate"] == candidate]
         cells = run.cells[run.cells["candidate"] == candidate]
         for cell in cells.itertuples():
-            row = {"candidate": candidate, "model": "tiny", "fold": cell.fold, "seed": cell.seed, "state": cell.state}
+            row = {
+                "candidate": candidate,
+                "model": "tiny",
+                "fold": cell.fold,
+                "seed": cell.seed,
+                "state": cell.state,
+            }
             sizes = {"n_train": 30, "n_validation": 10, "n_fold": 20}
-            mine = own[(own["fold"] == cell.fold) & (own["seed"] == cell.seed) & (own["split"] == "fold")]
-            scores = _score(mine, run.classes) if cell.state == "done" else dict.fromkeys(columns, np.nan)
+            mine = own[
+                (own["fold"] == cell.fold) & (own["seed"] == cell.seed) & (own["split"] == "fold")
+            ]
+            scores = (
+                _score(mine, run.classes)
+                if cell.state == "done"
+                else dict.fromkeys(columns, np.nan)
+            )
             folds.append(row | sizes | scores)
         missing = int((cells["state"] != "done").sum())
-        row = {"candidate": candidate, "model": "tiny", "folds_done": len(cells) - missing, "folds_missing": missing}
+        row = {
+            "candidate": candidate,
+            "model": "tiny",
+            "folds_done": len(cells) - missing,
+            "folds_missing": missing,
+        }
         table = pd.DataFrame([entry for entry in folds if entry["candidate"] == candidate])
         test = own[own["split"] == "test"]
         probabilities = [f"prob_{name}" for name in run.classes]
-        ensemble = test.groupby("image").agg({"label": "first", **dict.fromkeys(probabilities, "mean")})
+        ensemble = test.groupby("image").agg(
+            {"label": "first", **dict.fromkeys(probabilities, "mean")}
+        )
         out_of_fold = own[own["split"] == "fold"].groupby("seed")
-        pooled = pd.DataFrame([_score(part, run.classes) for _, part in out_of_fold], columns=columns).mean()
+        pooled = pd.DataFrame(
+            [_score(part, run.classes) for _, part in out_of_fold], columns=columns
+        ).mean()
         together = _score(ensemble, run.classes)
         for metric in HEADLINE:
-            values = {"mean": table[metric].mean(), "std": table[metric].std(), "oof": pooled[metric]}
+            values = {
+                "mean": table[metric].mean(),
+                "std": table[metric].std(),
+                "oof": pooled[metric],
+            }
             values |= {"test_mean": together[metric], "test_ensemble": together[metric]}
-            row |= {f"{metric}_{kind}": np.nan if missing else value for kind, value in values.items()}
+            row |= {
+                f"{metric}_{kind}": np.nan if missing else value for kind, value in values.items()
+            }
         models.append(row)
     return pd.DataFrame(folds), pd.DataFrame(models)
 
@@ -231,20 +301,30 @@ def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> No
     whole = ["roc.png", "pr.png", "cm_oof.png"] + [
         f"fold_{i}_{kind}.png" for i in range(3) for kind in ("acc_loss", "cm")
     ]
-    assert names == ["comparison.png", *(f"c0/{name}" for name in whole), *(f"c1/{name}" for name in whole[:-2])]
+    assert names == [
+        "comparison.png",
+        *(f"c0/{name}" for name in whole),
+        *(f"c1/{name}" for name in whole[:-2]),
+    ]
     assert all(min(size(path)) > 200 for path in written)
-    assert not [path for path in run.layout.figures.rglob("*") if path.is_file() and path not in written]
+    assert not [
+        path for path in run.layout.figures.rglob("*") if path.is_file() and path not in written
+    ]
 
 
 def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
     first = {
         path.name: path.read_bytes()
-        for path in draw_figures(make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2))
+        for path in draw_figures(
+            make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2)
+        )
     }
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 10}):
         second = {
             path.name: path.read_bytes()
-            for path in draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
+            for path in draw_figures(
+                make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2)
+            )
         }
         assert matplotlib.rcParams["font.size"] == 30
     assert first == second
@@ -253,25 +333,44 @@ def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Pat
 def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
     better = draw_figures(make_run(tmp_path / "a", names=("model",), skill=(2.0,), n_folds=2))
     worse = draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
-    changed = {a.name for a, b in zip(better, worse, strict=True) if a.read_bytes() != b.read_bytes()}
+    changed = {
+        a.name for a, b in zip(better, worse, strict=True) if a.read_bytes() != b.read_bytes()
+    }
     assert changed >= {"comparison.png", "roc.png", "pr.png", "cm_oof.png", "fold_0_cm.png"}
     assert "fold_0_acc_loss.png" not in changed
 
 
 def test_several_seeds_are_in_the_names(tmp_path: Path) -> None:
     names = {
-        path.name for path in draw_figures(make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2, seeds=(3, 11)))
+        path.name
+        for path in draw_figures(
+            make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2, seeds=(3, 11))
+        )
     }
     cells = {
-        f"fold_{fold}_seed_{seed}_{kind}.png" for fold in (0, 1) for seed in (3, 11) for kind in ("acc_loss", "cm")
+        f"fold_{fold}_seed_{seed}_{kind}.png"
+        for fold in (0, 1)
+        for seed in (3, 11)
+        for kind in ("acc_loss", "cm")
     }
     assert names == {"comparison.png", "roc.png", "pr.png", "cm_oof.png"} | cells
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
-    classes = ("_hidden", "$x^{$", "<b>bold</b>\n肺炎 and a very long name that has to be wrapped somewhere " * 3)
-    run = make_run(tmp_path, classes=classes, names=("_$x^{$",), skill=(1.0,), n_folds=2, broken={(0, 0): "missing"})
+    classes = (
+        "_hidden",
+        "$x^{$",
+        "<b>bold</b>\n肺炎 and a very long name that has to be wrapped somewhere " * 3,
+    )
+    run = make_run(
+        tmp_path,
+        classes=classes,
+        names=("_$x^{$",),
+        skill=(1.0,),
+        n_folds=2,
+        broken={(0, 0): "missing"},
+    )
     assert all(max(size(path)) < 2000 for path in draw_figures(run))
 
 
@@ -305,14 +404,21 @@ def test_an_incomplete_candidate_stays_in_the_comparison(tmp_path: Path) -> None
     run = make_run(tmp_path, broken={(1, 0): "failed", (1, 1): "missing"})
     figure = comparison(run)
     panel = figure.axes[0]
-    assert [label.get_text() for label in panel.get_yticklabels()] == ["perfect model", "guessing model\n1 of 3 folds"]
-    dots = {drawn.get_label(): drawn.get_offsets()[:, 0] for drawn in panel.collections if hasattr(drawn, "get_sizes")}
+    assert [label.get_text() for label in panel.get_yticklabels()] == [
+        "perfect model",
+        "guessing model\n1 of 3 folds",
+    ]
+    dots = {
+        drawn.get_label(): drawn.get_offsets()[:, 0]
+        for drawn in panel.collections
+        if hasattr(drawn, "get_sizes")
+    }
     auc = run.folds_summary.query("candidate == 'c1' and fold == 2")["auc"].item()
     assert dots["fold"].tolist() == [1.0, 1.0, 1.0]
     assert dots["fold of an incomplete candidate"].tolist() == [auc]
-    assert np.ma.compressed(np.ma.masked_invalid(dots["ensemble of the folds' models on the test set"])).tolist() == [
-        1.0
-    ]
+    assert np.ma.compressed(
+        np.ma.masked_invalid(dots["ensemble of the folds' models on the test set"])
+    ).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (1, 2)])
@@ -320,7 +426,10 @@ def test_the_curves_state_the_areas_of_the_tables(tmp_path: Path, seeds: tuple[i
     run = make_run(tmp_path, skill=(1.0, 0.0), seeds=seeds)
     folds = run.predictions.query("candidate == 'c0' and split == 'fold'")
     pooled = np.mean([_score(part, run.classes)["auc"] for _, part in folds.groupby("seed")])
-    legend = [text.get_text() for text in _ranking(folds, run.classes, "c0", roc=True).legends[0].get_texts()]
+    legend = [
+        text.get_text()
+        for text in _ranking(folds, run.classes, "c0", roc=True).legends[0].get_texts()
+    ]
     assert legend[0] == f"{pooled:.3f}  pooled out-of-fold"
     stated = [float(text.split()[0]) for text in legend[1:]]
     expected = run.folds_summary.query("candidate == 'c0'")["auc"]
@@ -342,7 +451,11 @@ def test_names_in_any_script_have_no_boxes_whatever_fonts_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing glyph would be a UserWarning, which is an error here."""
-    draw_figures(make_run(tmp_path / "installed", classes=NAMES, names=NAMES[:2], skill=(1.0, 0.0), n_folds=2))
+    draw_figures(
+        make_run(
+            tmp_path / "installed", classes=NAMES, names=NAMES[:2], skill=(1.0, 0.0), n_folds=2
+        )
+    )
     monkeypatch.setattr(fonts, "_installed", lambda: ())
     monkeypatch.setattr(fonts, "_font_of", {})
     run = make_run(tmp_path / "none", classes=NAMES, names=NAMES[:1], skill=(1.0,), n_folds=2)

@@ -42,7 +42,9 @@ class Page(HTMLParser):
 
 def write(run: StandInRun, with_figures: bool = False) -> tuple[str, Page]:
     write_report(run, draw_figures(run) if with_figures else [])
-    return run.layout.report_text.read_text("utf-8"), Page(run.layout.report_html.read_text("utf-8"))
+    return run.layout.report_text.read_text("utf-8"), Page(
+        run.layout.report_html.read_text("utf-8")
+    )
 
 
 def words(text: str) -> str:
@@ -52,7 +54,10 @@ def words(text: str) -> str:
 def test_the_verdict_names_the_best_candidate_and_its_caveat(tmp_path: Path) -> None:
     text, page = write(make_run(tmp_path, names=("guess", "perfect"), skill=(0.0, 50.0)))
     for said in (words(text), page.words):
-        assert "perfect has the highest pooled out-of-fold AUC: 1.000 (fold mean 1.000 ± 0.000)." in said
+        assert (
+            "perfect has the highest pooled out-of-fold AUC: 1.000 (fold mean 1.000 ± 0.000)."
+            in said
+        )
         assert "Choosing the best by a score makes that very score optimistic" in said
         assert "Started: 2024-05-01" in said or "started 2024-05-01" in said
 
@@ -60,7 +65,9 @@ def test_the_verdict_names_the_best_candidate_and_its_caveat(tmp_path: Path) -> 
 def test_a_lead_within_the_spread_of_the_folds_is_no_ranking(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     run.models_summary["auc_oof"], run.models_summary["auc_std"] = [0.912, 0.908], 0.02
-    assert "guessing model is 0.004 behind, less than the standard deviation" in words(write(run)[0])
+    assert "guessing model is 0.004 behind, less than the standard deviation" in words(
+        write(run)[0]
+    )
     run.models_summary["auc_std"] = 0.001
     assert "behind" not in write(run)[0]
 
@@ -128,7 +135,10 @@ def test_the_text_has_100_columns(tmp_path: Path) -> None:
 
 def test_hostile_text_is_inert_everywhere(tmp_path: Path) -> None:
     run = make_run(
-        tmp_path, classes=(EVIL, '"><img src=x onerror=alert(1)>'), names=(EVIL, "b\x1b[31m\nforged: line"), n_folds=2
+        tmp_path,
+        classes=(EVIL, '"><img src=x onerror=alert(1)>'),
+        names=(EVIL, "b\x1b[31m\nforged: line"),
+        n_folds=2,
     )
     run.name = EVIL
     run.cells.loc[0, ["state", "reason"]] = ["failed", EVIL]
@@ -155,7 +165,9 @@ def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
     html = run.layout.report_html.read_text("utf-8")
     page = Page(html)
     sources = [value or "" for name, value in page.attributes if name in ("src", "href")]
-    assert sum(source.startswith("data:image/png;base64,iVBOR") for source in sources) == len(figures)
+    assert sum(source.startswith("data:image/png;base64,iVBOR") for source in sources) == len(
+        figures
+    )
     assert not re.search(r"https?://|url\(|@import", html)
     assert "default-src 'none'" in html
 
@@ -181,14 +193,18 @@ def test_a_run_without_a_done_cell_still_has_a_report(tmp_path: Path, state: str
 
 
 def test_three_classes_several_seeds_and_one_candidate(tmp_path: Path) -> None:
-    run = make_run(tmp_path, classes=("a", "b", "c"), names=("only",), skill=(1.0,), seeds=(4, 7), n_folds=2)
+    run = make_run(
+        tmp_path, classes=("a", "b", "c"), names=("only",), skill=(1.0,), seeds=(4, 7), n_folds=2
+    )
     text, page = write(run, with_figures=True)
     for said in (words(text), page.words):
         assert "only reaches a pooled out-of-fold AUC of" in said
         assert "4 of 4 cells" in said
         assert "once per fold and seed (seeds 4, 7)" in said
         assert "mean ± standard deviation over 4 cells: 2 folds × 2 seeds" in said
-        assert "the fold predictions of one seed scored as one set, averaged over the 2 seeds" in said
+        assert (
+            "the fold predictions of one seed scored as one set, averaged over the 2 seeds" in said
+        )
         assert "over the folds)" not in said
     assert "Fold 1 seed 7 confusion matrix" in page.words
 
@@ -196,7 +212,9 @@ def test_three_classes_several_seeds_and_one_candidate(tmp_path: Path) -> None:
 def test_changed_packages_and_devices_are_warned_of(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     first = run.provenance["invocations"][0]
-    run.provenance["invocations"].append(first | {"packages": first["packages"] | {"keras": "3.16.0"}})
+    run.provenance["invocations"].append(
+        first | {"packages": first["packages"] | {"keras": "3.16.0"}}
+    )
     run.cells["device"] = np.where(run.cells["fold"] == 0, "CPU", "NVIDIA A100")
     text = words(write(run)[0])
     assert "continued with another version of keras: 3.15.1, 3.16.0." in text
@@ -219,7 +237,9 @@ def test_cells_with_different_numbers_of_threads_are_named() -> None:
         ("a", 2, "failed", "CPU", 4),
         ("a", 3, "done", "GPU", 8),
     ]
-    cells = pd.DataFrame(rows, columns=["candidate", "fold", "state", "device", "threads"]).assign(seed=0)
+    cells = pd.DataFrame(rows, columns=["candidate", "fold", "state", "device", "threads"]).assign(
+        seed=0
+    )
     run: Any = SimpleNamespace(cells=cells, candidates=pd.DataFrame({"id": ["a"], "name": ["A"]}))
     (warning,) = findings._differing_threads(run)
     assert "1 (A fold 0 seed 0); 2 (A fold 1 seed 0)." in warning

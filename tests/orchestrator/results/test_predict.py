@@ -1,4 +1,6 @@
-"""New images are read as those of training were, and nothing that goes wrong with one costs another."""
+"""New images are read as those of training were, and nothing that goes wrong with one costs
+another.
+"""
 
 import io
 import json
@@ -46,7 +48,9 @@ def run(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     from trainables.training.worker import Worker
 
     folder = tmp_path_factory.mktemp("run")
-    prepared = prepare(parse_experiment(EXPERIMENT.format(path=str(spots)), "a.yaml", folder), RunLayout(folder))
+    prepared = prepare(
+        parse_experiment(EXPERIMENT.format(path=str(spots)), "a.yaml", folder), RunLayout(folder)
+    )
     prepared.save()
     worker = Worker(1e9)
     for entry in prepared.entries:
@@ -80,7 +84,14 @@ def test_images_of_training_get_what_the_ledger_says(run: Run) -> None:
 def test_one_scene_in_every_depth_gets_one_answer(run: Run, tmp_path: Path) -> None:
     deep = SCENE.astype(np.uint16)
     folder = write(
-        tmp_path, a=SCENE, b=deep, c=deep << 2, d=deep << 4, e=deep << 6, f=deep * 257, g=np.dstack([SCENE] * 3)
+        tmp_path,
+        a=SCENE,
+        b=deep,
+        c=deep << 2,
+        d=deep << 4,
+        e=deep << 6,
+        f=deep * 257,
+        g=np.dstack([SCENE] * 3),
     )
     table = scored(run, folder)
     assert (table["state"] == "ok").all()
@@ -98,8 +109,16 @@ def test_a_colour_image_is_turned_grey_and_says_so(run: Run, tmp_path: Path) -> 
     np.testing.assert_allclose(*table.loc[["red.png", "grey.png"], COLUMNS].to_numpy(), atol=1e-6)
 
 
-def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(run: Run, tmp_path: Path) -> None:
-    folder = write(tmp_path / "odd", ok=SCENE, blank=SCENE * 0, mask=(SCENE > 100) * np.uint8(255), tiny=SCENE[:4])
+def test_predict_lists_what_training_lists_and_every_bad_image_is_a_row(
+    run: Run, tmp_path: Path
+) -> None:
+    folder = write(
+        tmp_path / "odd",
+        ok=SCENE,
+        blank=SCENE * 0,
+        mask=(SCENE > 100) * np.uint8(255),
+        tiny=SCENE[:4],
+    )
     write(folder / ".ipynb_checkpoints", hidden=SCENE)
     write(folder / "lung masks", ok=(SCENE > 90) * np.uint8(255))
     (folder / "._ok.png").write_bytes(b"\0\5\x16\7")
@@ -144,16 +163,22 @@ def test_probabilities_are_written_with_the_digits_that_they_have(run: Run, tmp_
     write_predictions(table, tmp_path / "out.csv")
     text = (tmp_path / "out.csv").read_text()
     assert max(len(number.replace("0.", "", 1)) for number in re.findall(r"0\.\d+", text)) <= 13
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "out.csv")[COLUMNS], table[COLUMNS], rtol=1e-8)
+    np.testing.assert_allclose(
+        pd.read_csv(tmp_path / "out.csv")[COLUMNS], table[COLUMNS], rtol=1e-8
+    )
 
 
-def test_a_candidate_that_is_not_finished_costs_the_others_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_candidate_that_is_not_finished_costs_the_others_nothing(
+    run: Run, tmp_path: Path
+) -> None:
     out = tmp_path / "out.csv"
     done = rayfold("predict", run.layout.root, write(tmp_path / "new", a=SCENE), "--out", out)
     assert done.returncode == 1
     assert "later: left out, none of its cells is finished" in done.stderr
     assert pd.read_csv(out)["candidate"].tolist() == ["ready"]
-    done = rayfold("predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later")
+    done = rayfold(
+        "predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later"
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("rayfold: no candidate asked for has a finished cell")
 
@@ -175,7 +200,9 @@ def changed_model(path: Path, change: Callable[[dict[str, Any], h5py.File], None
 
 
 def of_class(config: dict[str, Any], name: str) -> dict[str, Any]:
-    return next(layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == name)
+    return next(
+        layer["config"] for layer in config["config"]["layers"] if layer["class_name"] == name
+    )
 
 
 def no_numbers(_: dict[str, Any], weights: h5py.File) -> None:
@@ -188,9 +215,13 @@ def no_numbers(_: dict[str, Any], weights: h5py.File) -> None:
 
 CHANGES: dict[str, Callable[[dict[str, Any], h5py.File], None]] = {
     "weights that are no numbers": no_numbers,
-    "images of another size": lambda config, _: of_class(config, "InputLayer").update(batch_shape=[None, 64, 64, 1]),
+    "images of another size": lambda config, _: of_class(config, "InputLayer").update(
+        batch_shape=[None, 64, 64, 1]
+    ),
     "endless filters": lambda config, _: of_class(config, "Conv2D").update(filters=2_000_000),
-    "endless layers": lambda config, _: config["config"].update(layers=config["config"]["layers"] * 2000),
+    "endless layers": lambda config, _: config["config"].update(
+        layers=config["config"]["layers"] * 2000
+    ),
     "a layer and no model": lambda config, _: config.update(
         class_name="Dense", module="keras.layers", config={"units": 2}
     ),
@@ -213,7 +244,9 @@ def test_a_model_that_is_not_the_cell_s_is_left_out(run: Run, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("damage", ["turned", "zeros", "text"])
-def test_a_model_that_cannot_be_opened_costs_the_others_nothing(run: Run, tmp_path: Path, damage: str) -> None:
+def test_a_model_that_cannot_be_opened_costs_the_others_nothing(
+    run: Run, tmp_path: Path, damage: str
+) -> None:
     layout = RunLayout(tmp_path / "run")
     shutil.copytree(run.layout.root, layout.root)
     image = write(tmp_path / "images", a=SCENE)
@@ -221,7 +254,10 @@ def test_a_model_that_cannot_be_opened_costs_the_others_nothing(run: Run, tmp_pa
     said: list[str] = []
     for lost, path in enumerate(paths, 1):
         whole = path.read_bytes()
-        content, table_of_contents = whole[:-600], whole[-600:]  # by the latter the ledger knows the file
+        content, table_of_contents = (
+            whole[:-600],
+            whole[-600:],
+        )  # by the latter the ledger knows the file
         changed = {
             "turned": content[::-1],
             "zeros": content[:600] + bytes(len(content) - 600),

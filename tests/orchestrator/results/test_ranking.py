@@ -1,4 +1,6 @@
-"""What an ensemble is ranked by is the log-odds of its mean probability, where that rounds to 1 too."""
+"""What an ensemble is ranked by is the log-odds of its mean probability, where that rounds to 1
+too.
+"""
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,9 @@ def members(logits: np.ndarray) -> pd.DataFrame:
     m, n, _ = logits.shape
     flat = logits.reshape(m * n, 2)
     p = 1 / (1 + np.exp(flat[:, 0] - flat[:, 1]))
-    table = pd.DataFrame({"image": [chr(97 + i) for _ in range(m) for i in range(n)], "prob_x": 1 - p, "prob_y": p})
+    table = pd.DataFrame(
+        {"image": [chr(97 + i) for _ in range(m) for i in range(n)], "prob_x": 1 - p, "prob_y": p}
+    )
     return table.assign(logit_x=flat[:, 0], logit_y=flat[:, 1])
 
 

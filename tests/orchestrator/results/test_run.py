@@ -34,8 +34,8 @@ candidates:
 - {name: poor, model: DenseNet121, batch_size: 3, augmentation: {flip: true}}
 seeds: [0, 7]
 """
-#: Probability of ILL for images that are ill and that are well, by seed and fold: each fold ranks perfectly, together
-#: they don't.
+#: Probability of ILL for images that are ill and that are well, by seed and fold: each fold ranks
+#: perfectly, together they don't.
 LEVELS = {
     0: [(0.9, 0.6), (0.45, 0.1), (0.8, 0.2)],
     7: [(0.9, 0.6), (0.45, 0.1), (0.4, 0.2)],
@@ -55,8 +55,21 @@ def manifest_by_hand(n: int = 64) -> Manifest:
             "state": "ok",
             "reason": None,
             "content_hash": f"{number:064x}",
-            **{"format": "PNG", "depth_from": "container", "stored_bits": 8, "bits": 8, "two_valued": 0},
-            **{"width": 8, "height": 8, "channels": 1, "max_value": 255, "size_bytes": 9, "mtime_ns": 1},
+            **{
+                "format": "PNG",
+                "depth_from": "container",
+                "stored_bits": 8,
+                "bits": 8,
+                "two_valued": 0,
+            },
+            **{
+                "width": 8,
+                "height": 8,
+                "channels": 1,
+                "max_value": 255,
+                "size_bytes": 9,
+                "mtime_ns": 1,
+            },
         }
         for number in range(n)
     ]
@@ -64,7 +77,9 @@ def manifest_by_hand(n: int = 64) -> Manifest:
 
 
 def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
-    """On its fold the levels above; on the test set right but for one image, another one for each of the six models."""
+    """On its fold the levels above; on the test set right but for one image, another one for each
+    of the six models.
+    """
     spec = entry.spec
     own = folds[folds["fold"] == spec.fold]
     parts = []
@@ -94,8 +109,18 @@ def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
 
 def finish(entry: Entry, folds: pd.DataFrame) -> None:
     write_model(entry.model_path)
-    epochs = {"epoch": [1, 2], "train_loss": [0.9, 0.5], "train_accuracy": [0.5, 0.8], "validation_loss": [0.8, 0.6]}
-    epochs |= {"validation_accuracy": [0.5, 0.7], "validation_auc": [0.6, 0.9], "learning_rate": 2e-4, "seconds": 1.5}
+    epochs = {
+        "epoch": [1, 2],
+        "train_loss": [0.9, 0.5],
+        "train_accuracy": [0.5, 0.8],
+        "validation_loss": [0.8, 0.6],
+    }
+    epochs |= {
+        "validation_accuracy": [0.5, 0.7],
+        "validation_auc": [0.6, 0.9],
+        "learning_rate": 2e-4,
+        "seconds": 1.5,
+    }
     state = CellState(
         attempts=1,
         epochs=2,
@@ -110,18 +135,26 @@ def finish(entry: Entry, folds: pd.DataFrame) -> None:
 
 
 def run_by_hand(study: Path) -> Path:
-    """Every cell of the first candidate done; of the second one failed, one missing, one interrupted."""
+    """Every cell of the first candidate done; of the second one failed, one missing, one
+    interrupted.
+    """
     (study / "start.keras").write_bytes(b"weights that are gone when the results are read")
     experiment = parse_experiment(EXPERIMENT, "by-hand.yaml", study)
     layout, manifest = RunLayout(study / "run"), manifest_by_hand()
     folds = make_folds(manifest.usable, 3, "given", 0.1, 0)
-    prepared = Prepared(experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds))
+    prepared = Prepared(
+        experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
+    )
     prepared.save()
     (study / "start.keras").unlink()
     for entry in prepared.entries:
         cell = (entry.spec.candidate.id, entry.spec.fold, entry.spec.seed)
         if cell == ("poor", 1, 0):
-            entry.write_state(CellState(state="failed", reason="it broke", traceback="Traceback\n  here", attempts=2))
+            entry.write_state(
+                CellState(
+                    state="failed", reason="it broke", traceback="Traceback\n  here", attempts=2
+                )
+            )
         elif cell == ("poor", 2, 7):
             entry.write_state(CellState(state="running", epochs=3, attempts=1, host="node2"))
         elif cell != ("poor", 0, 7):
@@ -146,7 +179,7 @@ def row(table: pd.DataFrame, **identity: object) -> pd.Series:
     return table.iloc[0]
 
 
-# --- schemas ----------------------------------------------------------------------------------------------------------
+# --- schemas --------------------------------------------------------------------------------------
 
 
 def test_schemas(run: Run) -> None:
@@ -160,7 +193,10 @@ def test_schemas(run: Run) -> None:
         "attempts",
         "epochs",
         "best_epoch",
-        *(f"seconds_{phase}" for phase in ("start", "build", "train", "score", "checkpoint", "total")),
+        *(
+            f"seconds_{phase}"
+            for phase in ("start", "build", "train", "score", "checkpoint", "total")
+        ),
         "peak_memory_mb",
         "host",
         "device",
@@ -206,7 +242,11 @@ def test_schemas(run: Run) -> None:
         "model",
         "folds_done",
         "folds_missing",
-        *(f"{metric}_{kind}" for metric in HEADLINE for kind in ("mean", "std", "oof", "test_mean", "test_ensemble")),
+        *(
+            f"{metric}_{kind}"
+            for metric in HEADLINE
+            for kind in ("mean", "std", "oof", "test_mean", "test_ensemble")
+        ),
     ]
 
 
@@ -220,7 +260,12 @@ def test_every_cell_is_a_row(run: Run) -> None:
 
 def test_cells_say_what_happened_and_what_it_cost(run: Run) -> None:
     done = row(run.cells, candidate="good-one", fold=0, seed=7)
-    assert (done["state"], done["epochs"], done["best_epoch"], done["attempts"]) == ("done", 2, 2, 1)
+    assert (done["state"], done["epochs"], done["best_epoch"], done["attempts"]) == (
+        "done",
+        2,
+        2,
+        1,
+    )
     assert (done["seconds_train"], done["seconds_total"]) == (3, 15)
     assert (done["peak_memory_mb"], done["host"], done["device"]) == (123.5, "node1", "CPU")
     failed = row(run.cells, candidate="poor", fold=1, seed=0)
@@ -240,11 +285,16 @@ def test_cells_say_what_happened_and_what_it_cost(run: Run) -> None:
 
 def test_candidates_carry_their_settings(run: Run) -> None:
     good, poor = (row(run.candidates, id=identity) for identity in ("good-one", "poor"))
-    assert (good["name"], good["model"], good["image_size"], good["parameters"]) == ("Good one", "TinyCNN", 64, 1000)
+    assert (good["name"], good["model"], good["image_size"], good["parameters"]) == (
+        "Good one",
+        "TinyCNN",
+        64,
+        1000,
+    )
     assert (poor["batch_size"], poor["augmentation_flip"], poor["epochs"]) == (3, True, 4)
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def auc(positive: list[float], negative: list[float]) -> float:
@@ -276,8 +326,12 @@ def test_mean_and_spread_are_over_cells_and_oof_is_pooled(run: Run) -> None:
     assert summary["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert summary["auc_mean"] == 1
     assert summary["auc_std"] == 0
-    sizes = run.folds_summary.query("candidate == 'good-one' and seed == 0").set_index("fold")["n_fold"]
-    assert sizes.nunique() > 1  # so that a mean over folds and a pooled accuracy are not the same number
+    sizes = run.folds_summary.query("candidate == 'good-one' and seed == 0").set_index("fold")[
+        "n_fold"
+    ]
+    assert (
+        sizes.nunique() > 1
+    )  # so that a mean over folds and a pooled accuracy are not the same number
     pooled = (sizes[0] / 2 + sizes[1] / 2 + sizes[2]) / sizes.sum()
     assert summary["accuracy_oof"] == pytest.approx((pooled + 0.5) / 2)
     areas = []
@@ -300,15 +354,21 @@ def test_the_ensemble_averages_probabilities(run: Run) -> None:
 
 
 def test_several_seeds_are_pooled_each_by_itself(run: Run) -> None:
-    """The out-of-fold value is the mean over seeds of a pooled value, not the value of doubled images."""
+    """The out-of-fold value is the mean over seeds of a pooled value, not the value of doubled
+    images.
+    """
     predictions = run.predictions.query("candidate == 'good-one' and split == 'fold'")
     per_seed = []
     for seed in (0, 7):
         part = predictions[predictions["seed"] == seed]
         assert part["image"].is_unique
         labels = part["label"].map({ILL: 0, WELL: 1}).to_numpy(dtype=np.int64)
-        per_seed.append(score(labels, part[[f"prob_{name}" for name in CLASSES]].to_numpy(), CLASSES)["mcc"])
-    assert row(run.models_summary, candidate="good-one")["mcc_oof"] == pytest.approx(np.mean(per_seed))
+        per_seed.append(
+            score(labels, part[[f"prob_{name}" for name in CLASSES]].to_numpy(), CLASSES)["mcc"]
+        )
+    assert row(run.models_summary, candidate="good-one")["mcc_oof"] == pytest.approx(
+        np.mean(per_seed)
+    )
 
 
 def test_nothing_is_averaged_over_what_is_missing(run: Run) -> None:
@@ -316,7 +376,11 @@ def test_nothing_is_averaged_over_what_is_missing(run: Run) -> None:
     assert (summary["folds_done"], summary["folds_missing"]) == (3, 3)
     assert summary.drop(["candidate", "model", "folds_done", "folds_missing"]).isna().all()
     for fold, seed in ((1, 0), (0, 7), (2, 7)):
-        assert row(run.folds_summary, candidate="poor", fold=fold, seed=seed)[metric_names(CLASSES)].isna().all()
+        assert (
+            row(run.folds_summary, candidate="poor", fold=fold, seed=seed)[metric_names(CLASSES)]
+            .isna()
+            .all()
+        )
     assert row(run.folds_summary, candidate="poor", fold=0, seed=0)["auc"] == 1
 
 
@@ -335,7 +399,9 @@ def test_predictions_hold_every_image_of_every_done_cell(run: Run) -> None:
 
 
 def test_groups_that_were_renamed_have_their_present_name(by_hand: Path, tmp_path: Path) -> None:
-    """A name decides no result, so the cells stay done: their own tables still say what the group was called."""
+    """A name decides no result, so the cells stay done: their own tables still say what the group
+    was called.
+    """
     layout = copied(by_hand, tmp_path / "run")
     folds = pd.read_parquet(layout.folds)
     folds["group"] = "renamed " + folds["group"]
@@ -347,14 +413,16 @@ def test_groups_that_were_renamed_have_their_present_name(by_hand: Path, tmp_pat
 
 
 def test_ensemble_of_one_is_the_model_itself() -> None:
-    table = pd.DataFrame({"image": ["b", "a"], "label": ["x", "y"], "prob_x": [0.25, 0.5], "prob_y": [0.75, 0.5]})
+    table = pd.DataFrame(
+        {"image": ["b", "a"], "label": ["x", "y"], "prob_x": [0.25, 0.5], "prob_y": [0.75, 0.5]}
+    )
     expected = table.sort_values("image", ignore_index=True)
     pd.testing.assert_frame_equal(ensemble_predictions(table), expected)
     twice = pd.concat([table, table.assign(prob_x=[0.75, 0.5], prob_y=[0.25, 0.5])])
     assert list(ensemble_predictions(twice)["prob_x"]) == [0.5, 0.5]
 
 
-# --- on disk ----------------------------------------------------------------------------------------------------------
+# --- on disk --------------------------------------------------------------------------------------
 
 
 def test_csv_and_parquet_agree(run: Run) -> None:
@@ -424,16 +492,22 @@ def test_a_run_in_which_nothing_is_done_has_tables_too(by_hand: Path, tmp_path: 
     assert len(pd.read_csv(layout.results / "folds_summary.csv")) == 12
 
 
-def test_the_tables_do_not_depend_on_the_order_of_the_ledger(by_hand: Path, tmp_path: Path, run: Run) -> None:
+def test_the_tables_do_not_depend_on_the_order_of_the_ledger(
+    by_hand: Path, tmp_path: Path, run: Run
+) -> None:
     layout = copied(by_hand, tmp_path / "run")
     keys = json.loads(layout.cells.read_text("utf-8"))
     layout.cells.write_text(json.dumps(keys[::-1]), encoding="utf-8")
-    pd.testing.assert_frame_equal(load_run(layout.root).models_summary, run.models_summary, check_exact=False)
+    pd.testing.assert_frame_equal(
+        load_run(layout.root).models_summary, run.models_summary, check_exact=False
+    )
 
 
 def test_candidates_can_be_named_by_id_or_name(run: Run) -> None:
     assert run.candidate_id("Good one") == run.candidate_id("good-one") == "good-one"
-    with pytest.raises(RunFolderError, match="no candidate 'bad' in this run; there are good-one, poor"):
+    with pytest.raises(
+        RunFolderError, match="no candidate 'bad' in this run; there are good-one, poor"
+    ):
         run.candidate_id("bad")
 
 
@@ -446,7 +520,9 @@ def test_only_done_cells_have_a_model(run: Run) -> None:
         run.entry("poor", 9)
 
 
-@pytest.mark.parametrize("name", ["experiment.yaml", "manifest.parquet", "folds.parquet", "cells.json"])
+@pytest.mark.parametrize(
+    "name", ["experiment.yaml", "manifest.parquet", "folds.parquet", "cells.json"]
+)
 def test_a_folder_without_its_parts_is_no_run(by_hand: Path, tmp_path: Path, name: str) -> None:
     layout = copied(by_hand, tmp_path / "run")
     (layout.root / name).unlink()
@@ -462,7 +538,9 @@ def test_a_damaged_manifest_is_one_line(by_hand: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["spec.json", "predictions.parquet", "state.json"])
-def test_a_damaged_cell_is_missing_and_the_others_are_not(by_hand: Path, tmp_path: Path, name: str) -> None:
+def test_a_damaged_cell_is_missing_and_the_others_are_not(
+    by_hand: Path, tmp_path: Path, name: str
+) -> None:
     layout = copied(by_hand, tmp_path / "run")
     keys = json.loads(layout.cells.read_text("utf-8"))
     layout.cells.write_text(json.dumps(keys[::-1]), encoding="utf-8")
@@ -485,7 +563,9 @@ def test_a_table_that_is_none_of_a_cell_s_makes_the_cell_missing(
     layout = copied(by_hand, tmp_path / "run")
     entry = load_run(layout.root).entry("good-one", 0)
     table = load_run(layout.root).entry("good-one", fold).predictions()
-    entry.finish(entry.state(), entry.epochs(), table if fold else table.assign(prediction="neither"))
+    entry.finish(
+        entry.state(), entry.epochs(), table if fold else table.assign(prediction="neither")
+    )
     damaged = load_run(layout.root)
     assert (damaged.cells["state"] == "done").sum() == 9
     damaged.save_tables()
@@ -502,7 +582,9 @@ FOLDS = {
 
 
 @pytest.mark.parametrize("case", FOLDS)
-def test_folds_that_are_not_those_of_the_cells_are_one_line(by_hand: Path, tmp_path: Path, case: str) -> None:
+def test_folds_that_are_not_those_of_the_cells_are_one_line(
+    by_hand: Path, tmp_path: Path, case: str
+) -> None:
     layout = copied(by_hand, tmp_path / "run")
     FOLDS[case](pd.read_parquet(layout.folds)).to_parquet(layout.folds, index=False)
     with pytest.raises(RunFolderError, match="not those of the cells"):
@@ -517,7 +599,9 @@ def test_a_manifest_of_other_labels_is_one_line(by_hand: Path, tmp_path: Path) -
         load_run(layout.root).save_tables()
 
 
-def test_an_experiment_that_is_not_that_of_the_cells_is_one_line(by_hand: Path, tmp_path: Path) -> None:
+def test_an_experiment_that_is_not_that_of_the_cells_is_one_line(
+    by_hand: Path, tmp_path: Path
+) -> None:
     shutil.copytree(by_hand, tmp_path / "run")
     path = tmp_path / "run" / "experiment.yaml"
     text = path.read_text("utf-8")

@@ -1,4 +1,6 @@
-"""A division is found where there is one, and refused where there is none: against every division there is."""
+"""A division is found where there is one, and refused where there is none: against every division
+there is.
+"""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,9 @@ def every_assignment(n_groups: int, n_parts: int) -> NDArray[np.int64]:
     return np.indices((n_parts,) * n_groups).reshape(n_groups, -1).T
 
 
-def held(counts: NDArray[np.float64], assignments: NDArray[np.int64], n_parts: int) -> NDArray[np.float64]:
+def held(
+    counts: NDArray[np.float64], assignments: NDArray[np.int64], n_parts: int
+) -> NDArray[np.float64]:
     """Images of each class by way and part, (ways, parts, classes)."""
     return np.stack([(assignments == part) @ counts for part in range(n_parts)], axis=1)
 
@@ -64,7 +68,9 @@ def test_folds_are_refused_only_where_no_division_exists(k: int, parts: int, n_g
 @pytest.mark.parametrize(
     ("fractions", "pieces"), [((0.8, 0.2), (1, 1)), ((1 / 3,) * 3, (1,) * 3), ((0.9, 0.1), (2, 1))]
 )
-def test_no_division_is_much_nearer_to_what_is_wanted(fractions: tuple[float, ...], pieces: tuple[int, ...]) -> None:
+def test_no_division_is_much_nearer_to_what_is_wanted(
+    fractions: tuple[float, ...], pieces: tuple[int, ...]
+) -> None:
     share_of_piece = np.repeat(np.arange(len(pieces)), pieces)
     assignments = every_assignment(7, sum(pieces))
     wanted = np.array(fractions)[:, None]
@@ -73,7 +79,9 @@ def test_no_division_is_much_nearer_to_what_is_wanted(fractions: tuple[float, ..
         measured = np.column_stack([counts, counts.sum(axis=1)])
         complete = (held(counts, assignments, sum(pieces)) > 0).all(axis=(1, 2))
 
-        def distance(shares: NDArray[np.int64], measured: NDArray[np.float64] = measured) -> NDArray[np.float64]:
+        def distance(
+            shares: NDArray[np.int64], measured: NDArray[np.float64] = measured
+        ) -> NDArray[np.float64]:
             sizes = held(measured, shares, len(pieces)) / (wanted * measured.sum(axis=0))
             return np.asarray((wanted * (sizes - 1) ** 2).sum(axis=(1, 2)))
 
@@ -93,14 +101,19 @@ def test_a_few_patients_with_most_of_the_images_do_not_forbid_folds(patients: in
     rng = np.random.default_rng(patients)
     for seed in range(6):
         sizes = np.minimum(100, (rng.pareto(1.0, (2, patients)) * 3).astype(int) + 1)
-        counts = np.vstack([np.column_stack([sizes[0], 0 * sizes[0]]), np.column_stack([0 * sizes[1], sizes[1]])])
+        counts = np.vstack(
+            [np.column_stack([sizes[0], 0 * sizes[0]]), np.column_stack([0 * sizes[1], sizes[1]])]
+        )
         divided = make_folds(as_table(counts.astype(float)), k, 0.1, 0.1, seed)
         assert divided.groupby(["fold", "role"])["label"].nunique().eq(2).all()
 
 
 def test_the_seed_decides_among_equally_good_divisions() -> None:
     counts = np.array([[9.0, 0], [1, 0], [1, 0], [1, 0], *[[0, 2]] * 8])
-    drawn = [divide_exactly(counts, [0.25] * 4, [1] * 4, np.random.default_rng(seed)) for seed in (0, 0, 1, 2, 3)]
+    drawn = [
+        divide_exactly(counts, [0.25] * 4, [1] * 4, np.random.default_rng(seed))
+        for seed in (0, 0, 1, 2, 3)
+    ]
     assert (drawn[0] == drawn[1]).all()
     assert len({tuple(each) for each in drawn}) > 2
     assert all((np.bincount(each[4:]) == 2).all() for each in drawn)
@@ -112,5 +125,7 @@ def test_thousands_of_unlike_groups_are_divided_in_seconds() -> None:
     counts = counts[counts.sum(axis=1) > 0]
     assert len(np.unique(counts, axis=0)) > 3000
     share_of = divide_exactly(counts, [0.2] * 5, [1] * 5, rng)
-    sizes = np.stack([counts[share_of == share].sum(axis=0) for share in range(5)]) / counts.sum(axis=0)
+    sizes = np.stack([counts[share_of == share].sum(axis=0) for share in range(5)]) / counts.sum(
+        axis=0
+    )
     assert np.abs(sizes - 0.2).max() < 0.02

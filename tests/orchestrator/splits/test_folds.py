@@ -11,7 +11,9 @@ from orchestrator.splits.folds import ROLES, make_folds, roles_digest
 from trainables.core.errors import FoldError
 
 
-def table(labels: list[str], groups: list[str], split: list[str | None] | None = None) -> pd.DataFrame:
+def table(
+    labels: list[str], groups: list[str], split: list[str | None] | None = None
+) -> pd.DataFrame:
     images = [f"{number:05}.png" for number in range(len(labels))]
     return pd.DataFrame({"image": images, "label": labels, "group": groups, "split": split})
 
@@ -23,10 +25,15 @@ def singles(**sizes: int) -> pd.DataFrame:
 
 
 def random_case(number: int) -> tuple[pd.DataFrame, int, float, float]:
-    """A data set of 2–4 classes, imbalanced, with groups of 1–6 images, some of which hold several classes."""
+    """A data set of 2–4 classes, imbalanced, with groups of 1–6 images, some of which hold several
+    classes.
+    """
     rng = np.random.default_rng(number)
     k = int(rng.integers(2, 8))
-    test_set, validation = float(rng.choice([0.05, 0.1, 0.2, 0.33])), float(rng.choice([0.05, 0.1, 0.15, 0.3]))
+    test_set, validation = (
+        float(rng.choice([0.05, 0.1, 0.2, 0.33])),
+        float(rng.choice([0.05, 0.1, 0.15, 0.3])),
+    )
     labels, groups = [], []
     for index in range(int(rng.integers(2, 5))):
         for group in range(int(rng.integers(k + 6, 80))):
@@ -59,7 +66,12 @@ def test_any_division_is_honest(number: int) -> None:
         assert (part["group"].to_numpy() == known.loc[part["image"], "group"].to_numpy()).all()
         # No group has two roles, and every class has every role.
         assert (part.groupby("group")["role"].nunique() == 1).all()
-        counts = part.groupby(["role", "label"]).size().unstack(fill_value=0).reindex(list(ROLES), fill_value=0)
+        counts = (
+            part.groupby(["role", "label"])
+            .size()
+            .unstack(fill_value=0)
+            .reindex(list(ROLES), fill_value=0)
+        )
         assert (counts > 0).all(axis=None)
         tests.append(set(part["image"][part["role"] == "test"]))
         scored += list(part["image"][part["role"] == "fold"])
@@ -70,7 +82,9 @@ def test_any_division_is_honest(number: int) -> None:
 
 @pytest.mark.parametrize("number", range(0, 60, 4))
 def test_sizes_are_what_was_asked_for(number: int) -> None:
-    """Within the size of two groups, or of the one group of each class that every part must have."""
+    """Within the size of two groups, or of the one group of each class that every part must
+    have.
+    """
     images, k, test_set, validation = random_case(number)
     divided = make_folds(images, k, test_set, validation, 0)
     largest = images.groupby("group").size().max()
@@ -86,7 +100,9 @@ def test_sizes_are_what_was_asked_for(number: int) -> None:
             assert abs(sizes["validation"] - validation * training) <= slack
 
 
-@pytest.mark.parametrize(("a", "b", "k"), [(100, 100, 5), (103, 57, 5), (400, 31, 3), (64, 64, 8), (2000, 2000, 5)])
+@pytest.mark.parametrize(
+    ("a", "b", "k"), [(100, 100, 5), (103, 57, 5), (400, 31, 3), (64, 64, 8), (2000, 2000, 5)]
+)
 def test_without_groups_every_class_is_exact_to_one_image(a: int, b: int, k: int) -> None:
     divided = make_folds(singles(a=a, b=b), k, 0.1, 0.1, 3)
     for label, total in (("a", a), ("b", b)):
@@ -97,7 +113,9 @@ def test_without_groups_every_class_is_exact_to_one_image(a: int, b: int, k: int
         assert sizes["fold"].max() - sizes["fold"].min() <= 1
         assert ((sizes["validation"] - 0.1 * (rest - sizes["fold"])).abs() <= 1).all()
     totals = divided[divided["role"] == "fold"].groupby("fold").size()
-    assert totals.max() - totals.min() <= 1  # the odd images of different classes do not pile up in one fold
+    assert (
+        totals.max() - totals.min() <= 1
+    )  # the odd images of different classes do not pile up in one fold
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -110,7 +128,10 @@ def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
 
 def test_the_seed_decides() -> None:
     images, k, test_set, validation = random_case(11)
-    digests = [roles_digest(make_folds(images, k, test_set, validation, seed), 0) for seed in (0, 0, 1, 2**32 - 1)]
+    digests = [
+        roles_digest(make_folds(images, k, test_set, validation, seed), 0)
+        for seed in (0, 0, 1, 2**32 - 1)
+    ]
     assert digests[0] == digests[1]
     assert len(set(digests)) == 3
 
@@ -157,11 +178,14 @@ def test_a_large_group_is_not_the_test_set() -> None:
 
 def test_every_image_can_get_into_the_test_set() -> None:
     images = singles(a=20, b=20)
-    drawn = [set(make_folds(images, 2, 0.2, 0.1, seed).query("role == 'test'")["image"]) for seed in range(60)]
+    drawn = [
+        set(make_folds(images, 2, 0.2, 0.1, seed).query("role == 'test'")["image"])
+        for seed in range(60)
+    ]
     assert set.union(*drawn) == set(images["image"])
 
 
-# --- a test set that is given -----------------------------------------------------------------------------------------
+# --- a test set that is given ---------------------------------------------------------------------
 
 
 def given() -> pd.DataFrame:
@@ -213,7 +237,7 @@ def test_a_given_test_set_must_leave_enough_for_the_folds() -> None:
     assert "class 'b' has 0" in refusal(images, 3, "given")
 
 
-# --- what cannot be ---------------------------------------------------------------------------------------------------
+# --- what cannot be -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("k", "needed"), [(2, 5), (3, 4), (5, 6), (10, 11)])
@@ -224,7 +248,10 @@ def test_too_few_groups_are_told_before_anything_is_drawn(k: int, needed: int) -
 
 
 def test_images_of_one_patient_count_once() -> None:
-    images = table(["a"] * 40 + ["b"] * 40, ["one patient"] * 36 + ["x", "y", "z", "w"] + [f"b{i}" for i in range(40)])
+    images = table(
+        ["a"] * 40 + ["b"] * 40,
+        ["one patient"] * 36 + ["x", "y", "z", "w"] + [f"b{i}" for i in range(40)],
+    )
     assert "class 'a' has 5" in refusal(images, 5, 0.1)
 
 
@@ -234,14 +261,17 @@ def test_groups_of_several_classes_count_for_each() -> None:
 
 
 def test_what_only_turns_out_on_dividing_is_refused_too() -> None:
-    # Every class has four groups, as four parts need, but no group has all three: only three parts can be complete.
+    # Every class has four groups, as four parts need, but no group has all three: only three parts
+    # can be complete.
     labels = ["a", "b", "b", "c", "c", "a"] * 2
     message = refusal(table(labels, [f"g{i // 2}" for i in range(12)]), 3, 0.1)
     assert "no division of the 6 groups into 4 parts exists" in message
 
 
 def test_large_data_sets_do_not_take_long() -> None:
-    """Twenty thousand images of as many patients, a few of them with two: seconds at most, not minutes."""
+    """Twenty thousand images of as many patients, a few of them with two: seconds at most, not
+    minutes.
+    """
     groups = [f"g{number % 19990}" for number in range(20000)]
     images = table(["a", "b"] * 10000, groups)
     began = time.process_time()

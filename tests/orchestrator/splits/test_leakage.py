@@ -39,7 +39,10 @@ def test_duplicates_within_a_group_change_nothing() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_the_rows_does_not_matter(seed: int) -> None:
     table = pd.DataFrame(
-        {"group": ["d", "c", "c", "b", "x", "y", "e"], "content_hash": ["1", "1", "2", "2", "5", "5", "9"]}
+        {
+            "group": ["d", "c", "c", "b", "x", "y", "e"],
+            "content_hash": ["1", "1", "2", "2", "5", "5", "9"],
+        }
     )
     shuffled = table.sample(frac=1, random_state=seed)
     found = leak_groups(shuffled)
@@ -54,7 +57,14 @@ def test_a_group_named_like_a_hash_is_no_link() -> None:
 def test_what_models_see_links_groups_at_any_size_and_what_is_missing_links_nothing() -> None:
     table = pd.DataFrame({"group": list("dcbaef"), "content_hash": list("123456")})
     table["seen_32"] = ["x", "x", None, None, None, "y"]
-    table["seen_64"] = ["z", None, "z", None, "x", "1"]  # a digest of another size, or of a file, is another thing
+    table["seen_64"] = [
+        "z",
+        None,
+        "z",
+        None,
+        "x",
+        "1",
+    ]  # a digest of another size, or of a file, is another thing
     assert list(leak_groups(table)) == ["b", "b", "b", "a", "e", "f"]
 
 
@@ -71,15 +81,23 @@ def write(folder: Path, **images: np.ndarray) -> None:
 
 def test_copies_that_a_model_cannot_tell_from_the_original_stay_with_it(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    one, deep = random.integers(0, 256, (48, 48), dtype=np.uint8), random.integers(0, 4096, (48, 48)).astype(np.uint16)
+    one, deep = (
+        random.integers(0, 256, (48, 48), dtype=np.uint8),
+        random.integers(0, 4096, (48, 48)).astype(np.uint16),
+    )
     write(tmp_path / "b", other=random.integers(0, 256, (48, 48), dtype=np.uint8))
     write(tmp_path / "a", a=one, full=one.astype(np.uint16) * 257, rgb=np.dstack([one] * 3))
     write(tmp_path / "a", large=np.kron(one, np.ones((2, 2), np.uint8)), flipped=one[:, ::-1])
     write(
-        tmp_path / "a", deep=deep, shown=(deep >> 4).astype(np.uint8), deep_large=np.kron(deep, np.ones((3, 3), "u2"))
+        tmp_path / "a",
+        deep=deep,
+        shown=(deep >> 4).astype(np.uint8),
+        deep_large=np.kron(deep, np.ones((3, 3), "u2")),
     )
     table = scan(tmp_path, 48)
-    assert leak_groups(table).rename(lambda image: Path(image).stem).map(lambda group: Path(group).stem).to_dict() == {
+    assert leak_groups(table).rename(lambda image: Path(image).stem).map(
+        lambda group: Path(group).stem
+    ).to_dict() == {
         **dict.fromkeys(["a", "full", "rgb", "large"], "a"),
         **dict.fromkeys(["deep", "shown", "deep_large"], "deep"),
         **{"flipped": "flipped", "other": "other"},
@@ -91,7 +109,10 @@ def test_a_copy_in_another_file_under_another_label_is_mislabelled(tmp_path: Pat
     write(tmp_path / "a", one=one, fine=one[::-1])
     write(tmp_path / "b", large=np.kron(one, np.ones((2, 2), np.uint8)), fine=one[:, ::-1])
     reasons = scan(tmp_path, 48, on_error="skip")["reason"]
-    assert reasons["b/large.png"] == "mislabelled: same pixels at 48 px as 'a/one.png', which is 'a', not 'b'"
+    assert (
+        reasons["b/large.png"]
+        == "mislabelled: same pixels at 48 px as 'a/one.png', which is 'a', not 'b'"
+    )
     assert reasons.notna().sum() == 2
 
 
@@ -107,8 +128,12 @@ def test_images_that_are_blank_at_a_tiny_size_are_not_alike(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("size", [24, 32, 48, 64, 96, 224])
 @pytest.mark.parametrize("times", [(2, 2), (3, 3), (1, 2)], ids=str)
-def test_an_image_enlarged_by_repeating_pixels_is_the_original_at_every_size(size: int, times: tuple[int, int]) -> None:
-    """Resizing rounds differently from the original and from the copy, so that their stores differ by a grey level."""
+def test_an_image_enlarged_by_repeating_pixels_is_the_original_at_every_size(
+    size: int, times: tuple[int, int]
+) -> None:
+    """Resizing rounds differently from the original and from the copy, so that their stores differ
+    by a grey level.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
     copy = pixels.repeat(times[0], axis=0).repeat(times[1], axis=1)
     assert Picture(pixels, "PNG").seen([size]) == Picture(copy, "PNG").seen([size])

@@ -1,6 +1,7 @@
 """A driver that looks at its cluster from every node: look.py REPORT [EXIT CODE] [HOLD FILE].
 
-Writes what each node has and what a task sees there, as JSON; with a hold file, waits until that is there.
+Writes what each node has and what a task sees there, as JSON; with a hold file, waits until that is
+there.
 """
 
 import json
@@ -19,7 +20,11 @@ ray.init(log_to_driver=False)
 
 def seen() -> dict[str, object]:
     names = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
-    return {"host": socket.gethostname(), "uid": os.getuid(), **{name: os.environ.get(name) for name in names}}
+    return {
+        "host": socket.gethostname(),
+        "uid": os.getuid(),
+        **{name: os.environ.get(name) for name in names},
+    }
 
 
 task = ray.remote(num_cpus=0)(seen)

@@ -1,4 +1,5 @@
-"""A driver with many small tasks: work.py FOLDER COUNT. Each task takes half a second and a CPU, and says where it ran.
+"""A driver with many small tasks: work.py FOLDER COUNT. Each task takes half a second and a CPU,
+and says where it ran.
 
 Ends when every task has given its result, on whatever nodes there were.
 """

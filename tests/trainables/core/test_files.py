@@ -59,7 +59,10 @@ def test_the_files_of_a_folder_are_the_whole_ones(tmp_path: Path) -> None:
     (tmp_path / "c" / "3.csv").mkdir(parents=True)
     with replacing(tmp_path / "a" / "1.csv") as unfinished:
         unfinished.touch()
-        assert whole_files(tmp_path, "*/*.csv") == [tmp_path / "a" / "1.csv", tmp_path / "b" / "2.csv"]
+        assert whole_files(tmp_path, "*/*.csv") == [
+            tmp_path / "a" / "1.csv",
+            tmp_path / "b" / "2.csv",
+        ]
 
 
 def test_two_writers_do_not_meet(tmp_path: Path) -> None:
@@ -86,7 +89,10 @@ def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
 
 def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
-    assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        file_digest(tmp_path / "a")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:

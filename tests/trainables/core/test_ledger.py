@@ -16,7 +16,9 @@ from trainables.core.errors import RunFolderError
 from trainables.core.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
 
 SPEC = CellSpec(
-    candidate=Candidate(id="small", name="Small", model="TinyCNN", image_size=32, training=Training()),
+    candidate=Candidate(
+        id="small", name="Small", model="TinyCNN", image_size=32, training=Training()
+    ),
     fold=1,
     seed=2,
     classes=("a", "b"),
@@ -37,8 +39,17 @@ def finished(folder: Path, spec: CellSpec = SPEC) -> Entry:
     entry.create()
     write_model(entry.model_path)
     entry.resume_path.write_bytes(b"where to go on")
-    numbers = ("train_accuracy", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate", "seconds")
-    epochs = pd.DataFrame({"epoch": [1, 2], "train_loss": [0.7, np.nan], **dict.fromkeys(numbers, 0.5)})
+    numbers = (
+        "train_accuracy",
+        "validation_loss",
+        "validation_accuracy",
+        "validation_auc",
+        "learning_rate",
+        "seconds",
+    )
+    epochs = pd.DataFrame(
+        {"epoch": [1, 2], "train_loss": [0.7, np.nan], **dict.fromkeys(numbers, 0.5)}
+    )
     facts = {
         "label": ["a", "b"],
         "group": ["g", "h"],
@@ -46,7 +57,9 @@ def finished(folder: Path, spec: CellSpec = SPEC) -> Entry:
         "prob_a": [0.1 + 0.2, 1e-300],
         "prob_b": [0.7, 1.0],
     }
-    predictions = pd.DataFrame({"image": ["ü\n'x'.png", "b.png"], **facts, "prediction": ["b", "b"]})
+    predictions = pd.DataFrame(
+        {"image": ["ü\n'x'.png", "b.png"], **facts, "prediction": ["b", "b"]}
+    )
     entry.finish(CellState(attempts=1, epochs=2, best_epoch=1), epochs, predictions)
     return entry
 
@@ -59,7 +72,7 @@ def with_candidate(**fields: Any) -> CellSpec:
     return changed(candidate=SPEC.candidate.model_copy(update=fields))
 
 
-# --- done, and not done -----------------------------------------------------------------------------------------------
+# --- done, and not done ---------------------------------------------------------------------------
 
 
 def test_a_finished_cell_reads_back_exactly(tmp_path: Path) -> None:
@@ -67,13 +80,21 @@ def test_a_finished_cell_reads_back_exactly(tmp_path: Path) -> None:
     entry = read_entry(tmp_path / SPEC.key)
     assert entry.spec == SPEC
     state = entry.state()
-    assert (state.state, state.attempts, state.epochs, state.best_epoch, state.reason) == ("done", 1, 2, 1, "")
+    assert (state.state, state.attempts, state.epochs, state.best_epoch, state.reason) == (
+        "done",
+        1,
+        2,
+        1,
+        "",
+    )
     assert list(entry.predictions()["prob_a"]) == [0.1 + 0.2, 1e-300]
     assert list(entry.predictions()["image"]) == ["ü\n'x'.png", "b.png"]
     assert np.isnan(entry.epochs()["train_loss"][1])
     assert not entry.resume_path.exists()
     assert state.updated.endswith("+00:00")
-    assert sorted(p.name for p in entry.folder.iterdir()) == sorted([*FILES, "spec.json", "state.json"])
+    assert sorted(p.name for p in entry.folder.iterdir()) == sorted(
+        [*FILES, "spec.json", "state.json"]
+    )
 
 
 def test_nothing_but_the_state_makes_it_done(tmp_path: Path) -> None:
@@ -105,7 +126,9 @@ def test_the_state_is_written_last(tmp_path: Path) -> None:
         *((name, "flip") for name in FILES[:2]),  # of models only the size is looked at
     ],
 )
-def test_a_torn_file_makes_the_cell_missing_and_says_so(tmp_path: Path, name: str, damage: str) -> None:
+def test_a_torn_file_makes_the_cell_missing_and_says_so(
+    tmp_path: Path, name: str, damage: str
+) -> None:
     entry = finished(tmp_path)
     path = entry.folder / name
     content = path.read_bytes()
@@ -160,7 +183,9 @@ def test_what_was_missing_can_be_finished_again(tmp_path: Path) -> None:
 def test_a_failure_keeps_what_is_known(tmp_path: Path) -> None:
     entry = Entry(tmp_path, SPEC)
     entry.create()
-    entry.write_state(CellState(state="running", attempts=2, epochs=4, host="node7", peak_memory_mb=12.5))
+    entry.write_state(
+        CellState(state="running", attempts=2, epochs=4, host="node7", peak_memory_mb=12.5)
+    )
     state = entry.update(state="failed", reason="it broke", traceback="Traceback\n  …")
     assert state == entry.state()
     assert (state.state, state.attempts, state.epochs, state.host, state.reason) == (
@@ -186,7 +211,7 @@ def test_update_refuses_what_is_no_field(tmp_path: Path) -> None:
         Entry(tmp_path, SPEC).update(sate="failed")
 
 
-# --- the specification ------------------------------------------------------------------------------------------------
+# --- the specification ----------------------------------------------------------------------------
 
 
 def test_a_renamed_candidate_keeps_its_cells_under_the_new_name(tmp_path: Path) -> None:
@@ -207,7 +232,9 @@ def test_creating_again_changes_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff", b"[1"])
-def test_a_damaged_specification_is_an_error_and_can_be_restored(tmp_path: Path, content: bytes | None) -> None:
+def test_a_damaged_specification_is_an_error_and_can_be_restored(
+    tmp_path: Path, content: bytes | None
+) -> None:
     entry = finished(tmp_path)
     path = entry.folder / "spec.json"
     path.unlink() if content is None else path.write_bytes(content)
@@ -217,7 +244,7 @@ def test_a_damaged_specification_is_an_error_and_can_be_restored(tmp_path: Path,
     assert read_entry(entry.folder).state().state == "done"
 
 
-# --- the key ----------------------------------------------------------------------------------------------------------
+# --- the key --------------------------------------------------------------------------------------
 
 
 def test_what_a_candidate_is_called_does_not_matter() -> None:
@@ -260,12 +287,16 @@ def test_every_other_field_of_a_cell_does(field: str) -> None:
     assert changed(**{field: OTHER_CELL[field]}).key != SPEC.key
 
 
-@pytest.mark.parametrize("field", [name for name in Candidate.model_fields if name not in ("id", "name", "training")])
+@pytest.mark.parametrize(
+    "field", [name for name in Candidate.model_fields if name not in ("id", "name", "training")]
+)
 def test_every_other_field_of_a_candidate_does(field: str) -> None:
     assert with_candidate(**{field: OTHER_CANDIDATE[field]}).key != SPEC.key
 
 
-@pytest.mark.parametrize("field", [name for name in Training.model_fields if name != "augmentation"])
+@pytest.mark.parametrize(
+    "field", [name for name in Training.model_fields if name != "augmentation"]
+)
 def test_every_training_field_does(field: str) -> None:
     base = {"frozen_epochs": 2}  # without a frozen phase fine_tune_learning_rate decides nothing
     other = with_candidate(training=Training(**{**base, field: OTHER_TRAINING[field]}))
@@ -286,7 +317,7 @@ def test_the_key_survives_being_written_down() -> None:
     assert shuffled.key == SPEC.key
 
 
-# --- what lies about --------------------------------------------------------------------------------------------------
+# --- what lies about ------------------------------------------------------------------------------
 
 
 def test_phases_add_up() -> None:
@@ -327,20 +358,33 @@ def test_nothing_is_pickled() -> None:
     allowed = {"trainables/weights.py"}
     for path in [*(ROOT / "orchestrator").rglob("*.py"), *(ROOT / "trainables").rglob("*.py")]:
         tree = ast.parse(path.read_text("utf-8"))
-        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported = {
+            alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+        }
+        imported |= {
+            str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+        }
         names = {name.split(".")[0] for name in imported}
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         if str(path.relative_to(ROOT)) in allowed:
             used = {
                 node.attr
                 for node in ast.walk(tree)
-                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle"
+                if isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "pickle"
             }
             assert used <= {"Unpickler", "UnpicklingError"}
-            assert "find_class" in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+            assert "find_class" in {
+                node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+            }
         else:
-            assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, path
+            assert not names & {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}, (
+                path
+            )
         assert not called & {"to_pickle", "read_pickle"}, path
         for node in ast.walk(tree):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
@@ -348,11 +392,13 @@ def test_nothing_is_pickled() -> None:
                 assert node.value.value is False, path
 
 
-# --- what decides nothing ---------------------------------------------------------------------------------------------
+# --- what decides nothing -------------------------------------------------------------------------
 
 
 def key_of(model: str = "TinyCNN", **training: Any) -> str:
-    candidate = Candidate(id="c", name="C", model=model, image_size=32, training=Training(epochs=6, **training))
+    candidate = Candidate(
+        id="c", name="C", model=model, image_size=32, training=Training(epochs=6, **training)
+    )
     return changed(candidate=candidate).key
 
 
@@ -390,7 +436,10 @@ def test_what_decides_counts(one: dict[str, Any], other: dict[str, Any]) -> None
 
 
 def test_entries_of_the_version_before_are_found_where_they_lie(tmp_path: Path) -> None:
-    old = changed(version=1, candidate=SPEC.candidate.model_copy(update={"training": Training(early_stopping=99)}))
+    old = changed(
+        version=1,
+        candidate=SPEC.candidate.model_copy(update={"training": Training(early_stopping=99)}),
+    )
     content = old.model_dump(mode="json")
     del content["candidate"]["id"], content["candidate"]["name"]
     assert finished(tmp_path, old).folder.name == digest(content)

@@ -1,4 +1,6 @@
-"""Every source is listed completely, every bad image is named, and the same data gives the same manifest."""
+"""Every source is listed completely, every bad image is named, and the same data gives the same
+manifest.
+"""
 
 import os
 import shutil
@@ -20,7 +22,9 @@ from trainables.pictures.formats import FORMATS
 CXR = Path(__file__).parents[4] / "shared" / "data" / "cxr"
 
 
-def draw(path: Path, seed: int, top: int = 256, dtype: type = np.uint8, colour: bool = False) -> Path:
+def draw(
+    path: Path, seed: int, top: int = 256, dtype: type = np.uint8, colour: bool = False
+) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = (12, 10, 3) if colour else (12, 10)
     Image.fromarray(np.random.default_rng(seed).integers(0, top, shape).astype(dtype)).save(path)
@@ -43,7 +47,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def from_folder(path: Path, previous: Manifest | None = None, **options: object) -> Manifest:
-    return build_manifest(FolderData(source="folder", path=str(path), **options), Path("/"), previous)
+    return build_manifest(
+        FolderData(source="folder", path=str(path), **options), Path("/"), previous
+    )
 
 
 def from_table(path: Path, **options: object) -> Manifest:
@@ -62,14 +68,16 @@ def refusal(build: Callable[[], Manifest]) -> str:
     return str(error.value)
 
 
-# --- folder -----------------------------------------------------------------------------------------------------------
+# --- folder ---------------------------------------------------------------------------------------
 
 
 def test_a_folder_per_class(folder: Path) -> None:
     manifest = from_folder(folder)
     table = manifest.table
     assert manifest.classes == ("Normal", "Opacity")
-    assert table["image"].tolist() == [f"{'Normal' if i < 4 else 'Opacity'}/p{i // 2}_{i}.png" for i in range(8)]
+    assert table["image"].tolist() == [
+        f"{'Normal' if i < 4 else 'Opacity'}/p{i // 2}_{i}.png" for i in range(8)
+    ]
     assert table["path"].tolist() == [str(folder / image) for image in table["image"]]
     assert table["group"].tolist() == table["image"].tolist()
     assert (table["state"] == "ok").all()
@@ -94,7 +102,9 @@ def test_nested_hidden_clutter_masks_links_and_upper_case(folder: Path) -> None:
     (normal / "self").symlink_to("self")
     elsewhere = draw(folder.parent / "elsewhere" / "e.png", 23).parent
     (folder / "Opacity" / "link").symlink_to(elsewhere)
-    extra = sorted(set(from_folder(folder, on_error="skip").table["image"]) - set(from_folder_images(folder)))
+    extra = sorted(
+        set(from_folder(folder, on_error="skip").table["image"]) - set(from_folder_images(folder))
+    )
     assert extra == ["Normal/deep/er/a.JPEG", "Normal/self", "Opacity/link/e.png"]
 
 
@@ -103,13 +113,19 @@ def from_folder_images(folder: Path) -> list[str]:
 
 
 def test_group_from_name(folder: Path) -> None:
-    assert from_folder(folder, group_from_name=r"^(p\d+)_").table["group"].tolist() == [f"p{i // 2}" for i in range(8)]
+    assert from_folder(folder, group_from_name=r"^(p\d+)_").table["group"].tolist() == [
+        f"p{i // 2}" for i in range(8)
+    ]
     message = refusal(lambda: from_folder(folder, group_from_name=r"^(p[0-2])_"))
     assert "got 2 of 8" in message
     assert "no group: its name does not match data.group_from_name '^(p[0-2])_'" in message
     assert "exactly one (group), got 0" in refusal(lambda: from_folder(folder, group_from_name="p"))
-    assert "exactly one (group), got 2" in refusal(lambda: from_folder(folder, group_from_name="(p)(_)"))
-    assert "must be a regular expression, got '('" in refusal(lambda: from_folder(folder, group_from_name="("))
+    assert "exactly one (group), got 2" in refusal(
+        lambda: from_folder(folder, group_from_name="(p)(_)")
+    )
+    assert "must be a regular expression, got '('" in refusal(
+        lambda: from_folder(folder, group_from_name="(")
+    )
 
 
 def test_odd_paths_survive(tmp_path: Path) -> None:
@@ -132,10 +148,14 @@ def test_names_that_are_not_utf8_are_rows_too(folder: Path, tmp_path: Path) -> N
     assert "x\\\\xff.png': its name is not UTF-8" in refusal(lambda: from_folder(folder))
     manifest = from_folder(folder, on_error="skip")
     manifest.save(tmp_path / "manifest.parquet")
-    assert Manifest.load(tmp_path / "manifest.parquet").table["state"].tolist().count("skipped") == 1
+    assert (
+        Manifest.load(tmp_path / "manifest.parquet").table["state"].tolist().count("skipped") == 1
+    )
 
 
-def test_relative_paths_start_at_base_and_home_is_expanded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_start_at_base_and_home_is_expanded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = FolderData(source="folder", path="data")
     assert build_manifest(data, folder.parent).data_hash == from_folder(folder).data_hash
     monkeypatch.setenv("HOME", str(folder.parent))
@@ -150,14 +170,22 @@ def test_folder_refusals(folder: Path, tmp_path: Path) -> None:
     assert "one sub-folder of images per class" in refusal(lambda: from_folder(folder / "Normal"))
     (tmp_path / "empty").mkdir()
     assert "one sub-folder of images per class" in refusal(lambda: from_folder(tmp_path / "empty"))
-    assert "did you mean 'Opacity'?" in refusal(lambda: from_folder(folder, classes=("Normal", "opacty")))
-    assert "got 'Normal' twice" in refusal(lambda: from_folder(folder, classes=("Normal", "Normal")))
-    assert "at least 2 classes, found 1 ('Normal')" in refusal(lambda: from_folder(folder, classes=("Normal",)))
+    assert "did you mean 'Opacity'?" in refusal(
+        lambda: from_folder(folder, classes=("Normal", "opacty"))
+    )
+    assert "got 'Normal' twice" in refusal(
+        lambda: from_folder(folder, classes=("Normal", "Normal"))
+    )
+    assert "at least 2 classes, found 1 ('Normal')" in refusal(
+        lambda: from_folder(folder, classes=("Normal",))
+    )
     shutil.rmtree(folder / "Opacity")
     assert "at least 2 classes, found 1 ('Normal')" in refusal(lambda: from_folder(folder))
 
 
-def test_images_of_other_classes_are_not_listed_and_the_order_of_classes_is_kept(folder: Path) -> None:
+def test_images_of_other_classes_are_not_listed_and_the_order_of_classes_is_kept(
+    folder: Path,
+) -> None:
     draw(folder / "Other" / "a.png", 40)
     (folder / "Other" / "b.png").touch()
     manifest = from_folder(folder, classes=("Opacity", "Normal"))
@@ -165,7 +193,7 @@ def test_images_of_other_classes_are_not_listed_and_the_order_of_classes_is_kept
     assert len(manifest.table) == 8
 
 
-# --- bad images -------------------------------------------------------------------------------------------------------
+# --- bad images -----------------------------------------------------------------------------------
 
 
 def spoil(folder: Path) -> dict[str, str]:
@@ -192,10 +220,17 @@ def spoil(folder: Path) -> dict[str, str]:
         "Normal/gone.png": "missing file",
         "Normal/pipe.png": "not a regular file",
         "Normal/blank.png": "blank: every pixel is 128",
-        "Normal/lungs.png": "looks like a mask: only the values 0 and 255 (data.allow_two_valued: true if it is none)",
+        "Normal/lungs.png": (
+            "looks like a mask: only the values 0 and 255 (data.allow_two_valued: true if it is "
+            "none)"
+        ),
         "Normal/tiny.png": "only 20x7 pixels, needs 8x8",
-        "Normal/p1_3.png": "mislabelled: same pixels as 'Opacity/copy.png', which is 'Opacity', not 'Normal'",
-        "Opacity/copy.png": "mislabelled: same pixels as 'Normal/p1_3.png', which is 'Normal', not 'Opacity'",
+        "Normal/p1_3.png": (
+            "mislabelled: same pixels as 'Opacity/copy.png', which is 'Opacity', not 'Normal'"
+        ),
+        "Opacity/copy.png": (
+            "mislabelled: same pixels as 'Normal/p1_3.png', which is 'Normal', not 'Opacity'"
+        ),
         "stray.png": "no label: it lies outside every class folder",
     }
 
@@ -210,7 +245,9 @@ def test_fail_names_all_bad_images_in_one_line(folder: Path) -> None:
     assert "and 3 more" in message
     assert "data.on_error: skip" in message
     assert message.count(str(folder)) == 10
-    assert dict(error.value.rows.itertuples(index=False)) == {str(folder / key): why for key, why in reasons.items()}
+    assert dict(error.value.rows.itertuples(index=False)) == {
+        str(folder / key): why for key, why in reasons.items()
+    }
 
 
 def test_skip_keeps_bad_images_as_rows(folder: Path) -> None:
@@ -222,7 +259,9 @@ def test_skip_keeps_bad_images_as_rows(folder: Path) -> None:
     assert not set(reasons) & set(manifest.usable["image"])
 
 
-@pytest.mark.parametrize("name", ["a b.png", "q'\".png", "new\nline.png", "胸.png", "x.odd\nsuffix"])
+@pytest.mark.parametrize(
+    "name", ["a b.png", "q'\".png", "new\nline.png", "胸.png", "x.odd\nsuffix"]
+)
 def test_odd_names_stay_on_one_line(folder: Path, name: str) -> None:
     (folder / "Normal" / name).touch()
     assert repr(str(folder / "Normal" / name)) in refusal(lambda: from_folder(folder))
@@ -243,19 +282,40 @@ def test_a_class_whose_images_are_all_skipped(folder: Path) -> None:
     assert "empty file" in message
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 
 def test_table_reads_text_as_text(folder: Path, tmp_path: Path) -> None:
     draw(folder / "masks" / "m.png", 60)
     rows = [
-        {"file": "data/Normal/p0_0.png", "label": "007", "who": "010", "split": "Train", "mask_lungs": ""},
-        {"file": "./data//Opacity/../Normal/p0_1.png", "label": "NA", "who": "", "split": "VAL", "mask_lungs": ""},
+        {
+            "file": "data/Normal/p0_0.png",
+            "label": "007",
+            "who": "010",
+            "split": "Train",
+            "mask_lungs": "",
+        },
+        {
+            "file": "./data//Opacity/../Normal/p0_1.png",
+            "label": "NA",
+            "who": "",
+            "split": "VAL",
+            "mask_lungs": "",
+        },
         {"file": str(folder / "Opacity/p2_4.png"), "label": "007", "who": "1", "split": "test"},
-        {"file": "data/Opacity/p2_5.png", "label": "NA", "who": "1", "split": "", "mask_lungs": "data/masks/m.png"},
+        {
+            "file": "data/Opacity/p2_5.png",
+            "label": "NA",
+            "who": "1",
+            "split": "",
+            "mask_lungs": "data/masks/m.png",
+        },
     ]
     columns = {"path": "file", "group": "who"}
-    expected_images = [f"data/{name}.png" for name in ("Normal/p0_0", "Normal/p0_1", "Opacity/p2_4", "Opacity/p2_5")]
+    expected_images = [
+        f"data/{name}.png"
+        for name in ("Normal/p0_0", "Normal/p0_1", "Opacity/p2_4", "Opacity/p2_5")
+    ]
     write_table(tmp_path / "t.csv", rows)
     pd.DataFrame(rows, dtype="str").replace("", None).to_parquet(tmp_path / "t.parquet")
     hashes = set()
@@ -273,7 +333,9 @@ def test_table_reads_text_as_text(folder: Path, tmp_path: Path) -> None:
 
 
 def test_numbers_in_parquet_become_text(folder: Path, tmp_path: Path) -> None:
-    frame = pd.DataFrame({"path": [f"data/{name}" for name in from_folder_images(folder)], "label": [0, 1] * 4})
+    frame = pd.DataFrame(
+        {"path": [f"data/{name}" for name in from_folder_images(folder)], "label": [0, 1] * 4}
+    )
     frame["group"] = pd.array([7, None] * 4, dtype="Int64")
     frame["extra"] = [[1, 2]] * 8
     frame.to_parquet(tmp_path / "t.parquet")
@@ -312,11 +374,15 @@ def test_bad_table_rows(folder: Path, tmp_path: Path) -> None:
 def test_table_refusals(folder: Path, tmp_path: Path) -> None:
     row = {"file": "data/Normal/p0_0.png", "label": "a", "split": "train"}
     path = write_table(tmp_path / "t.csv", [row, row | {"file": "data/Normal/p0_1.png"}])
-    assert "must have a column 'path' (there are 'file', 'label', 'split'" in refusal(lambda: from_table(path))
+    assert "must have a column 'path' (there are 'file', 'label', 'split'" in refusal(
+        lambda: from_table(path)
+    )
     columns = {"path": "fiel"}
     assert "got 'fiel' (did you mean 'file'?)" in refusal(lambda: from_table(path, columns=columns))
     columns = {"path": "file", "goup": "label"}
-    assert "got 'goup' (did you mean 'group'?)" in refusal(lambda: from_table(path, columns=columns))
+    assert "got 'goup' (did you mean 'group'?)" in refusal(
+        lambda: from_table(path, columns=columns)
+    )
     columns = {"path": "file"}
     assert "at least 2 classes" in refusal(lambda: from_table(path, columns=columns))
     write_table(path, [row, row | {"file": "./data/Normal/p0_0.png"}])
@@ -324,9 +390,13 @@ def test_table_refusals(folder: Path, tmp_path: Path) -> None:
     assert "listed once, got" in message
     assert "row 2" in message
     write_table(path, [row, row | {"file": ""}])
-    assert "must have a path, got none in row 2" in refusal(lambda: from_table(path, columns=columns))
+    assert "must have a path, got none in row 2" in refusal(
+        lambda: from_table(path, columns=columns)
+    )
     write_table(path, [row | {"split": "dev"}])
-    assert "train, validation or test, got 'dev' in row 1" in refusal(lambda: from_table(path, columns=columns))
+    assert "train, validation or test, got 'dev' in row 1" in refusal(
+        lambda: from_table(path, columns=columns)
+    )
     for content in (b"", b"\xff\xfe\x00garbage", b'a,b\n"x'):
         path.write_bytes(content)
         refusal(lambda: from_table(path, columns=columns))
@@ -335,7 +405,7 @@ def test_table_refusals(folder: Path, tmp_path: Path) -> None:
     assert ".csv or .parquet" in refusal(lambda: from_table(folder))
 
 
-# --- COVID-QU-Ex ------------------------------------------------------------------------------------------------------
+# --- COVID-QU-Ex ----------------------------------------------------------------------------------
 
 
 def write_qu_ex(root: Path, part: str, masks: tuple[str, ...]) -> None:
@@ -376,12 +446,14 @@ def test_covid_qu_ex_infection_part(tmp_path: Path) -> None:
     table = build_manifest(CovidQuExData(part="infection", **options), Path("/")).table
     assert len(table) == 12
     assert table[["mask_lungs", "mask_infection"]].notna().sum().tolist() == [6, 6]
-    assert "Lung Segmentation Data" in refusal(lambda: build_manifest(CovidQuExData(**options), Path("/")))
+    assert "Lung Segmentation Data" in refusal(
+        lambda: build_manifest(CovidQuExData(**options), Path("/"))
+    )
     options["path"] = str(tmp_path / "Infection Segmentation Data")
     assert "data.part lung" in refusal(lambda: build_manifest(CovidQuExData(**options), Path("/")))
 
 
-# --- the manifest itself ----------------------------------------------------------------------------------------------
+# --- the manifest itself --------------------------------------------------------------------------
 
 
 def test_data_hash_knows_content_and_labels_but_not_the_place(folder: Path, tmp_path: Path) -> None:
@@ -389,7 +461,9 @@ def test_data_hash_knows_content_and_labels_but_not_the_place(folder: Path, tmp_
     assert len(before) == 16
     moved = shutil.copytree(folder, tmp_path / "else where")
     assert from_folder(moved).data_hash == before
-    shuffled = Manifest(from_folder(folder).table.sample(frac=1, random_state=1), ("Normal", "Opacity"))
+    shuffled = Manifest(
+        from_folder(folder).table.sample(frac=1, random_state=1), ("Normal", "Opacity")
+    )
     assert shuffled.data_hash == before
     draw(moved / "Normal" / "p0_0.png", 99)
     changed = from_folder(moved).data_hash
@@ -397,7 +471,9 @@ def test_data_hash_knows_content_and_labels_but_not_the_place(folder: Path, tmp_
     assert len({before, changed, from_folder(moved).data_hash}) == 3
 
 
-@pytest.mark.parametrize(("top", "depth"), [(200, 8), (1024, 10), (4096, 12), (16384, 14), (65536, 16)])
+@pytest.mark.parametrize(
+    ("top", "depth"), [(200, 8), (1024, 10), (4096, 12), (16384, 14), (65536, 16)]
+)
 def test_images_that_do_not_say_their_depth_share_what_holds_the_brightest_pixel(
     folder: Path, top: int, depth: int
 ) -> None:
@@ -430,7 +506,9 @@ def test_save_and_load(folder: Path, tmp_path: Path) -> None:
             Manifest.load(tmp_path / name)
 
 
-def test_unchanged_files_are_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unchanged_files_are_not_decoded_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "Normal" / "bad.png").touch()
     first = from_folder(folder, on_error="skip", images_per_class=2)
     decoded: list[str] = []
@@ -452,7 +530,7 @@ def test_unchanged_files_are_not_decoded_again(folder: Path, monkeypatch: pytest
     pd.testing.assert_frame_equal(after.table, from_folder(folder, on_error="skip").table)
 
 
-# --- subset -----------------------------------------------------------------------------------------------------------
+# --- subset ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -462,7 +540,9 @@ def patients(tmp_path: Path) -> Path:
     for number in range(40):
         label = "ab"[number // 20]
         group = f"{label}{int(np.sqrt(2 * (number % 20)))}"
-        rows.append({"path": draw(tmp_path / "i" / f"{number}.png", number), "label": label, "group": group})
+        rows.append(
+            {"path": draw(tmp_path / "i" / f"{number}.png", number), "label": label, "group": group}
+        )
     return write_table(tmp_path / "t.csv", rows)
 
 
@@ -492,11 +572,15 @@ def test_subset_is_seeded_and_knows_neither_row_order_nor_other_classes(patients
     others = table["label"].replace("b", "c").tolist()
     others[-3:] = ["d"] * 3
     write_table(patients, table.assign(label=others).to_dict("records"))
-    a_images = set(table.loc[table["label"] == "a", "path"].map(lambda path: f"i/{Path(path).name}"))
+    a_images = set(
+        table.loc[table["label"] == "a", "path"].map(lambda path: f"i/{Path(path).name}")
+    )
     assert drawn(patients, images_per_class=9, seed=3) & a_images == first & a_images
 
 
-def test_subset_larger_than_the_class_takes_all_and_smaller_than_any_group_is_refused(patients: Path) -> None:
+def test_subset_larger_than_the_class_takes_all_and_smaller_than_any_group_is_refused(
+    patients: Path,
+) -> None:
     assert len(drawn(patients, images_per_class=100)) == 40
     table = pd.read_csv(patients)
     write_table(patients, table.assign(group=table["label"]).to_dict("records"))
@@ -504,7 +588,7 @@ def test_subset_larger_than_the_class_takes_all_and_smaller_than_any_group_is_re
     assert "every group of class 'a' has more images" in message
 
 
-# --- real and generated data ------------------------------------------------------------------------------------------
+# --- real and generated data ----------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not CXR.is_dir(), reason="the chest X-ray sample is not on this machine")
@@ -513,7 +597,11 @@ def test_chest_radiographs() -> None:
     assert len(manifest.usable) == 521
     assert manifest.classes == ("COVID-19", "Normal", "Pneumonia")
     assert manifest.usable["group"].nunique() == 282
-    assert manifest.usable["label"].value_counts().to_dict() == {"Normal": 180, "Pneumonia": 180, "COVID-19": 161}
+    assert manifest.usable["label"].value_counts().to_dict() == {
+        "Normal": 180,
+        "Pneumonia": 180,
+        "COVID-19": 161,
+    }
     assert manifest.channels == 1
     assert (manifest.table["bits"] == 8).all()
 
@@ -521,6 +609,8 @@ def test_chest_radiographs() -> None:
 def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("trainables.sources.phantom")
     monkeypatch.setenv("RAYFOLD_CACHE", str(tmp_path))
-    manifest = build_manifest(PhantomData(source="phantom", images_per_class=4, image_size=48), Path("/"))
+    manifest = build_manifest(
+        PhantomData(source="phantom", images_per_class=4, image_size=48), Path("/")
+    )
     assert manifest.usable["label"].value_counts().to_dict() == {"Normal": 4, "Opacity": 4}
     assert all(Path(path).is_relative_to(tmp_path / "phantoms") for path in manifest.usable["path"])

@@ -1,4 +1,6 @@
-"""A store holds exactly the resized pixels of its manifest, is built once, and is rebuilt when it is torn."""
+"""A store holds exactly the resized pixels of its manifest, is built once, and is rebuilt when it
+is torn.
+"""
 
 import json
 import os
@@ -15,13 +17,22 @@ from trainables.core.config import FolderData
 from trainables.core.errors import DataError
 from trainables.data import store as store_module
 from trainables.data.manifest import Manifest, build_manifest
-from trainables.data.store import Chunk, build_store, decode_chunk, decode_in_processes, open_store, store_folder
+from trainables.data.store import (
+    Chunk,
+    build_store,
+    decode_chunk,
+    decode_in_processes,
+    open_store,
+    store_folder,
+)
 from trainables.pictures.depth import to_uint8
 from trainables.pictures.picture import resize
 from trainables.pictures.readers import read_image
 
 
-def write_images(folder: Path, count: int = 70, dtype: type = np.uint8, top: int = 256, channels: int = 1) -> Path:
+def write_images(
+    folder: Path, count: int = 70, dtype: type = np.uint8, top: int = 256, channels: int = 1
+) -> Path:
     random = np.random.default_rng(5)
     for number in range(count):
         path = folder / "ab"[number % 2] / f"{number}.png"
@@ -69,7 +80,9 @@ def test_rows_are_the_usable_images_in_order(manifest: Manifest, root: Path) -> 
 
 def test_colour_and_grey_share_three_channels(tmp_path: Path, root: Path) -> None:
     write_images(tmp_path / "data", 4, channels=3)
-    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "data" / "a" / "grey.png")
+    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(
+        tmp_path / "data" / "a" / "grey.png"
+    )
     manifest = scan(tmp_path / "data")
     store = build_store(manifest, 32, root)
     assert store.pixels.shape == (5, 32, 32, 3)
@@ -124,14 +137,16 @@ def test_threads_keep_the_order(manifest: Manifest) -> None:
 
 
 @pytest.mark.parametrize("missing", [1, 2])
-def test_a_decoder_that_loses_images_leaves_no_store(manifest: Manifest, root: Path, missing: int) -> None:
+def test_a_decoder_that_loses_images_leaves_no_store(
+    manifest: Manifest, root: Path, missing: int
+) -> None:
     with pytest.raises(ValueError, match="decoded chunks must hold 70 images"):
         build_store(manifest, 16, root, lambda chunks: map(decode_chunk, chunks[:-missing]))
     assert open_store(manifest, 16, root) is None
     assert list(store_folder(manifest, 16, root).iterdir()) == []
 
 
-# --- torn and stale ---------------------------------------------------------------------------------------------------
+# --- torn and stale -------------------------------------------------------------------------------
 
 
 def truncate(folder: Path) -> None:
@@ -176,7 +191,16 @@ def foreign_completion(folder: Path) -> None:
     (folder / "complete.json").write_text("[1]")
 
 
-DAMAGES = [truncate, lengthen, flip, empty, lose_pixels, lose_completion, tear_completion, other_shape]
+DAMAGES = [
+    truncate,
+    lengthen,
+    flip,
+    empty,
+    lose_pixels,
+    lose_completion,
+    tear_completion,
+    other_shape,
+]
 
 
 @pytest.mark.parametrize("damage", [*DAMAGES, foreign_completion])
@@ -189,11 +213,15 @@ def test_a_damaged_store_is_rebuilt(manifest: Manifest, root: Path, damage: obje
     build_store(manifest, 16, root, never)
 
 
-def test_pixels_are_hashed_once_per_process(manifest: Manifest, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pixels_are_hashed_once_per_process(
+    manifest: Manifest, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     build_store(manifest, 16, root)
     hashed: list[Path] = []
     digest = store_module.file_digest
-    monkeypatch.setattr(store_module, "file_digest", lambda path: hashed.append(path) or digest(path))
+    monkeypatch.setattr(
+        store_module, "file_digest", lambda path: hashed.append(path) or digest(path)
+    )
     assert open_store(manifest, 16, root) is not None
     assert hashed == []
     monkeypatch.setattr(store_module, "_verified", set())
@@ -220,7 +248,7 @@ def test_leftovers_of_killed_builders_are_removed(manifest: Manifest, root: Path
     assert sorted(path.name for path in folder.iterdir()) == ["complete.json", "pixels.npy"]
 
 
-# --- changed images and full disks ------------------------------------------------------------------------------------
+# --- changed images and full disks ----------------------------------------------------------------
 
 
 def one_line(error: pytest.ExceptionInfo[DataError]) -> str:
@@ -265,7 +293,7 @@ def test_a_root_that_is_no_folder_is_one_line(manifest: Manifest, root: Path) ->
     one_line(error)
 
 
-# --- several processes ------------------------------------------------------------------------------------------------
+# --- several processes ----------------------------------------------------------------------------
 
 BUILDER = """
 import sys
@@ -299,6 +327,11 @@ def test_two_processes_build_one_store(manifest: Manifest, root: Path, tmp_path:
 
 
 def test_neither_ray_nor_tensorflow_is_imported() -> None:
-    code = "import sys, trainables.data.store; print([m for m in ('ray', 'tensorflow', 'keras') if m in sys.modules])"
-    run = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    code = (
+        "import sys, trainables.data.store; print([m for m in ('ray', 'tensorflow', 'keras') if m "
+        "in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True
+    )
     assert run.stdout.strip() == "[]", run.stderr

@@ -1,4 +1,6 @@
-"""The study's three models train real steps, survive an interruption, and predict the same once reloaded."""
+"""The study's three models train real steps, survive an interruption, and predict the same once
+reloaded.
+"""
 
 from pathlib import Path
 
@@ -25,7 +27,11 @@ candidates:
 
 
 def train(folder: Path, data: Path, model: str, size: int, batch: int, epochs: int) -> Entry:
-    text = EXPERIMENT.replace("{size}", str(size)).replace("{batch}", str(batch)).replace("{epochs}", str(epochs))
+    text = (
+        EXPERIMENT.replace("{size}", str(size))
+        .replace("{batch}", str(batch))
+        .replace("{epochs}", str(epochs))
+    )
     entry = prepared_run(folder, data, model, text=text)["plain", 0]
     if epochs > 1:
         work(folder, [entry], stop=1, expected=9, suspend=True)

@@ -1,4 +1,6 @@
-"""A builder's model is refused before anything trains where it gives no logits or could not be opened again."""
+"""A builder's model is refused before anything trains where it gives no logits or could not be
+opened again.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -233,7 +235,10 @@ def architecture(model: str) -> Architecture:
         ("squashed_inside", "from 0 to 1 whatever the weights of its last layer"),
         ("two_outputs", "one output of shape"),
         ("dictionary", "one output, got a dictionary"),
-        ("subclassed", "must return a functional or Sequential keras.Model, got the subclassed model Plain"),
+        (
+            "subclassed",
+            "must return a functional or Sequential keras.Model, got the subclassed model Plain",
+        ),
         ("unbuilt", "begin it with keras.Input"),
         ("python_lambda", "cannot be saved and opened again.*Lambda"),
         ("local_class", "layer Inner, which is defined inside a function"),
@@ -274,7 +279,8 @@ def test_what_gives_logits_and_can_be_opened_is_taken(name: str) -> None:
     [
         ("import argparse\nargparse.ArgumentParser().add_argument('data') and exit(2)\n", 2),
         (
-            "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', required=True)\np.parse_args()\n",
+            "import argparse\np = argparse.ArgumentParser()\np.add_argument('--data', "
+            "required=True)\np.parse_args()\n",
             4,
         ),
         ("import sys\nsys.exit()\n", 2),
@@ -282,25 +288,41 @@ def test_what_gives_logits_and_can_be_opened_is_taken(name: str) -> None:
         ("def build(input_shape, n_classes):\n    raise SystemExit('done')\n", 2),
     ],
 )
-def test_code_that_would_end_the_process_is_one_line_wherever_it_is_run(code: str, line: int, tmp_path: Path) -> None:
+def test_code_that_would_end_the_process_is_one_line_wherever_it_is_run(
+    code: str, line: int, tmp_path: Path
+) -> None:
     name = f"ends_{tmp_path.name}".replace("-", "_")
     (tmp_path / f"{name}.py").write_text(code)
     user_code.search_also(tmp_path)
-    with pytest.raises(ModelError, match=rf"{name}:build raised SystemExit at .*{name}.py line {line}: a module"):
+    with pytest.raises(
+        ModelError, match=rf"{name}:build raised SystemExit at .*{name}.py line {line}: a module"
+    ):
         builders.build(f"{name}:build", SHAPE, 3, {})
 
 
 def test_an_interrupt_raised_by_a_builder_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "interrupts.py").write_text("def build(input_shape, n_classes):\n    raise KeyboardInterrupt\n")
+    (tmp_path / "interrupts.py").write_text(
+        "def build(input_shape, n_classes):\n    raise KeyboardInterrupt\n"
+    )
     user_code.search_also(tmp_path)
     error = _try_model(architecture("interrupts:build").key, None)
     assert error is not None
     assert "interrupts:build raised KeyboardInterrupt at" in error
 
 
-def test_a_module_sees_no_command_line_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = ["import argparse", "p = argparse.ArgumentParser()", "p.add_argument('--width', type=int, default=4)"]
-    lines += ["ARGS = p.parse_args()", "def build(input_shape, n_classes):", "    raise ValueError(ARGS.width)"]
+def test_a_module_sees_no_command_line_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "import argparse",
+        "p = argparse.ArgumentParser()",
+        "p.add_argument('--width', type=int, default=4)",
+    ]
+    lines += [
+        "ARGS = p.parse_args()",
+        "def build(input_shape, n_classes):",
+        "    raise ValueError(ARGS.width)",
+    ]
     (tmp_path / "defaults.py").write_text("\n".join(lines))
     user_code.search_also(tmp_path)
     monkeypatch.setattr(sys, "argv", ["rayfold", "--node-ip=1", "run"])

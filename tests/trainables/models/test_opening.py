@@ -1,4 +1,6 @@
-"""A builder's finished cells open wherever the code that trained them is found, and not where it has changed."""
+"""A builder's finished cells open wherever the code that trained them is found, and not where it
+has changed.
+"""
 
 import json
 import os
@@ -61,7 +63,9 @@ except ModelError as error:
 def python(code: str, *arguments: Path, cwd: Path) -> str:
     command = [sys.executable, "-c", code, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.mark.slow
@@ -72,7 +76,11 @@ def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
     (folder / "opening_models.py").write_text(MODULE)
     (folder / "opening_parts.py").write_text(PARTS)
     candidate = Candidate(
-        id="mine", name="Mine", model="opening_models:build", image_size=8, training=Training(early_stopping=None)
+        id="mine",
+        name="Mine",
+        model="opening_models:build",
+        image_size=8,
+        training=Training(early_stopping=None),
     )
     spec = CellSpec(
         candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, data_hash="d",
@@ -83,7 +91,9 @@ def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
     entry.create()
     python(SAVE, folder, entry.model_path, cwd=tmp_path)
 
-    assert "no source file of module 'opening_models'" in python(OPEN, run, entry.folder, cwd=elsewhere)
+    assert "no source file of module 'opening_models'" in python(
+        OPEN, run, entry.folder, cwd=elsewhere
+    )
     assert "(1, 2)" in python(OPEN, run, entry.folder, cwd=folder)
     layout.provenance.write_text(json.dumps({"invocations": [{"experiment_folder": str(folder)}]}))
     assert "(1, 2)" in python(OPEN, run, entry.folder, cwd=elsewhere)
@@ -93,15 +103,27 @@ def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
     assert "candidate 'Mine'" in message
 
 
-def test_a_zoo_model_opens_without_any_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zoo_model_opens_without_any_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from trainables.models import user_code
     from trainables.models.opening import open_model, with_softmax
 
     monkeypatch.setattr(user_code, "import_named", None)
     candidate = Candidate(id="t", name="T", model="TinyCNN", image_size=16, training=Training())
-    spec = CellSpec(candidate=candidate, fold=0, seed=0, classes=("a", "b"), channels=1, data_hash="d", roles_hash="r")
+    spec = CellSpec(
+        candidate=candidate,
+        fold=0,
+        seed=0,
+        classes=("a", "b"),
+        channels=1,
+        data_hash="d",
+        roles_hash="r",
+    )
     entry = Entry(RunLayout(tmp_path).ledger, spec)
     entry.create()
     with_softmax(zoo.build("TinyCNN", 16, 1, 2, "none", 0.2, {})).save(entry.model_path)
-    outputs = np.asarray(open_model(RunLayout(tmp_path), entry)(np.ones((1, 16, 16, 1), np.float32)))
+    outputs = np.asarray(
+        open_model(RunLayout(tmp_path), entry)(np.ones((1, 16, 16, 1), np.float32))
+    )
     assert outputs.sum() == pytest.approx(1)

@@ -1,4 +1,6 @@
-"""A user's folder hides nothing and is hidden by nothing unsaid; a digest follows what her code says, and only that."""
+"""A user's folder hides nothing and is hidden by nothing unsaid; a digest follows what her code
+says, and only that.
+"""
 
 import os
 import subprocess
@@ -41,7 +43,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a user's"
 
 
-def test_everything_that_is_imported_from_the_folder_is_watched_and_nothing_runs(folder: Path) -> None:
+def test_everything_that_is_imported_from_the_folder_is_watched_and_nothing_runs(
+    folder: Path,
+) -> None:
     before = list(sys.path)
     assert set(watched_files(MODEL, folder)) == WATCHED
     assert next(iter(watched_files(MODEL, folder))) == "shop.models"
@@ -49,7 +53,9 @@ def test_everything_that_is_imported_from_the_folder_is_watched_and_nothing_runs
     assert not {"shop", "widths"} & set(sys.modules)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if "unused" not in name and "venv" not in name])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if "unused" not in name and "venv" not in name]
+)
 def test_an_edit_of_any_of_them_is_another_digest(folder: Path, name: str) -> None:
     before = source_digest(MODEL, folder)
     (folder / name).write_text(FILES[name] + "B = 2\n")
@@ -59,7 +65,9 @@ def test_an_edit_of_any_of_them_is_another_digest(folder: Path, name: str) -> No
 def reformat(folder: Path) -> None:
     text = '"""What it is for."""\n# new\nfrom . import models\n\n\nfrom shop.deep import *\n'
     text += "import json, numpy, not_installed\n"
-    (folder / "shop/blocks.py").write_text(text + 'def unit( width:int=3 ):\n\n    "Makes two."\n    return (width)\n')
+    (folder / "shop/blocks.py").write_text(
+        text + 'def unit( width:int=3 ):\n\n    "Makes two."\n    return (width)\n'
+    )
 
 
 def move(folder: Path) -> None:
@@ -74,7 +82,9 @@ def add_unused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [reformat, move, add_unused])
-def test_what_says_the_same_has_the_same_digest(folder: Path, change: Callable[[Path], None]) -> None:
+def test_what_says_the_same_has_the_same_digest(
+    folder: Path, change: Callable[[Path], None]
+) -> None:
     before = source_digest(MODEL, folder)
     change(folder)
     assert source_digest(MODEL, folder if change is not move else folder / "moved") == before
@@ -83,15 +93,23 @@ def test_what_says_the_same_has_the_same_digest(folder: Path, change: Callable[[
 @pytest.mark.parametrize("text", ["def build(:\n", "x = '\0'\n"])
 def test_a_file_that_is_not_python_is_one_line(folder: Path, text: str) -> None:
     (folder / "widths.py").write_text(text)
-    with pytest.raises(ModelError, match=r"widths.py.* is not valid Python \(model: shop.models:build\)") as caught:
+    with pytest.raises(
+        ModelError, match=r"widths.py.* is not valid Python \(model: shop.models:build\)"
+    ) as caught:
         source_digest(MODEL, folder)
     assert "\n" not in str(caught.value)
 
 
-def test_of_an_installed_builder_its_own_package_is_watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_an_installed_builder_its_own_package_is_watched(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(folder)
     expected = {"shop.models", "shop", "shop.blocks", "shop.deep", "shop.other"}
-    assert set(watched_files(MODEL, None)) == set(watched_files(MODEL, folder / "elsewhere")) == expected
+    assert (
+        set(watched_files(MODEL, None))
+        == set(watched_files(MODEL, folder / "elsewhere"))
+        == expected
+    )
 
 
 IMPORT = """
@@ -122,13 +140,21 @@ def test_the_named_module_is_hers_and_all_others_are_the_installed_ones(
     tmp_path: Path, hers: dict[str, str], model: str, expected: list[str]
 ) -> None:
     installed, folder = tmp_path / "installed", tmp_path / "hers"
-    for place, files in ((installed, {"mine.py": "WHO = 'no'", "keras_names.py": "WHO = 'installed'"}), (folder, hers)):
+    for place, files in (
+        (installed, {"mine.py": "WHO = 'no'", "keras_names.py": "WHO = 'installed'"}),
+        (folder, hers),
+    ):
         place.mkdir()
         for name, text in files.items():
             (place / name).write_text(text + "\n")
     code = IMPORT.format(installed=str(installed), folder=str(folder), model=model)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for line, part in zip(done.stdout.splitlines(), expected, strict=True):
         assert part in line

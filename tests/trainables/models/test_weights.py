@@ -17,7 +17,7 @@ import pytest
 from trainables.core.errors import ModelError
 from trainables.models.weights import layer_weights, lite0_file, read_state_dict
 
-# --- a writer of state dicts, for known answers -----------------------------------------------------------------------
+# --- a writer of state dicts, for known answers ---------------------------------------------------
 
 
 class _Storage:
@@ -28,7 +28,9 @@ class _Storage:
 class _Tensor:
     """Pickles as a PyTorch tensor does: a view into a storage."""
 
-    def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    def __init__(
+        self, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+    ) -> None:
         self.view = (storage, offset, shape, strides, False, OrderedDict())
 
     def __reduce__(self) -> Any:
@@ -51,7 +53,10 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     def _rebuild_tensor_v2() -> None: ...
 
-    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
+    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = (
+        "torch._utils",
+        "_rebuild_tensor_v2",
+    )
     utils._rebuild_tensor_v2 = _rebuild_tensor_v2  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "torch._utils", utils)
@@ -60,7 +65,11 @@ def torch(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
 def write(path: Path, state: Any, storages: list[_Storage]) -> Path:
     with path.open("wb") as file:
-        for header in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}):
+        for header in (
+            0x1950A86A20F9469CFC6C,
+            1001,
+            {"protocol_version": 1001, "little_endian": True},
+        ):
             pickle.dump(header, file, protocol=2)
         _Pickler(file, protocol=2).dump(state)
         pickle.dump([storage.key for storage in storages], file, protocol=2)
@@ -69,7 +78,7 @@ def write(path: Path, state: Any, storages: list[_Storage]) -> Path:
     return path
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_state_dict_round_trip(tmp_path: Path, torch: Any) -> None:
@@ -114,22 +123,32 @@ def test_code_in_a_state_dict_is_refused_and_never_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("offset", "shape", "strides"), [(11, (2,), (1,)), (0, (3, 5), (5, 1)), (0, (2,), (-1,)), (-1, (2,), (1,))]
+    ("offset", "shape", "strides"),
+    [(11, (2,), (1,)), (0, (3, 5), (5, 1)), (0, (2,), (-1,)), (-1, (2,), (1,))],
 )
 def test_a_tensor_cannot_reach_beyond_its_storage(
     tmp_path: Path, torch: Any, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> None:
     numbers = _Storage(torch.FloatStorage, "1", np.arange(12, dtype="<f4"))
-    path = write(tmp_path / "state.pth", {"weight": _Tensor(numbers, offset, shape, strides)}, [numbers])
+    path = write(
+        tmp_path / "state.pth", {"weight": _Tensor(numbers, offset, shape, strides)}, [numbers]
+    )
     with pytest.raises(ModelError, match="beyond its storage"):
         read_state_dict(path)
 
 
 def test_damaged_state_dicts_are_one_line_errors(tmp_path: Path, torch: Any) -> None:
     numbers = _Storage(torch.FloatStorage, "1", np.arange(12, dtype="<f4"))
-    whole = write(tmp_path / "state.pth", {"weight": _Tensor(numbers, 0, (12,), (1,))}, [numbers]).read_bytes()
+    whole = write(
+        tmp_path / "state.pth", {"weight": _Tensor(numbers, 0, (12,), (1,))}, [numbers]
+    ).read_bytes()
     damaged = tmp_path / "damaged.pth"
-    for content in [b"", b"no pickle", *(whole[:end] for end in range(1, len(whole), 7)), pickle.dumps([1, 2])]:
+    for content in [
+        b"",
+        b"no pickle",
+        *(whole[:end] for end in range(1, len(whole), 7)),
+        pickle.dumps([1, 2]),
+    ]:
         damaged.write_bytes(content)
         with pytest.raises(ModelError) as caught:
             read_state_dict(damaged)
@@ -146,14 +165,18 @@ def test_damaged_state_dicts_are_one_line_errors(tmp_path: Path, torch: Any) -> 
         read_state_dict(tmp_path / "huge.pth")
 
 
-# --- Keras files ------------------------------------------------------------------------------------------------------
+# --- Keras files ----------------------------------------------------------------------------------
 
 
 def test_layer_weights_reads_keras_files_by_name(tmp_path: Path) -> None:
     import keras
 
     model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(3, name="first"), keras.layers.Dense(1, name="second")]
+        [
+            keras.Input((2,)),
+            keras.layers.Dense(3, name="first"),
+            keras.layers.Dense(1, name="second"),
+        ]
     )
     for name in ("a model.keras", "only.weights.h5"):
         path = tmp_path / name
@@ -175,7 +198,7 @@ def test_layer_weights_refuses_other_files(tmp_path: Path) -> None:
             layer_weights(path)
 
 
-# --- the packaged ImageNet weights ------------------------------------------------------------------------------------
+# --- the packaged ImageNet weights ----------------------------------------------------------------
 
 
 def test_a_missing_package_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,19 +215,25 @@ def test_every_tensor_of_lite0_has_exactly_one_place() -> None:
     lite0.load_state(model, state)
     placed = sum(int(np.prod(weight.shape)) for weight in model.weights)
     offered = sum(
-        array.size for name, array in state.items() if not name.startswith("_fc.") and "num_batches" not in name
+        array.size
+        for name, array in state.items()
+        if not name.startswith("_fc.") and "num_batches" not in name
     )
     assert placed == offered
     with pytest.raises(ModelError, match=r"1 tensors too many, first _extra\.weight"):
         lite0.load_state(model, {**state, "_extra.weight": state["_bn0.weight"]})
     with pytest.raises(ModelError, match=r"lacks _blocks\.3\._bn2\.bias"):
-        lite0.load_state(model, {name: array for name, array in state.items() if name != "_blocks.3._bn2.bias"})
+        lite0.load_state(
+            model, {name: array for name, array in state.items() if name != "_blocks.3._bn2.bias"}
+        )
     with pytest.raises(ModelError, match=r"_conv_head\.weight of the state dict has shape"):
         lite0.load_state(model, {**state, "_conv_head.weight": state["_conv_head.weight"][:7]})
 
 
 def test_lite0_names_what_photographs_show() -> None:
-    """Channel order, normalisation, padding, kernels: were one of them wrong, ImageNet's classes would be too."""
+    """Channel order, normalisation, padding, kernels: were one of them wrong, ImageNet's classes
+    would be too.
+    """
     import matplotlib
     from PIL import Image
     from sklearn.datasets import load_sample_image
@@ -224,7 +253,9 @@ def test_lite0_names_what_photographs_show() -> None:
         edge = min(image.size)
         left, top = (image.width - edge) // 2, (image.height - edge) // 2
         square = (
-            image.convert("RGB").crop((left, top, left + edge, top + edge)).resize((224, 224), Image.Resampling.BICUBIC)
+            image.convert("RGB")
+            .crop((left, top, left + edge, top + edge))
+            .resize((224, 224), Image.Resampling.BICUBIC)
         )
         logits = np.asarray(model(np.asarray(square, np.float32)[None], training=False))
         assert int(logits.argmax()) == label

@@ -1,4 +1,6 @@
-"""Every model sees the pixel range its weights were trained for, whatever the weights, and survives saving."""
+"""Every model sees the pixel range its weights were trained for, whatever the weights, and survives
+saving.
+"""
 
 import hashlib
 import random
@@ -26,13 +28,20 @@ FAST = [
     "MobileNetV3Small",
 ]
 # One of every family: its other sizes are built by the same lines.
-TRIED = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetV2S", "DenseNet121"))]
+TRIED = [
+    *FAST,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("EfficientNetV2S", "DenseNet121")),
+]
 EDGE = 64
 
 
-def build(name: str, channels: int = 1, n_classes: int = 3, weights: str | Path = "none", **others: Any) -> Any:
+def build(
+    name: str, channels: int = 1, n_classes: int = 3, weights: str | Path = "none", **others: Any
+) -> Any:
     arguments = {"image_size": EDGE, "dropout": 0.2, "arguments": {}, **others}
-    return zoo.build(name, channels=channels, n_classes=n_classes, weights=str(weights), **arguments)
+    return zoo.build(
+        name, channels=channels, n_classes=n_classes, weights=str(weights), **arguments
+    )
 
 
 def call(model: Any, images: np.ndarray) -> np.ndarray:
@@ -47,14 +56,18 @@ def weight_bytes(model: Any) -> list[bytes]:
     return [np.asarray(variable).tobytes() for variable in model.variables]
 
 
-# --- the guard: what the first convolution sees -----------------------------------------------------------------------
+# --- the guard: what the first convolution sees ---------------------------------------------------
 
 
 def published(name: str, rgb: tuple[float, float, float]) -> list[float]:
     """The preprocessing that each family's authors publish, one pixel, written out."""
     red, green, blue = rgb
     if name.startswith(("EfficientNetB", "EfficientNetV2B", "ConvNeXt", "DenseNet")):
-        return [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
+        return [
+            (red / 255 - 0.485) / 0.229,
+            (green / 255 - 0.456) / 0.224,
+            (blue / 255 - 0.406) / 0.225,
+        ]
     if name.startswith("EfficientNetV2"):
         return [value / 128 - 1 for value in rgb]
     if name == "EfficientNetLite0":
@@ -84,7 +97,9 @@ def assert_guarded(name: str, model: Any) -> None:
 
 @pytest.mark.parametrize("name", TRIED)
 def test_model(name: str, tmp_path: Path) -> None:
-    """The guard, the layers others rely on, grey against colour, and a saved file that loads anywhere."""
+    """The guard, the layers others rely on, grey against colour, and a saved file that loads
+    anywhere.
+    """
     import keras
 
     grey, colour = build(name, 1), build(name, 3)
@@ -97,7 +112,9 @@ def test_model(name: str, tmp_path: Path) -> None:
     assert grey.get_layer("dropout").rate == 0.2
     assert grey.layers[-1].name == "logits"
     assert ("head_norm" in [layer.name for layer in grey.layers]) == name.startswith("ConvNeXt")
-    assert all(type(layer) is getattr(keras.layers, type(layer).__name__) for layer in grey.layers), "flat and built in"
+    assert all(
+        type(layer) is getattr(keras.layers, type(layer).__name__) for layer in grey.layers
+    ), "flat and built in"
 
     images = noise(1)
     logits = call(grey, images)
@@ -110,11 +127,13 @@ def test_model(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(call(colour, np.repeat(images, 3, axis=-1)), logits)
 
 
-# --- foreign weights keep the normalisation right ---------------------------------------------------------------------
+# --- foreign weights keep the normalisation right -------------------------------------------------
 
 
 def as_published(application: Any, path: Path) -> Any:
-    """A backbone with weights worth noticing, saved as Keras publishes them: Normalization holds std as variance."""
+    """A backbone with weights worth noticing, saved as Keras publishes them: Normalization holds
+    std as variance.
+    """
     import keras
 
     rng = np.random.default_rng(0)
@@ -122,28 +141,42 @@ def as_published(application: Any, path: Path) -> Any:
     donor.set_weights([rng.normal(0.1, 0.05, weight.shape) ** 2 for weight in donor.get_weights()])
     for layer in donor.layers:
         if isinstance(layer, keras.layers.Normalization) and layer.weights:
-            layer.set_weights([np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)])
+            layer.set_weights(
+                [np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225]), np.array(0)]
+            )
     donor.save(path)
     return donor
 
 
-def test_published_weights_do_not_bring_their_normalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """EfficientNetB0's file relies on a second Rescaling; ours is right from the path and as imagenet."""
+def test_published_weights_do_not_bring_their_normalisation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EfficientNetB0's file relies on a second Rescaling; ours is right from the path and as
+    imagenet.
+    """
     import keras
 
     name, path = "EfficientNetB0", tmp_path / "efficientnetb0_notop.h5"
     donor = as_published(keras.applications.EfficientNetB0, path)
-    monkeypatch.setattr("keras.src.applications.efficientnet.file_utils.get_file", lambda *_, **__: str(path))
-    reference = keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(EDGE, EDGE, 3))
+    monkeypatch.setattr(
+        "keras.src.applications.efficientnet.file_utils.get_file", lambda *_, **__: str(path)
+    )
+    reference = keras.applications.EfficientNetB0(
+        include_top=False, weights="imagenet", input_shape=(EDGE, EDGE, 3)
+    )
     images = noise(3)
     features = call(reference, images)
     assert np.ptp(features) > 0
     for weights in (path, "imagenet"):
         model = build(name, 3, weights=weights)
         assert_guarded(name, model)
-        np.testing.assert_array_equal(model.get_layer("stem_conv").kernel, donor.get_layer("stem_conv").kernel)
+        np.testing.assert_array_equal(
+            model.get_layer("stem_conv").kernel, donor.get_layer("stem_conv").kernel
+        )
         ours = keras.Model(model.inputs[0], model.get_layer("pool").input)
-        np.testing.assert_allclose(call(ours, images), features, rtol=1e-4, atol=1e-4 * np.abs(features).max())
+        np.testing.assert_allclose(
+            call(ours, images), features, rtol=1e-4, atol=1e-4 * np.abs(features).max()
+        )
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "ResNet50"])
@@ -164,7 +197,9 @@ def test_a_legacy_file_gives_the_features_of_keras(name: str, tmp_path: Path) ->
 
 
 def test_convnext_equals_the_original_with_its_top(tmp_path: Path) -> None:
-    """Keras' headless ConvNeXt normalises before the pooling; ours afterwards, with the same weights, as published."""
+    """Keras' headless ConvNeXt normalises before the pooling; ours afterwards, with the same
+    weights, as published.
+    """
     import keras
 
     donor = as_published(keras.applications.ConvNeXtTiny, tmp_path / "notop.h5")
@@ -191,12 +226,18 @@ def test_imagenet_offline_fails_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert time.monotonic() - start < 20
     message = str(caught.value)
     assert "\n" not in message
-    for part in ("EfficientNetB0", "efficientnetb0_notop.h5", "offline", "~/.keras/models", "training.weights"):
+    for part in (
+        "EfficientNetB0",
+        "efficientnetb0_notop.h5",
+        "offline",
+        "~/.keras/models",
+        "training.weights",
+    ):
         assert part in message
     assert socket.getdefaulttimeout() is None
 
 
-# --- weights from earlier models --------------------------------------------------------------------------------------
+# --- weights from earlier models ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
@@ -211,16 +252,22 @@ def test_weights_of_an_earlier_model(tmp_path: Path, suffix: str) -> None:
     else:
         earlier.save_weights(path)
     images = noise(1)
-    np.testing.assert_array_equal(call(build("TinyCNN", weights=path), images), call(earlier, images))
+    np.testing.assert_array_equal(
+        call(build("TinyCNN", weights=path), images), call(earlier, images)
+    )
 
     other = build("TinyCNN", 3, n_classes=5, weights=path)
     assert other.output_shape == (None, 5)
     for layer in earlier.layers:
         if layer.weights and layer.name != "logits":
-            for got, expected in zip(other.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True):
+            for got, expected in zip(
+                other.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+            ):
                 np.testing.assert_array_equal(got, expected)
 
-    with pytest.raises(ModelError, match=r"matches 0 of the \d+ backbone layers of MobileNetV3Small") as caught:
+    with pytest.raises(
+        ModelError, match=r"matches 0 of the \d+ backbone layers of MobileNetV3Small"
+    ) as caught:
         build("MobileNetV3Small", weights=path)
     assert "\n" not in str(caught.value)
 
@@ -242,7 +289,7 @@ def test_unusable_weights_are_named(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-# --- chance -----------------------------------------------------------------------------------------------------------
+# --- chance ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["TinyCNN", "EfficientNetB0"])
@@ -273,12 +320,16 @@ def test_tiny_cnn_learns_spots_from_a_hundred_images() -> None:
         images = rng.normal(100, 15, (n, EDGE, EDGE)) + rng.uniform(-20, 20, (n, 1, 1))
         for image, label in zip(images, labels, strict=True):
             centre = rng.uniform(15, EDGE - 15, 2)
-            image += label * 50 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 4.5**2))
+            image += (
+                label * 50 * np.exp(-((x - centre[0]) ** 2 + (y - centre[1]) ** 2) / (2 * 4.5**2))
+            )
         return images.clip(0, 255)[..., None].astype(np.float32), labels
 
     keras.utils.set_random_seed(0)
     model = build("TinyCNN", n_classes=2)
-    model.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
     images, labels = spots(100, 0)
     model.fit(images, labels, batch_size=16, epochs=15, verbose=0)
     images, labels = spots(200, 1)
@@ -286,7 +337,7 @@ def test_tiny_cnn_learns_spots_from_a_hundred_images() -> None:
     assert roc_auc_score(labels, logits[:, 1] - logits[:, 0]) > 0.9
 
 
-# --- names, sizes, digests --------------------------------------------------------------------------------------------
+# --- names, sizes, digests ------------------------------------------------------------------------
 
 
 def test_names_and_sizes() -> None:
@@ -308,13 +359,18 @@ def test_names_and_sizes() -> None:
 
 
 def test_the_names_need_no_tensorflow() -> None:
-    code = "import sys, trainables.models.zoo as z; assert z.MODELS; print({'tensorflow', 'keras', 'ray'} & set(sys.modules))"
+    code = (
+        "import sys, trainables.models.zoo as z; assert z.MODELS; print({'tensorflow', 'keras', "
+        "'ray'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
 
 def test_bad_requests() -> None:
-    with pytest.raises(ModelError, match="image_size of EfficientNetB0 must be at least 32, got 31"):
+    with pytest.raises(
+        ModelError, match="image_size of EfficientNetB0 must be at least 32, got 31"
+    ):
         build("EfficientNetB0", image_size=31)
     with pytest.raises(ModelError, match="TinyCNN takes no arguments, got depth"):
         build("TinyCNN", arguments={"depth": 3})
@@ -338,7 +394,7 @@ def test_weights_digest_of_lite0() -> None:
     assert zoo.weights_digest("EfficientNetLite0", "imagenet") == expected
 
 
-# --- a user's builder -------------------------------------------------------------------------------------------------
+# --- a user's builder -----------------------------------------------------------------------------
 
 BUILDERS = """
 import keras
@@ -400,8 +456,14 @@ def test_builder(mine: Path, tmp_path: Path) -> None:
     [
         ("my_zoo.models:softmax", r"returns probabilities; return logits \(drop the softmax\)"),
         ("my_zoo.models:too_many", r"one output of shape \(None, 3\), got \(None, 4\)"),
-        ("my_zoo.models:always_colour", r"one input of shape \(None, 64, 64, 1\), got \(None, 64, 64, 3\)"),
-        ("my_zoo.models:nothing", "must return a functional or Sequential keras.Model, got NoneType"),
+        (
+            "my_zoo.models:always_colour",
+            r"one input of shape \(None, 64, 64, 1\), got \(None, 64, 64, 3\)",
+        ),
+        (
+            "my_zoo.models:nothing",
+            "must return a functional or Sequential keras.Model, got NoneType",
+        ),
         ("my_zoo.models:biuld", r"no builder 'biuld' .* did you mean 'build'"),
         ("my_zoo.modells:build", "module 'my_zoo.modells' cannot be imported"),
         ("my_zoo.needy:build", "cannot be imported .*No module named 'a_module_that_is_not_there'"),
@@ -414,7 +476,9 @@ def test_builders_that_break_the_contract(mine: Path, model: str, message: str) 
 
 
 def test_builder_arguments_and_bugs(mine: Path) -> None:
-    with pytest.raises(ModelError, match=r"unexpected keyword argument 'depth' \(candidate: arguments\)"):
+    with pytest.raises(
+        ModelError, match=r"unexpected keyword argument 'depth' \(candidate: arguments\)"
+    ):
         build("my_zoo.models:build", arguments={"depth": 2})
     with pytest.raises(TypeError, match="a bug of the builder"):
         build("my_zoo.models:broken")

@@ -17,7 +17,10 @@ def images(n: int = 12, labels: str = "ab", **columns: list[object]) -> pd.DataF
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        ({"format": ["PNG"] * 12 + ["JPEG"] * 12}, "the file format alone .* 'a' PNG (12 of 12), 'b' JPEG (12 of 12)"),
+        (
+            {"format": ["PNG"] * 12 + ["JPEG"] * 12},
+            "the file format alone .* 'a' PNG (12 of 12), 'b' JPEG (12 of 12)",
+        ),
         ({"stored_bits": [8] * 12 + [16] * 12}, "the bits per pixel alone"),
         ({"bits": [12] * 12 + [14] * 12}, "the depth alone"),
         ({"channels": [1] * 12 + [3] * 11 + [1]}, "the colour alone .* 'b' colour (11 of 12)"),
@@ -25,7 +28,9 @@ def images(n: int = 12, labels: str = "ab", **columns: list[object]) -> pd.DataF
         ({"height": [*range(1000, 1012), *range(300, 312)]}, "'b' about 40x305 (12 of 12)"),
     ],
 )
-def test_a_property_that_tells_the_classes_apart_is_one_line(columns: dict[str, list[object]], says: str) -> None:
+def test_a_property_that_tells_the_classes_apart_is_one_line(
+    columns: dict[str, list[object]], says: str
+) -> None:
     (line,) = contrasts(images(**columns))
     assert "\n" not in line
     for part in says.split(" .* "):
@@ -42,7 +47,10 @@ def test_mixed_files_are_no_contrast(n: int) -> None:
     for seed in range(60):
         random = np.random.default_rng(seed)
         sizes = {edge: list(random.integers(200, 3000, 2 * n)) for edge in ("width", "height")}
-        mixed = {"format": list(random.choice(["PNG", "JPEG"], 2 * n)), "channels": list(random.choice([1, 3], 2 * n))}
+        mixed = {
+            "format": list(random.choice(["PNG", "JPEG"], 2 * n)),
+            "channels": list(random.choice([1, 3], 2 * n)),
+        }
         lines += len(contrasts(images(n, **sizes, **mixed)))
     assert lines <= 1
 
@@ -58,13 +66,18 @@ def test_a_lone_class_and_lone_images_say_nothing() -> None:
         ([4095] * 4 + [60000] * 8, ["4 of them hold no value above 4095"]),
         ([1000] * 2 + [16000] * 8, ["2 of them hold no value above 1023"]),
         ([200] * 3 + [900] * 8, ["3 of them hold no value above 255"]),
-        ([200] * 3 + [4000] * 2 + [60000], ["3 of them hold no value above 255", "2 of them hold no value above 4095"]),
+        (
+            [200] * 3 + [4000] * 2 + [60000],
+            ["3 of them hold no value above 255", "2 of them hold no value above 4095"],
+        ),
         ([16000] * 4 + [60000] * 8, []),
         ([1000] * 4 + [4000] * 8, []),
         ([200] * 4, []),
     ],
 )
-def test_files_far_below_the_depth_that_they_share_are_counted(tops: list[int], says: list[str]) -> None:
+def test_files_far_below_the_depth_that_they_share_are_counted(
+    tops: list[int], says: list[str]
+) -> None:
     bits = next(bits for bits in (8, 10, 12, 14, 16) if max(tops) < 2**bits)
     table = pd.DataFrame({"max_value": tops, "bits": bits, "depth_from": "shared"})
     table.loc[len(tops)] = [3, 8, "values"]  # knows its own depth

@@ -1,4 +1,6 @@
-"""The same scene in files of 8, 10, 12, 14 and 16 bits is the same to a model, and dark images stay dark."""
+"""The same scene in files of 8, 10, 12, 14 and 16 bits is the same to a model, and dark images stay
+dark.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +72,9 @@ def test_the_container_does_not_decide_the_brightness(tmp_path: Path, bits: int)
 
 def test_dark_images_of_a_detector_stay_dark_beside_bright_ones(tmp_path: Path) -> None:
     bright, dark = RANDOM.integers(0, 4096, (24, 24)), RANDOM.integers(0, 200, (24, 24))
-    shown = brightness(write(tmp_path / "data", a=bright.astype(np.uint16), b=dark.astype(np.uint16)), tmp_path)
+    shown = brightness(
+        write(tmp_path / "data", a=bright.astype(np.uint16), b=dark.astype(np.uint16)), tmp_path
+    )
     assert shown["b"] < shown["a"] / 15
     manifest = write(tmp_path / "data")
     assert manifest.shared_bits == 12
@@ -103,7 +107,9 @@ def test_a_header_that_says_the_depth_is_believed(tmp_path: Path) -> None:
     for white, depth in ((511, 9), (4095, 12), (65535, 8)):
         path.write_bytes(b"P5 # comment\n24 24\n%d\n" % white + dark.astype(">u2").tobytes())
         assert read_picture(path).depth[0] == depth
-    path.write_bytes(b"P5\n24 24\n1000\n" + dark.astype(">u2").tobytes())  # no power of two: stretched to 16 bits
+    path.write_bytes(
+        b"P5\n24 24\n1000\n" + dark.astype(">u2").tobytes()
+    )  # no power of two: stretched to 16 bits
     picture = read_picture(path)
     np.testing.assert_array_equal(picture.pixels, np.rint(dark * 65.535))
     assert picture.depth == (16, "header")

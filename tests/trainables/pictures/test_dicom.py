@@ -46,7 +46,9 @@ def test_eight_bits_are_shown_as_they_are(tmp_path: Path) -> None:
 def test_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(tmp_path, RGB), RGB)
     assert shown(tmp_path, np.dstack([GREY] * 3)).shape == GREY.shape
-    full = np.zeros((20, 30, 3), np.uint8) + np.uint8([150, 128, 128])  # luma without chroma is grey
+    full = np.zeros((20, 30, 3), np.uint8) + np.uint8(
+        [150, 128, 128]
+    )  # luma without chroma is grey
     assert np.unique(shown(tmp_path, full, PhotometricInterpretation="YBR_FULL")).tolist() == [150]
 
 
@@ -56,8 +58,12 @@ def test_the_full_range_is_that_of_the_bits_stored(tmp_path: Path, bits: int) ->
     assert row(tmp_path, [0, top // 2, top], BitsStored=bits) == [0, 127, 255]
 
 
-@pytest.mark.parametrize(("top", "expected"), [(255, 255), (1023, 255), (2047, 127), (4095, 255), (65535, 255)])
-def test_sixteen_bits_are_as_many_as_the_pixels_need(tmp_path: Path, top: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("top", "expected"), [(255, 255), (1023, 255), (2047, 127), (4095, 255), (65535, 255)]
+)
+def test_sixteen_bits_are_as_many_as_the_pixels_need(
+    tmp_path: Path, top: int, expected: int
+) -> None:
     assert row(tmp_path, [0, top], BitsStored=16) == [0, expected]
 
 
@@ -77,18 +83,32 @@ def test_signed_values(tmp_path: Path) -> None:
         {"WindowCenter": 2047.5, "WindowWidth": 900, "VOILUTFunction": "SIGMOID"},
     ],
 )
-def test_monochrome_1_and_2_give_the_same_picture(tmp_path: Path, elements: dict[str, object]) -> None:
+def test_monochrome_1_and_2_give_the_same_picture(
+    tmp_path: Path, elements: dict[str, object]
+) -> None:
     dark = shown(tmp_path, DEEP, BitsStored=12, **elements)
-    light = shown(tmp_path, 4095 - DEEP, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **elements)
+    light = shown(
+        tmp_path, 4095 - DEEP, BitsStored=12, PhotometricInterpretation="MONOCHROME1", **elements
+    )
     assert dark.max() - dark.min() > 200
     # Windows of whole numbers lie half a step off the middle of the range.
     assert np.abs(dark.astype(int) - light).max() <= (1 if elements else 0)
 
 
 def test_window(tmp_path: Path) -> None:
-    """PS3.3 C.11.2.1.2.1: black up to centre - 0.5 - (width - 1) / 2, white beyond centre - 0.5 + (width - 1) / 2."""
+    """PS3.3 C.11.2.1.2.1: black up to centre - 0.5 - (width - 1) / 2, white beyond centre - 0.5 +
+    (width - 1) / 2.
+    """
     window = {"WindowCenter": 1000, "WindowWidth": 256}
-    assert row(tmp_path, [0, 872, 873, 999, 1126, 1127, 4095], **window) == [0, 0, 1, 127, 254, 255, 255]
+    assert row(tmp_path, [0, 872, 873, 999, 1126, 1127, 4095], **window) == [
+        0,
+        0,
+        1,
+        127,
+        254,
+        255,
+        255,
+    ]
     exact = window | {"VOILUTFunction": "LINEAR_EXACT"}
     assert row(tmp_path, [872, 1000, 1128], **exact) == [0, 128, 255]
     sigmoid = {"WindowCenter": 1000, "WindowWidth": 400, "VOILUTFunction": "SIGMOID"}
@@ -105,7 +125,11 @@ def test_of_several_windows_the_first_and_none_without_a_width(tmp_path: Path) -
 
 def test_rescale_comes_before_the_window(tmp_path: Path) -> None:
     rescale = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
-    assert row(tmp_path, [0, 2048, 4095], **rescale) == [0, 128, 255]  # alone, it keeps the full range
+    assert row(tmp_path, [0, 2048, 4095], **rescale) == [
+        0,
+        128,
+        255,
+    ]  # alone, it keeps the full range
     window = {"WindowCenter": 28, "WindowWidth": 256}  # -100 to 155: stored 0 to 510
     assert row(tmp_path, [0, 510, 4095], **rescale, **window) == [0, 255, 255]
     assert row(tmp_path, [0, 4095], RescaleSlope=-1, RescaleIntercept=4095) == [255, 0]
@@ -114,10 +138,29 @@ def test_rescale_comes_before_the_window(tmp_path: Path) -> None:
 def test_lookup_tables(tmp_path: Path) -> None:
     inverse = list(range(4095, -1, -1))
     assert row(tmp_path, [0, 2048, 4095], VOILUTSequence=lookup(inverse, 0, 12)) == [255, 127, 0]
-    assert row(tmp_path, [0, 2048, 4095], VOILUTSequence=lookup(inverse, 0, 12, "OW")) == [255, 127, 0]
-    assert row(tmp_path, [0, 2048, 4095], ModalityLUTSequence=lookup(inverse, 0, 12)) == [255, 127, 0]
-    assert row(tmp_path, [5, 6, 7, 8, 9], VOILUTSequence=lookup([0, 100, 255], 6, 8)) == [0, 0, 100, 255, 255]
-    assert row(tmp_path, [-9, -8, -7, 0], VOILUTSequence=lookup([10, 200], -8, 8)) == [10, 10, 200, 200]
+    assert row(tmp_path, [0, 2048, 4095], VOILUTSequence=lookup(inverse, 0, 12, "OW")) == [
+        255,
+        127,
+        0,
+    ]
+    assert row(tmp_path, [0, 2048, 4095], ModalityLUTSequence=lookup(inverse, 0, 12)) == [
+        255,
+        127,
+        0,
+    ]
+    assert row(tmp_path, [5, 6, 7, 8, 9], VOILUTSequence=lookup([0, 100, 255], 6, 8)) == [
+        0,
+        0,
+        100,
+        255,
+        255,
+    ]
+    assert row(tmp_path, [-9, -8, -7, 0], VOILUTSequence=lookup([10, 200], -8, 8)) == [
+        10,
+        10,
+        200,
+        200,
+    ]
     long = [number // 16 for number in range(4096)]  # more entries than an 8-bit value counts
     assert row(tmp_path, [0, 2048, 4095], VOILUTSequence=lookup(long, 0, 8)) == [0, 128, 255]
 
@@ -144,7 +187,9 @@ def test_bits_around_those_of_the_pixels_are_ignored(
 
 
 def test_compressed_pixels_of_shifted_bits_are_refused(tmp_path: Path) -> None:
-    """Whether a codec was given the words or the pixels is written nowhere; run lengths are always of words."""
+    """Whether a codec was given the words or the pixels is written nowhere; run lengths are always
+    of words.
+    """
     from pydicom import dcmread
     from pydicom.encaps import encapsulate
 
@@ -152,7 +197,9 @@ def test_compressed_pixels_of_shifted_bits_are_refused(tmp_path: Path) -> None:
     image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
     image.PixelData = encapsulate([b"\0" * 100])
     image.save_as(tmp_path / "b.dcm")
-    with pytest.raises(UnreadableImage, match=r"^compressed pixels of 12 bits, the highest of which is number 15$"):
+    with pytest.raises(
+        UnreadableImage, match=r"^compressed pixels of 12 bits, the highest of which is number 15$"
+    ):
         read_image(tmp_path / "b.dcm")
 
 
@@ -170,7 +217,9 @@ def test_lossless_compression(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(tmp_path, DEEP, BitsStored=12, syntax=RLELossless), plain)
 
 
-@pytest.mark.parametrize("name", ["a.dcm", "A.DICOM", "IM0001", "1.2.840.5", "a.png", "röntgen '胸部'\n.dcm"])
+@pytest.mark.parametrize(
+    "name", ["a.dcm", "A.DICOM", "IM0001", "1.2.840.5", "a.png", "röntgen '胸部'\n.dcm"]
+)
 def test_content_counts_and_not_the_name(tmp_path: Path, name: str) -> None:
     path = write_dicom(tmp_path / name, GREY)
     assert is_dicom(path)
@@ -190,7 +239,11 @@ FRAMES = np.stack([GREY] * 3).reshape(60, 30)
 REFUSED: dict[str, tuple[np.ndarray, dict[str, object], str]] = {
     "frames": (FRAMES, {"NumberOfFrames": 3, "Rows": 20}, "3 frames"),
     "no pixels": (GREY, {"PixelData": None}, "no pixels: truncated, or no image"),
-    "palette": (GREY, {"PhotometricInterpretation": "PALETTE COLOR"}, "photometric interpretation PALETTE COLOR"),
+    "palette": (
+        GREY,
+        {"PhotometricInterpretation": "PALETTE COLOR"},
+        "photometric interpretation PALETTE COLOR",
+    ),
     "deep colour": (RGB.astype(np.uint16), {}, "16-bit RGB pixels"),
     "wide": (DEEP.astype(np.uint32), {}, "32-bit MONOCHROME2 pixels"),
     "high bit": (
@@ -203,7 +256,11 @@ REFUSED: dict[str, tuple[np.ndarray, dict[str, object], str]] = {
         {"BitsStored": 7, "HighBit": 6},
         "RGB pixels of 7 bits in 8, the highest of which is number 6",
     ),
-    "presentation table": (GREY, {"PresentationLUTSequence": lookup([0, 255], 0, 8)}, "a presentation lookup table"),
+    "presentation table": (
+        GREY,
+        {"PresentationLUTSequence": lookup([0, 255], 0, 8)},
+        "a presentation lookup table",
+    ),
     "too few": (GREY, {"Rows": 40}, "truncated"),
 }
 
@@ -218,16 +275,23 @@ def test_refused_with_a_short_reason(tmp_path: Path, case: str) -> None:
 
 
 def test_a_compression_that_needs_a_plug_in_is_named(tmp_path: Path) -> None:
-    """High-throughput JPEG 2000 and MPEG: pydicom decodes the first through a plug-in only, the other not at all."""
+    """High-throughput JPEG 2000 and MPEG: pydicom decodes the first through a plug-in only, the
+    other not at all.
+    """
     from pydicom import dcmread
     from pydicom.encaps import encapsulate
 
-    for syntax, name in (("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000"), ("1.2.840.10008.1.2.4.100", "MPEG")):
+    for syntax, name in (
+        ("1.2.840.10008.1.2.4.201", "High-Throughput JPEG 2000"),
+        ("1.2.840.10008.1.2.4.100", "MPEG"),
+    ):
         image = dcmread(write_dicom(tmp_path / "a.dcm", GREY))
         image.file_meta.TransferSyntaxUID = syntax
         image.PixelData = encapsulate([b"\0" * 100])
         image.save_as(tmp_path / "b.dcm")
-        with pytest.raises(UnreadableImage, match=f"^pixels compressed as {name}.*without a plug-in$"):
+        with pytest.raises(
+            UnreadableImage, match=f"^pixels compressed as {name}.*without a plug-in$"
+        ):
             read_image(tmp_path / "b.dcm")
 
 
@@ -237,22 +301,30 @@ def test_half_a_file_is_never_half_an_image(tmp_path: Path, syntax: str | None) 
     content = write_dicom(tmp_path / "a.dcm", SMOOTH, syntax).read_bytes()
     for length in range(1, len(content) - 12, 7):
         (tmp_path / "a.dcm").write_bytes(content[:length])
-        with pytest.raises(UnreadableImage, match=r"^(truncated|not a DICOM file|damaged|no pixels)"):
+        with pytest.raises(
+            UnreadableImage, match=r"^(truncated|not a DICOM file|damaged|no pixels)"
+        ):
             read_image(tmp_path / "a.dcm")
 
 
-def test_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_remedy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for label in ("ill", "well"):
         write_dicom(tmp_path / label / "a.dcm", GREY)
     monkeypatch.setitem(sys.modules, "pydicom", None)
     (tmp_path / ".path").mkdir()  # decoder processes lack it, too
-    (tmp_path / ".path" / "pydicom.py").write_text("raise ImportError('no pydicom')", encoding="utf-8")
+    (tmp_path / ".path" / "pydicom.py").write_text(
+        "raise ImportError('no pydicom')", encoding="utf-8"
+    )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / ".path"))
     monkeypatch.setattr(decoders, "_idle", [])
     data = FolderData(source="folder", path=str(tmp_path), on_error="skip")
     with pytest.raises(DataError, match=r"pip install pydicom$") as error:
         build_manifest(data, tmp_path)
-    assert not isinstance(error.value, UnreadableImage)  # it is no fault of the image, which is not to be skipped
+    assert not isinstance(
+        error.value, UnreadableImage
+    )  # it is no fault of the image, which is not to be skipped
     assert "\n" not in str(error.value)
 
 
@@ -262,25 +334,44 @@ def test_the_library_is_imported_only_for_dicom_files() -> None:
 
 
 def test_a_folder_becomes_a_manifest_and_an_image_store(tmp_path: Path) -> None:
-    """Scanners that count in 10, 12 and 16 bits, black or white zeros, names without suffix: one range."""
+    """Scanners that count in 10, 12 and 16 bits, black or white zeros, names without suffix: one
+    range.
+    """
     base = tmp_path / "data"
-    tens, tops = RANDOM.integers(0, 1024, (40, 40)).astype(np.uint16), RANDOM.integers(0, 65536, (40, 40))
+    tens, tops = (
+        RANDOM.integers(0, 1024, (40, 40)).astype(np.uint16),
+        RANDOM.integers(0, 65536, (40, 40)),
+    )
     write_dicom(base / "ill" / "a.dcm", tens, BitsStored=10)
-    write_dicom(base / "ill" / "IM0002", DEEP, BitsStored=12, PhotometricInterpretation="MONOCHROME1")
+    write_dicom(
+        base / "ill" / "IM0002", DEEP, BitsStored=12, PhotometricInterpretation="MONOCHROME1"
+    )
     write_dicom(base / "well" / "1.2.3", tops.astype(np.uint16), BitsStored=16)
     write_dicom(base / "well" / "b.DCM", GREY)
     write_dicom(base / "well" / "frames.dcm", FRAMES, NumberOfFrames=3, Rows=20)
     write_dicom(base / "well" / "DICOMDIR", GREY, PixelData=None)
     (base / "well" / "README").write_text("no image " * 40)
     manifest = build_manifest(FolderData(source="folder", path=str(base), on_error="skip"), base)
-    assert manifest.usable["image"].tolist() == ["ill/IM0002", "ill/a.dcm", "well/1.2.3", "well/b.DCM"]
-    bad = manifest.table[manifest.table["state"] == "skipped"].set_index("image")["reason"].to_dict()
-    assert bad == {"well/frames.dcm": "3 frames", "well/README": "a format that rayfold does not read: no suffix"}
+    assert manifest.usable["image"].tolist() == [
+        "ill/IM0002",
+        "ill/a.dcm",
+        "well/1.2.3",
+        "well/b.DCM",
+    ]
+    bad = (
+        manifest.table[manifest.table["state"] == "skipped"].set_index("image")["reason"].to_dict()
+    )
+    assert bad == {
+        "well/frames.dcm": "3 frames",
+        "well/README": "a format that rayfold does not read: no suffix",
+    }
     assert (manifest.usable["bits"] == 8).all()
     assert manifest.channels == 1
     assert manifest.usable["max_value"].min() > 250
     store = build_store(manifest, 32, tmp_path / "stores")
-    np.testing.assert_array_equal(store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), 32, 1))
+    np.testing.assert_array_equal(
+        store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), 32, 1)
+    )
 
 
 def patients(folder: Path, **options: object) -> tuple[list[str], tuple[str, ...]]:
@@ -289,11 +380,22 @@ def patients(folder: Path, **options: object) -> tuple[list[str], tuple[str, ...
 
 
 def test_the_patient_in_the_header_is_the_group_and_stays_unknown(tmp_path: Path) -> None:
-    people = [("Doe^1", "A"), ("Doe^1", "A"), ("Doe^1", "B"), ("Roe^2", None), ("", None), (" Roe^2 ", None)]
+    people = [
+        ("Doe^1", "A"),
+        ("Doe^1", "A"),
+        ("Doe^1", "B"),
+        ("Roe^2", None),
+        ("", None),
+        (" Roe^2 ", None),
+    ]
     for number, (name, issuer) in enumerate(people):
         elements = {"PatientID": name} | ({"IssuerOfPatientID": issuer} if issuer else {})
         suffix = ".dcm" if number % 2 else ""
-        write_dicom(tmp_path / "data" / ("ill", "well")[number // 3] / f"{number}{suffix}", GREY + number, **elements)
+        write_dicom(
+            tmp_path / "data" / ("ill", "well")[number // 3] / f"{number}{suffix}",
+            GREY + number,
+            **elements,
+        )
     groups, notes = patients(tmp_path / "data")
     assert groups[0] == groups[1] != groups[2]
     assert groups[3] == groups[5] not in groups[:3]
@@ -307,7 +409,11 @@ def test_the_patient_in_the_header_is_the_group_and_stays_unknown(tmp_path: Path
 
 def test_one_patient_id_for_all_tells_no_patients_apart(tmp_path: Path) -> None:
     for number in range(4):
-        write_dicom(tmp_path / ("ill", "well")[number // 2] / f"{number}.dcm", GREY + number, PatientID="ANON")
+        write_dicom(
+            tmp_path / ("ill", "well")[number // 2] / f"{number}.dcm",
+            GREY + number,
+            PatientID="ANON",
+        )
     groups, notes = patients(tmp_path)
     assert len(set(groups)) == 4
     assert "one and the same PatientID" in notes[0]

@@ -1,4 +1,6 @@
-"""Every format that is promised is read to known pixels; everything else is refused with its reason."""
+"""Every format that is promised is read to known pixels; everything else is refused with its
+reason.
+"""
 
 import io
 from pathlib import Path
@@ -107,11 +109,17 @@ def test_bilevel_and_cmyk(tmp_path: Path) -> None:
     bits = GREY > 127
     for suffix in (".png", ".tif", ".bmp"):
         assert_reads(
-            written(tmp_path / f"bits{suffix}", Image.fromarray(bits)), np.where(bits, 255, 0).astype(np.uint8)
+            written(tmp_path / f"bits{suffix}", Image.fromarray(bits)),
+            np.where(bits, 255, 0).astype(np.uint8),
         )
     cyan = Image.new("CMYK", (30, 20), (255, 0, 0, 0))
     assert read_image(written(tmp_path / "a.tif", cyan))[5, 5].tolist() == [0, 255, 255]
-    assert np.abs(read_image(written(tmp_path / "a.jpg", cyan))[5, 5].astype(int) - [0, 255, 255]).max() <= 3
+    assert (
+        np.abs(
+            read_image(written(tmp_path / "a.jpg", cyan))[5, 5].astype(int) - [0, 255, 255]
+        ).max()
+        <= 3
+    )
 
 
 @pytest.mark.parametrize(("orientation", "turn"), [(3, 2), (6, 3), (8, 1)])
@@ -132,7 +140,9 @@ def test_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
     assert_reads(path.rename(tmp_path / "a.jpg"), GREY)
 
 
-@pytest.mark.parametrize("name", ["with space.png", "quo'te\".png", "new\nline.png", "röntgen-胸部.png", "%s{}$x.png"])
+@pytest.mark.parametrize(
+    "name", ["with space.png", "quo'te\".png", "new\nline.png", "röntgen-胸部.png", "%s{}$x.png"]
+)
 def test_odd_names(tmp_path: Path, name: str) -> None:
     assert_reads(written(tmp_path / name, GREY), GREY)
 
@@ -152,12 +162,30 @@ REFUSED = {
     "text": (b"this is no image\n", f"not a {FORMATS} image"),
     "float": (saved(Image.fromarray(DEEP.astype(np.float32)), "TIFF"), "32-bit float pixels"),
     "wide": (saved(Image.fromarray(DEEP.astype(np.int32) * 100), "TIFF"), "32-bit integer pixels"),
-    "negative": (saved(Image.fromarray(DEEP.astype(np.int32) - 1000), "TIFF"), "32-bit integer pixels"),
-    "frames": (saved(Image.fromarray(GREY), "TIFF", save_all=True, append_images=SECOND * 2), "3 frames"),
-    "animated": (saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=SECOND), "2 frames"),
-    "animated gif": (saved(Image.fromarray(GREY), "GIF", save_all=True, append_images=SECOND), "2 frames"),
-    "animated webp": (saved(Image.fromarray(GREY), "WEBP", save_all=True, append_images=SECOND), "2 frames"),
-    "inverted": (saved(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0}), "16-bit pixels whose zero is white"),
+    "negative": (
+        saved(Image.fromarray(DEEP.astype(np.int32) - 1000), "TIFF"),
+        "32-bit integer pixels",
+    ),
+    "frames": (
+        saved(Image.fromarray(GREY), "TIFF", save_all=True, append_images=SECOND * 2),
+        "3 frames",
+    ),
+    "animated": (
+        saved(Image.fromarray(GREY), "PNG", save_all=True, append_images=SECOND),
+        "2 frames",
+    ),
+    "animated gif": (
+        saved(Image.fromarray(GREY), "GIF", save_all=True, append_images=SECOND),
+        "2 frames",
+    ),
+    "animated webp": (
+        saved(Image.fromarray(GREY), "WEBP", save_all=True, append_images=SECOND),
+        "2 frames",
+    ),
+    "inverted": (
+        saved(Image.fromarray(DEEP), "TIFF", tiffinfo={262: 0}),
+        "16-bit pixels whose zero is white",
+    ),
     "damaged": (bytes(FLIPPED), "damaged: broken"),
 }
 
@@ -183,7 +211,9 @@ def test_half_a_file_is_never_half_an_image(tmp_path: Path, kind: str) -> None:
             read_image(tmp_path / "a")
     (tmp_path / "a").write_bytes(content[: len(content) * 3 // 4])
     # The decoders of these two do not tell what is missing from what is wrong.
-    with pytest.raises(UnreadableImage, match=r"^damaged" if kind in ("WEBP", "JPEG2000") else r"^truncated$"):
+    with pytest.raises(
+        UnreadableImage, match=r"^damaged" if kind in ("WEBP", "JPEG2000") else r"^truncated$"
+    ):
         read_image(tmp_path / "a")
 
 
@@ -198,26 +228,40 @@ def test_content_hash_ignores_the_encoding_but_not_shape_and_depth(tmp_path: Pat
     one = read_image(written(tmp_path / "a.png", GREY))
     other = read_image(written(tmp_path / "b.tif", np.dstack([GREY] * 3)))
     assert content_hash(one) == content_hash(other)
-    assert len({content_hash(p) for p in (GREY, GREY.reshape(30, 20), GREY.astype(np.uint16), GREY[::-1])}) == 4
+    assert (
+        len(
+            {
+                content_hash(p)
+                for p in (GREY, GREY.reshape(30, 20), GREY.astype(np.uint16), GREY[::-1])
+            }
+        )
+        == 4
+    )
     assert content_hash(DEEP) == content_hash(DEEP.astype(">u2"))
 
 
 def test_to_uint8_maps_the_declared_range() -> None:
     values = np.array([[0, 1, 2048, 4095, 4096, 65535]], np.uint16)
     assert to_uint8(values, 12).tolist() == [[0, 0, 128, 255, 255, 255]]
-    assert to_uint8(values, 16).tolist() == [[0, 0, 8, 15, 16, 255]]  # the eight most significant bits
+    assert to_uint8(values, 16).tolist() == [
+        [0, 0, 8, 15, 16, 255]
+    ]  # the eight most significant bits
     assert to_uint8(GREY, 12) is GREY
 
 
 def test_resize_shrinks_by_area_and_enlarges_linearly() -> None:
     checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    assert np.unique(resize(checkers, 32, 1)).tolist() == [100]  # bilinear sampling alone would keep stripes
+    assert np.unique(resize(checkers, 32, 1)).tolist() == [
+        100
+    ]  # bilinear sampling alone would keep stripes
     ramp = np.array([[0, 100], [0, 100]], np.uint8)
     assert resize(ramp, 4, 1)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
 def test_resize_gives_the_asked_channels() -> None:
-    np.testing.assert_array_equal(resize(GREY[:20, :20], 20, 3), np.repeat(GREY[:20, :20, None], 3, axis=2))
+    np.testing.assert_array_equal(
+        resize(GREY[:20, :20], 20, 3), np.repeat(GREY[:20, :20, None], 3, axis=2)
+    )
     np.testing.assert_array_equal(resize(RGB[:20, :20], 20, 3), RGB[:20, :20])
     assert resize(GREY, 8, 1).shape == (8, 8, 1)
     with pytest.raises(ValueError, match="one channel"):

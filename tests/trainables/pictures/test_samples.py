@@ -1,4 +1,6 @@
-"""Pixels of every kind that files can hold come out right, or are refused for a reason that is true."""
+"""Pixels of every kind that files can hold come out right, or are refused for a reason that is
+true.
+"""
 
 import io
 import struct
@@ -33,18 +35,21 @@ def reason(folder: Path, content: bytes) -> str:
     return error.value.reason
 
 
-# --- JPEG 2000 --------------------------------------------------------------------------------------------------------
+# --- JPEG 2000 ------------------------------------------------------------------------------------
 
 
 def jpeg2000(pixels: np.ndarray, bits: int = 16, sign: int = 0) -> bytes:
-    """A lossless file of 16-bit values; of fewer bits it is the same stream, whose values are meant from another zero.
+    """A lossless file of 16-bit values; of fewer bits it is the same stream, whose values are meant
+    from another zero.
 
     `pixels`: uint16, (H, W), RGB or RGBA.
     """
     stored = (pixels.astype(int) + 2**15 - 2 ** (bits - 1)).astype(np.uint16)
     channels = 1 if stored.ndim == 2 else stored.shape[2]
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
-    encoded = cv2.imencode(".jp2", stored.reshape(*stored.shape[:2], channels)[..., order].copy(), LOSSLESS)[1]
+    encoded = cv2.imencode(
+        ".jp2", stored.reshape(*stored.shape[:2], channels)[..., order].copy(), LOSSLESS
+    )[1]
     content = bytearray(encoded.tobytes())
     size = content.find(b"\xff\x4f\xff\x51")
     for channel in range(channels):
@@ -73,11 +78,12 @@ def test_signed_jpeg_2000_is_refused(tmp_path: Path) -> None:
     assert reason(tmp_path, jpeg2000(COLOUR, sign=128)) == "signed 16-bit pixels"
 
 
-# --- TIFF -------------------------------------------------------------------------------------------------------------
+# --- TIFF -----------------------------------------------------------------------------------------
 
 
 def tiff(pixels: np.ndarray, photometric: int | None = None, planes: int = 1, **tags: int) -> bytes:
-    """An uncompressed TIFF file, in the pixels' byte order; (H, W) or (H, W, C), stored in planes where `planes` is 2.
+    """An uncompressed TIFF file, in the pixels' byte order; (H, W) or (H, W, C), stored in planes
+    where `planes` is 2.
 
     `tags`: `format`, `extra` in place of those of the pixels' type and of none.
     """
@@ -135,7 +141,9 @@ def test_every_sample_format_of_tiff_is_read_right_or_refused(
                 assert not refused.startswith("damaged")
                 assert kind not in ("u1", "u2") or planes == 2 or channels in (2, 5)
             else:
-                shown = pixels[..., :3] if channels > 2 else pixels.reshape(20, 30, channels)[..., 0]
+                shown = (
+                    pixels[..., :3] if channels > 2 else pixels.reshape(20, 30, channels)[..., 0]
+                )
                 np.testing.assert_array_equal(found, shown)
 
 
@@ -152,7 +160,10 @@ def test_every_sample_format_of_tiff_is_read_right_or_refused(
         (tiff(COLOUR.astype(np.float32)), "3 channels of 32-bit floats"),
         (tiff(np.dstack([GREY] * 5)), "5 channels of 8-bit unsigned integers"),
         (tiff(GREY.astype(">u4")), "1 channel of 32-bit unsigned integers, big-endian"),
-        (tiff(GREY.astype(">u2"), 0), "1 channel of 16-bit unsigned integers, big-endian, zero is white"),
+        (
+            tiff(GREY.astype(">u2"), 0),
+            "1 channel of 16-bit unsigned integers, big-endian, zero is white",
+        ),
         (tiff(np.dstack([COLOUR, ALPHA]), 5), "16-bit pixels that are neither grey nor RGB"),
     ],
 )
@@ -164,7 +175,9 @@ def test_the_reason_says_what_the_pixels_are(tmp_path: Path, content: bytes, say
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize(
-    ("extra", "expected"), [(0, COLOUR), (1, COLOUR), (2, OVER_BLACK)], ids=["none", "premultiplied", "straight"]
+    ("extra", "expected"),
+    [(0, COLOUR), (1, COLOUR), (2, OVER_BLACK)],
+    ids=["none", "premultiplied", "straight"],
 )
 def test_the_fourth_channel_of_deep_tiff_is_what_its_tag_says(
     tmp_path: Path, extra: int, expected: np.ndarray, order: str
@@ -174,20 +187,24 @@ def test_the_fourth_channel_of_deep_tiff_is_what_its_tag_says(
 
 
 @pytest.mark.parametrize("channels", [2, 4])
-def test_premultiplied_alpha_of_eight_bits_is_not_multiplied_again(tmp_path: Path, channels: int) -> None:
+def test_premultiplied_alpha_of_eight_bits_is_not_multiplied_again(
+    tmp_path: Path, channels: int
+) -> None:
     half = np.dstack([*[GREY // 2] * (channels - 1), np.full_like(GREY, 128)])
     found = read(tmp_path, tiff(half, extra=1)).astype(int)
     assert np.abs(found - GREY // 2).max() <= 1
 
 
-# --- PNG and PNM ------------------------------------------------------------------------------------------------------
+# --- PNG and PNM ----------------------------------------------------------------------------------
 
 
 def test_the_transparent_grey_of_a_deep_png_is_black(tmp_path: Path) -> None:
     grey = COLOUR[..., 0]
     buffer = io.BytesIO()
     Image.fromarray(grey).save(buffer, "PNG", transparency=int(grey[20, 20]))
-    np.testing.assert_array_equal(read(tmp_path, buffer.getvalue()), np.where(grey == grey[20, 20], 0, grey))
+    np.testing.assert_array_equal(
+        read(tmp_path, buffer.getvalue()), np.where(grey == grey[20, 20], 0, grey)
+    )
 
 
 PNM = {
@@ -207,7 +224,7 @@ def test_a_second_pnm_image_is_not_dropped_silently(tmp_path: Path, first: str) 
     assert reason(tmp_path, PNM[first] + PNM["deep"] + PNM["grey"]) == "3 frames"
 
 
-# --- what libraries print ---------------------------------------------------------------------------------------------
+# --- what libraries print -------------------------------------------------------------------------
 
 
 def test_libraries_print_nothing_about_images_that_are_judged(tmp_path: Path) -> None:
@@ -233,4 +250,7 @@ for path in {[str(long), str(tmp_path / "cut.pgm"), str(tmp_path / "exif.jpg")]!
         print(error.reason)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert (done.stderr, done.stdout) == ("", "600 bytes of pixels, but 570 by the header, 30x19\ntruncated\n")
+    assert (done.stderr, done.stdout) == (
+        "",
+        "600 bytes of pixels, but 570 by the header, 30x19\ntruncated\n",
+    )

@@ -17,7 +17,9 @@ from trainables.runtime import address as module
 from trainables.runtime.address import check_answer, check_form, check_own
 
 
-@pytest.mark.parametrize("address", ["auto", "head:6379", "10.0.0.1:6379", "node-1.cluster.example:1", "[::1]:65535"])
+@pytest.mark.parametrize(
+    "address", ["auto", "head:6379", "10.0.0.1:6379", "node-1.cluster.example:1", "[::1]:65535"]
+)
 def test_addresses_of_a_head(address: str) -> None:
     check_form(address)
 
@@ -76,10 +78,17 @@ def server(answer: bytes | None) -> Iterator[str]:
         connection.close()
 
 
-@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", None])
-def test_another_server_or_a_hanging_one_is_no_cluster(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", None]
+)
+def test_another_server_or_a_hanging_one_is_no_cluster(
+    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 1.0)
-    with server(answer) as address, pytest.raises(ResourceError, match="not the head of a Ray cluster, or it hangs"):
+    with (
+        server(answer) as address,
+        pytest.raises(ResourceError, match="not the head of a Ray cluster, or it hangs"),
+    ):
         check_answer(address, address)
 
 
@@ -88,7 +97,9 @@ def test_a_port_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         address = f"127.0.0.1:{gone.getsockname()[1]}"
     began = time.monotonic()
-    with pytest.raises(ResourceError, match=r"no Ray cluster answers at .*'localhost:1', which is 127.*refused"):
+    with pytest.raises(
+        ResourceError, match=r"no Ray cluster answers at .*'localhost:1', which is 127.*refused"
+    ):
         check_answer(address, "localhost:1")
     assert time.monotonic() - began < 5
 
@@ -120,7 +131,11 @@ def test_auto_joins_only_what_runs_as_us(uid: int | None, tmp_path: Path) -> Non
     command = ["./raylet", "-c", "read line", "sh", "--gcs-address=127.0.0.1:6379"]
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, user=uid) as process:
         try:
-            with pytest.raises(ResourceError, match="if you trust whoever runs it") if uid else nullcontext():
+            with (
+                pytest.raises(ResourceError, match="if you trust whoever runs it")
+                if uid
+                else nullcontext()
+            ):
                 check_own("127.0.0.1:6379")
             with pytest.raises(ResourceError, match="no node on this machine is yours"):
                 check_own("127.0.0.1:637")

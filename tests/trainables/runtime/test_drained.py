@@ -43,5 +43,7 @@ print(before, ray.get([worker.step.remote(), worker.step.remote()]))
 
 
 def test_a_cell_is_saved_after_every_report_from_the_time_its_node_is_drained() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False
+    )
     assert done.stdout.split("\n")[-2] == "0 [1, 2]", done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""A GPU that is granted and not seen is an error with its remedy; one that is only a number of Ray's is not."""
+"""A GPU that is granted and not seen is an error with its remedy; one that is only a number of
+Ray's is not.
+"""
 
 from pathlib import Path
 
@@ -8,7 +10,9 @@ from trainables.runtime import gpu_check
 from trainables.runtime.gpu_check import blind_reason
 
 
-def test_nothing_is_asked_where_no_device_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_asked_where_no_device_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_check, "DEVICES", tmp_path)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     (tmp_path / "nvidiactl").touch()
@@ -18,7 +22,9 @@ def test_nothing_is_asked_where_no_device_is(tmp_path: Path, monkeypatch: pytest
     assert "no NVIDIA device" in (blind_reason(["0"], always=False) or "")
 
 
-def test_a_device_that_tensorflow_does_not_see_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_tensorflow_does_not_see_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(gpu_check, "DEVICES", tmp_path)
     (tmp_path / "nvidia0").touch()
     reason = blind_reason(["0"], always=False)

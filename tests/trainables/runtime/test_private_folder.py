@@ -42,13 +42,28 @@ def test_a_parent_that_does_not_serve_is_passed_over(place: Path) -> None:
     file.touch()
     link = place / "link"
     link.symlink_to(below)
-    for parent in (None, "", long, blank, line, file, unsafe, below, link, "/no/such/folder", place / "\udcff"):
+    for parent in (
+        None,
+        "",
+        long,
+        blank,
+        line,
+        file,
+        unsafe,
+        below,
+        link,
+        "/no/such/folder",
+        place / "\udcff",
+    ):
         folder = PrivateFolder([parent and str(parent), str(place)])
         assert folder.path.parent == place
         assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
         folder.remove()
         assert not folder.path.exists()
-    with pytest.raises(ResourceError, match=r"open': other users may move .*: longer than \d+ bytes.*set RAY_TMPDIR"):
+    with pytest.raises(
+        ResourceError,
+        match=r"open': other users may move .*: longer than \d+ bytes.*set RAY_TMPDIR",
+    ):
         PrivateFolder([str(unsafe), str(long)])
 
 
@@ -68,14 +83,19 @@ def test_it_is_private_whatever_the_umask(place: Path, mask: int) -> None:
     before = os.umask(mask)
     try:
         folder = PrivateFolder([str(place)])
-        assert [stat.S_IMODE(each.stat().st_mode) for each in (folder.path, folder.temporary)] == [0o700, 0o700]
+        assert [stat.S_IMODE(each.stat().st_mode) for each in (folder.path, folder.temporary)] == [
+            0o700,
+            0o700,
+        ]
         folder.remove()
     finally:
         os.umask(before)
 
 
 def test_the_longest_parent_leaves_room_for_every_socket(place: Path) -> None:
-    limit = 107 - len("/rf-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+    limit = 107 - len(
+        "/rf-12345678/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+    )
     longest = place / ("x" * (limit - len(os.fsencode(place)) - 1))
     longest.mkdir()
     folder = PrivateFolder([str(longest)])
@@ -135,6 +155,8 @@ with folder.used():
     folder.path.rename({str(place / "elsewhere")!r})
     time.sleep(20)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == -15
     assert "was moved or replaced: stopping" in done.stderr

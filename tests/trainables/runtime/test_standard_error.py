@@ -20,7 +20,9 @@ sys.stderr.write("of no use, but later\\n")
 
 
 def test_one_line_is_kept_away_and_all_others_pass_in_order() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert done.stderr == "from C\nfrom Python\nof no use, but later\n"
 
 
@@ -31,7 +33,9 @@ def failing() -> None:
         raise KeyError
 
 
-def test_what_is_held_back_is_passed_on_unless_the_block_fails(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_held_back_is_passed_on_unless_the_block_fails(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with held_back():
         os.write(2, b"from C++\n")
     assert capfd.readouterr().err == "from C++\n"

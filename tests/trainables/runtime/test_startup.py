@@ -1,4 +1,6 @@
-"""A process computes with rayfold's settings, whatever its user's are; what makes its start cheaper changes nothing."""
+"""A process computes with rayfold's settings, whatever its user's are; what makes its start cheaper
+changes nothing.
+"""
 
 import json
 import os
@@ -12,7 +14,8 @@ import pytest
 from trainables.core.errors import ModelError
 from trainables.runtime.startup import prepare_keras
 
-# Saves a model of twelve layers, then tells how many layers Keras made for that, and whether the file can be read.
+# Saves a model of twelve layers, then tells how many layers Keras made for that, and whether the
+# file can be read.
 PROCESS = """
 import json, tempfile
 from trainables.runtime.startup import configure_tensorflow
@@ -41,7 +44,12 @@ def test_saving_a_model_makes_no_layer_per_layer() -> None:
 
 
 # What an older Keras, or another project, may have left in a home.
-SETTINGS = {"backend": "torch", "image_data_format": "channels_first", "floatx": "float64", "epsilon": 1e-3}
+SETTINGS = {
+    "backend": "torch",
+    "image_data_format": "channels_first",
+    "floatx": "float64",
+    "epsilon": 1e-3,
+}
 TELL = """
 import json
 def tell(name, keras):
@@ -58,7 +66,9 @@ def told(code: str, home: Path, **environment: str) -> dict[str, list[object]]:
     (home / ".keras").mkdir()
     (home / ".keras" / "keras.json").write_text(json.dumps(SETTINGS))
     environment = {**os.environ, "HOME": str(home), "KERAS_MAX_STEPS_PER_EPOCH": "2", **environment}
-    done = subprocess.run([sys.executable, "-c", TELL + code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TELL + code], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     lines = [line.partition(" ") for line in done.stdout.splitlines()]
     return {name: json.loads(rest) for name, _, rest in lines}
@@ -70,7 +80,9 @@ def test_a_process_of_ours_has_our_settings(tmp_path: Path) -> None:
 
 
 def test_a_process_of_the_users_keeps_hers_but_for_the_backend(tmp_path: Path) -> None:
-    found = told("with keras_settings() as keras: tell('within', keras)\ntell('after', keras)", tmp_path)
+    found = told(
+        "with keras_settings() as keras: tell('within', keras)\ntell('after', keras)", tmp_path
+    )
     assert found["within"] == OURS
     assert found["after"] == ["tensorflow", "channels_first", "float64", "float64", 1e-3, 2]
 

@@ -1,4 +1,6 @@
-"""Folders of strangers: every name may be a class, and nothing is left out or taken in by a name without a word."""
+"""Folders of strangers: every name may be a class, and nothing is left out or taken in by a name
+without a word.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from trainables.sources.image_files import images_below
 
 def draw(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (12, 12), np.uint8)).save(path)
+    Image.fromarray(
+        np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (12, 12), np.uint8)
+    ).save(path)
     return path
 
 
@@ -46,10 +50,12 @@ def notes_on(manifest: Manifest, word: str) -> list[str]:
     return [note for note in manifest.notes if word in note]
 
 
-# --- classes and masks ------------------------------------------------------------------------------------------------
+# --- classes and masks ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("names", [("with_mask", "without_mask"), ("mask", "visor"), ("MASKS", "unmasked", "none")])
+@pytest.mark.parametrize(
+    "names", [("with_mask", "without_mask"), ("mask", "visor"), ("MASKS", "unmasked", "none")]
+)
 def test_a_class_may_be_called_after_masks(tmp_path: Path, names: tuple[str, ...]) -> None:
     for index, name in enumerate(names):
         draw_class(tmp_path / name, 10 * index)
@@ -76,7 +82,9 @@ def test_images_cut_out_by_their_masks_are_images(tmp_path: Path) -> None:
         ("with_mask_{}", "with_mask_{}/masks", ".png"),
     ],
 )
-def test_masks_are_no_images_and_no_class(tmp_path: Path, images: str, masks: str, suffix: str) -> None:
+def test_masks_are_no_images_and_no_class(
+    tmp_path: Path, images: str, masks: str, suffix: str
+) -> None:
     for index, name in enumerate(("a", "b")):
         draw_class(tmp_path / images.format(name), 10 * index)
         for number in range(3):
@@ -104,7 +112,9 @@ def test_folders_without_images_get_a_word(tmp_path: Path) -> None:
 def test_classes_that_are_not_named_get_a_word(tmp_path: Path) -> None:
     for index, name in enumerate("abc"):
         draw_class(tmp_path / name, 10 * index)
-    assert notes_on(listed(tmp_path, classes=("a", "b")), "3 images of classes that data.classes does not name")
+    assert notes_on(
+        listed(tmp_path, classes=("a", "b")), "3 images of classes that data.classes does not name"
+    )
 
 
 CLUTTER = (
@@ -136,7 +146,13 @@ def test_what_storage_and_file_managers_leave_is_clutter(tmp_path: Path, clutter
 def test_usual_hidden_files_need_no_word_and_others_get_one(tmp_path: Path) -> None:
     for index, name in enumerate(("a", "b")):
         draw_class(tmp_path / name, 10 * index)
-        for usual in (".DS_Store", "._0.png", ".ipynb_checkpoints/0-checkpoint.png", ".git/x", ".Trash-1000/x.png"):
+        for usual in (
+            ".DS_Store",
+            "._0.png",
+            ".ipynb_checkpoints/0-checkpoint.png",
+            ".git/x",
+            ".Trash-1000/x.png",
+        ):
             (tmp_path / name / usual).parent.mkdir(exist_ok=True)
             (tmp_path / name / usual).touch()
     assert not notes_on(listed(tmp_path), "hidden")
@@ -160,12 +176,18 @@ def test_images_below_is_what_training_lists(tmp_path: Path) -> None:
     ]
 
 
-# --- parts of a division ----------------------------------------------------------------------------------------------
+# --- parts of a division --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "parts",
-    [("train", "val", "test"), ("Training", "Testing"), ("train", "valid"), ("dev", "eval"), ("Test_Set", "train")],
+    [
+        ("train", "val", "test"),
+        ("Training", "Testing"),
+        ("train", "valid"),
+        ("dev", "eval"),
+        ("Test_Set", "train"),
+    ],
 )
 def test_parts_of_a_division_are_no_classes(tmp_path: Path, parts: tuple[str, ...]) -> None:
     for index, part in enumerate(parts):
@@ -192,10 +214,12 @@ def test_the_layout_with_splits_fills_them_and_names_what_is_left_out(tmp_path: 
     table = manifest.table.set_index("image")
     assert table.loc["train/stray.png", "reason"] == "no label: it lies outside every class folder"
     assert table["split"].value_counts().to_dict() == {"train": 7, "validation": 6, "test": 6}
-    assert notes_on(manifest, "6 images in folders that are called neither train, validation nor test")
+    assert notes_on(
+        manifest, "6 images in folders that are called neither train, validation nor test"
+    )
 
 
-# --- names of classes -------------------------------------------------------------------------------------------------
+# --- names of classes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("other", ["a class ", "a class\u00a0", "\ufeffa class"])
@@ -215,9 +239,20 @@ def test_the_unicode_form_of_a_class_does_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", ["covid-19", "COVID\u201319", "COVID_19", "COVID 19", "CO\u200bVID-19", "\uff23OVID-19", "\u0421OVID-19"]
+    "other",
+    [
+        "covid-19",
+        "COVID\u201319",
+        "COVID_19",
+        "COVID 19",
+        "CO\u200bVID-19",
+        "\uff23OVID-19",
+        "\u0421OVID-19",
+    ],
 )
-def test_classes_that_look_alike_are_refused_unless_all_are_named(tmp_path: Path, other: str) -> None:
+def test_classes_that_look_alike_are_refused_unless_all_are_named(
+    tmp_path: Path, other: str
+) -> None:
     for index, name in enumerate(("COVID-19", other, "none")):
         draw_class(tmp_path / name, 10 * index)
     message = refusal(tmp_path)
@@ -233,17 +268,24 @@ def test_numbers_are_names(tmp_path: Path) -> None:
     assert len(listed(tmp_path).classes) == 5
 
 
-# --- groups -----------------------------------------------------------------------------------------------------------
+# --- groups ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pattern", [r"patient(\d+)/", r"patient(\d+)", r"^patient(\d+)", r"/?patient(\d+)/study\d/"])
+@pytest.mark.parametrize(
+    "pattern", [r"patient(\d+)/", r"patient(\d+)", r"^patient(\d+)", r"/?patient(\d+)/study\d/"]
+)
 def test_the_patient_may_stand_in_a_folder(tmp_path: Path, pattern: str) -> None:
     for label, patients in (("a", range(3)), ("b", range(3, 6))):
         for patient in patients:
             for view in range(2):
-                draw(tmp_path / label / f"patient{patient:03}" / "study1" / f"view{view}.png", 10 * patient)
+                draw(
+                    tmp_path / label / f"patient{patient:03}" / "study1" / f"view{view}.png",
+                    10 * patient,
+                )
     manifest = listed(tmp_path, group_from_name=pattern)
-    assert manifest.table["group"].tolist() == [f"{patient:03}" for patient in range(6) for _ in range(2)]
+    assert manifest.table["group"].tolist() == [
+        f"{patient:03}" for patient in range(6) for _ in range(2)
+    ]
     assert manifest.notes == ()
 
 

@@ -18,7 +18,9 @@ from trainables.sources.phantom import COLUMNS, Phantom, draw_phantom, write_pha
 
 def settings(**changes: object) -> PhantomData:
     """A small dataset."""
-    return PhantomData.model_validate({"source": "phantom", "images_per_class": 4, "image_size": 32, **changes})
+    return PhantomData.model_validate(
+        {"source": "phantom", "images_per_class": 4, "image_size": 32, **changes}
+    )
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -42,16 +44,23 @@ def tree_digest(folder: Path) -> str:
 
 
 def content(phantom: Phantom) -> bytes:
-    return b"".join(part.tobytes() for part in (phantom.pixels, phantom.opacity, phantom.lungs, phantom.marker))
+    return b"".join(
+        part.tobytes() for part in (phantom.pixels, phantom.opacity, phantom.lungs, phantom.marker)
+    )
 
 
-# --- one image --------------------------------------------------------------------------------------------------------
+# --- one image ------------------------------------------------------------------------------------
 
 
 def test_same_arguments_same_bytes() -> None:
     reference = content(draw_phantom(1, 3, 1, 64, 5, True))
     assert content(draw_phantom(1, 3, 1, 64, 5, True)) == reference
-    others = [(2, 3, 1, 64, 5, True), (1, 4, 1, 64, 5, True), (1, 3, 0, 64, 5, True), (1, 3, 1, 64, 6, True)]
+    others = [
+        (2, 3, 1, 64, 5, True),
+        (1, 4, 1, 64, 5, True),
+        (1, 3, 0, 64, 5, True),
+        (1, 3, 1, 64, 6, True),
+    ]
     assert all(content(draw_phantom(*other)) != reference for other in others)
     assert content(draw_phantom(1, 3, 1, 64, 5, False)) != reference
 
@@ -128,12 +137,17 @@ def test_marker_changes_its_own_pixels_only() -> None:
 
 @pytest.mark.parametrize("label_index", [1, 2, 3])
 def test_mean_grey_level_does_not_give_the_answer_away(label_index: int) -> None:
-    healthy = [draw_phantom(0, patient, 0, 64, 0, False).pixels.mean() for patient in range(0, 120, 2)]
-    diseased = [draw_phantom(label_index, patient, 0, 64, 0, False).pixels.mean() for patient in range(1, 120, 2)]
+    healthy = [
+        draw_phantom(0, patient, 0, 64, 0, False).pixels.mean() for patient in range(0, 120, 2)
+    ]
+    diseased = [
+        draw_phantom(label_index, patient, 0, 64, 0, False).pixels.mean()
+        for patient in range(1, 120, 2)
+    ]
     assert roc_auc_score([0] * 60 + [1] * 60, healthy + diseased) < 0.75
 
 
-# --- a dataset --------------------------------------------------------------------------------------------------------
+# --- a dataset ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("images_per_patient", [1, 2, 3, 7])
@@ -149,7 +163,11 @@ def test_table_and_files(tmp_path: Path, images_per_patient: int) -> None:
     labels = [row["label"] for row in rows]
     assert {name: labels.count(name) for name in classes} == dict.fromkeys(classes, 5)
     groups = [row["group"] for row in rows]
-    assert len(set(zip(groups, labels, strict=True))) == len(set(groups)) == 3 * -(-5 // images_per_patient)
+    assert (
+        len(set(zip(groups, labels, strict=True)))
+        == len(set(groups))
+        == 3 * -(-5 // images_per_patient)
+    )
     assert max(groups.count(group) for group in groups) == min(5, images_per_patient)
     for row in rows:
         for column in ("path", "mask_lungs", "mask_opacity"):
@@ -166,8 +184,12 @@ def test_files_hold_what_was_drawn(tmp_path: Path) -> None:
     folder = table.parent
     drawn = draw_phantom(1, 3, 1, 32, 9, False)
     np.testing.assert_array_equal(read_png(folder / "images/class_1/p0003_i1.png"), drawn.pixels)
-    np.testing.assert_array_equal(read_png(folder / "masks/lungs/class_1/p0003_i1.png"), drawn.lungs)
-    np.testing.assert_array_equal(read_png(folder / "masks/opacity/class_1/p0003_i1.png"), drawn.opacity)
+    np.testing.assert_array_equal(
+        read_png(folder / "masks/lungs/class_1/p0003_i1.png"), drawn.lungs
+    )
+    np.testing.assert_array_equal(
+        read_png(folder / "masks/opacity/class_1/p0003_i1.png"), drawn.opacity
+    )
 
 
 def test_two_folders_get_the_same_bytes(tmp_path: Path) -> None:
@@ -177,7 +199,9 @@ def test_two_folders_get_the_same_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("shortcut", "expected"), [(0.0, (0, 0)), (0.5, (8, 22)), (1.0, (30, 30))])
-def test_shortcut_marks_diseased_images_only(tmp_path: Path, shortcut: float, expected: tuple[int, int]) -> None:
+def test_shortcut_marks_diseased_images_only(
+    tmp_path: Path, shortcut: float, expected: tuple[int, int]
+) -> None:
     table = write_phantoms(settings(images_per_class=30, shortcut=shortcut), tmp_path)
     marked = {"Normal": 0, "Opacity": 0}
     for row in read_table(table):
@@ -228,20 +252,34 @@ def test_processes_at_once_all_succeed(tmp_path: Path) -> None:
     assert len(set(tables)) == 1
     assert len(read_table(tables[0])) == 40
     assert [path.name for path in tmp_path.iterdir()] == [tables[0].parent.name]
-    assert tree_digest(tables[0].parent) == tree_digest(write_phantoms(data, tmp_path / "alone").parent)
+    assert tree_digest(tables[0].parent) == tree_digest(
+        write_phantoms(data, tmp_path / "alone").parent
+    )
 
 
 def test_awkward_class_names_and_folder(tmp_path: Path) -> None:
-    classes = ("Normal / none", 'so-called "opacity", soft', "two\nlines\r", "../up", "Übersicht 肺")
-    table = write_phantoms(settings(classes=classes, images_per_class=1), tmp_path / "it's a\n'folder' ü")
+    classes = (
+        "Normal / none",
+        'so-called "opacity", soft',
+        "two\nlines\r",
+        "../up",
+        "Übersicht 肺",
+    )
+    table = write_phantoms(
+        settings(classes=classes, images_per_class=1), tmp_path / "it's a\n'folder' ü"
+    )
     rows = read_table(table)
     assert tuple(row["label"] for row in rows) == classes
     assert all((table.parent / row["path"]).is_file() for row in rows)
-    assert {path.name for path in (table.parent / "images").iterdir()} == {f"class_{index}" for index in range(5)}
+    assert {path.name for path in (table.parent / "images").iterdir()} == {
+        f"class_{index}" for index in range(5)
+    }
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file\nhere").write_text("not a folder")
-    with pytest.raises(DataError, match=r"phantoms need a writable folder, got .*RAYFOLD_CACHE") as caught:
+    with pytest.raises(
+        DataError, match=r"phantoms need a writable folder, got .*RAYFOLD_CACHE"
+    ) as caught:
         write_phantoms(settings(), tmp_path / "file\nhere")
     assert "\n" not in str(caught.value)

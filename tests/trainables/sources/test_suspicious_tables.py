@@ -60,7 +60,9 @@ def refusal(call: Callable[[], object]) -> str:
         "missing",
     ],
 )
-def test_groups_that_mean_unknown_stay_together_and_get_a_word(tmp_path: Path, unknown: str) -> None:
+def test_groups_that_mean_unknown_stay_together_and_get_a_word(
+    tmp_path: Path, unknown: str
+) -> None:
     groups, found = notes(tmp_path, [*(f"p{number // 2}" for number in range(20)), *[unknown] * 3])
     assert groups[-3:] == [unknown] * 3
     (note,) = found
@@ -68,7 +70,9 @@ def test_groups_that_mean_unknown_stay_together_and_get_a_word(tmp_path: Path, u
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "000", "999", "0.0"])
-def test_numbers_that_stand_for_unknown_get_a_word_where_they_are_unlike_others(tmp_path: Path, number: str) -> None:
+def test_numbers_that_stand_for_unknown_get_a_word_where_they_are_unlike_others(
+    tmp_path: Path, number: str
+) -> None:
     patients = [f"{patient // 2 + 1}" for patient in range(20)]
     assert notes(tmp_path, [*patients, number, number])[1] == []
     (note,) = notes(tmp_path, [*patients, *[number] * 20])[1]
@@ -76,7 +80,8 @@ def test_numbers_that_stand_for_unknown_get_a_word_where_they_are_unlike_others(
 
 
 @pytest.mark.parametrize(
-    "patients", [["Anna", "Anna", "Noneman", "Noneman"], ["p0", "p0", "p1", "p1"], ["1", "1", "0", "0"]]
+    "patients",
+    [["Anna", "Anna", "Noneman", "Noneman"], ["p0", "p0", "p1", "p1"], ["1", "1", "0", "0"]],
 )
 def test_patients_need_no_word(tmp_path: Path, patients: list[str]) -> None:
     assert notes(tmp_path, patients)[1] == []
@@ -92,13 +97,19 @@ def test_whole_numbers_are_the_same_with_and_without_their_point(tmp_path: Path)
     groups, found = notes(tmp_path, ["0", "0.0", "12", "12.0", "12.00", "012", "1.5", "15"])
     assert groups == ["0", "0", "12", "12", "12", "012", "1.5", "15"]
     assert "'0', '0.0', '12'" in found[0]
-    rows = "\n".join(f"{number}.png,{label}" for number, label in enumerate(("0", "1", "0.0", "1.0")))
+    rows = "\n".join(
+        f"{number}.png,{label}" for number, label in enumerate(("0", "1", "0.0", "1.0"))
+    )
     assert "got '0', '0.0'" in refusal(lambda: build(tmp_path, f"path,label\n{rows}\n"))
 
 
 def test_a_class_with_fewer_images_than_asked_for_gets_a_word(tmp_path: Path) -> None:
     rows = "path,label\n0.png,a\n1.png,a\n2.png,a\n3.png,b\n"
-    (note,) = [note for note in build(tmp_path, rows, images_per_class=2).notes if "images_per_class" in note]
+    (note,) = [
+        note
+        for note in build(tmp_path, rows, images_per_class=2).notes
+        if "images_per_class" in note
+    ]
     assert "asks for 2, but 'b' has 1: " in note
 
 
@@ -107,9 +118,17 @@ def test_a_class_with_fewer_images_than_asked_for_gets_a_word(tmp_path: Path) ->
     [
         ("path,label,Label\n0.png,a,b\n1.png,b,a\n", {}, ["'label', 'Label'"]),
         ("path,label\n0.png,a\n1.png,b\n0.png,b\n", {}, ["label 'a' in row 1", "'b' in row 3"]),
-        ("path,label\n0.png,a\n", {"columns": {"patient": "pid"}}, ["'patient'", "did you mean 'group'?"]),
+        (
+            "path,label\n0.png,a\n",
+            {"columns": {"patient": "pid"}},
+            ["'patient'", "did you mean 'group'?"],
+        ),
         ("path,label\n0.png,a\n", {"columns": {"Patient ID": "pid"}}, ["did you mean 'group'?"]),
-        ("Patient,Finding\n1,a\n", {}, ["there are 'Patient', 'Finding'; data.columns.path can name it"]),
+        (
+            "Patient,Finding\n1,a\n",
+            {},
+            ["there are 'Patient', 'Finding'; data.columns.path can name it"],
+        ),
         ("0.png,a\n1.png,b\n", {}, ["looks like an image and not like names of columns"]),
         ("# made today\npath,label\n0.png,a\n", {}, ["its first line is a comment"]),
     ],

@@ -1,4 +1,6 @@
-"""Tables of strangers: what a spreadsheet writes is read as it is written, or cause and remedy are named."""
+"""Tables of strangers: what a spreadsheet writes is read as it is written, or cause and remedy are
+named.
+"""
 
 import unicodedata
 from collections.abc import Callable
@@ -14,7 +16,9 @@ from trainables.data.manifest import Manifest, build_manifest
 from trainables.sources.listing import list_images
 
 ROWS = [
-    (f"img/{label}/{label[0]}{number}.png", label, f"{number:03}") for label in ("clear", "spot") for number in (0, 1)
+    (f"img/{label}/{label[0]}{number}.png", label, f"{number:03}")
+    for label in ("clear", "spot")
+    for number in (0, 1)
 ]
 
 
@@ -22,7 +26,9 @@ ROWS = [
 def folder(tmp_path: Path) -> Path:
     for seed, (path, _, _) in enumerate(ROWS):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 12), np.uint8)).save(tmp_path / path)
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (12, 12), np.uint8)).save(
+            tmp_path / path
+        )
     return tmp_path
 
 
@@ -45,8 +51,13 @@ def refusal(build: Callable[[], object]) -> str:
     return str(error.value)
 
 
-def text(separator: str = ",", end: str = "\n", quote: str = "", spot: str = "spot", tail: str = "") -> str:
-    rows = [("path", "label", "group"), *((path, spot if label == "spot" else label, who) for path, label, who in ROWS)]
+def text(
+    separator: str = ",", end: str = "\n", quote: str = "", spot: str = "spot", tail: str = ""
+) -> str:
+    rows = [
+        ("path", "label", "group"),
+        *((path, spot if label == "spot" else label, who) for path, label, who in ROWS),
+    ]
     lines = [separator.join(f"{quote}{cell}{quote}" for cell in row) for row in rows]
     return end.join(lines) + end + tail
 
@@ -91,9 +102,15 @@ def test_a_table_is_read_however_a_spreadsheet_wrote_it(
 
 @pytest.mark.parametrize(
     ("spot", "encoding", "shown"),
-    [("Lungenentzündung", "latin-1", "cp1252"), ("5–10 mm", "cp1252", "cp1252"), ("\x81x", "latin-1", "latin-1")],
+    [
+        ("Lungenentzündung", "latin-1", "cp1252"),
+        ("5–10 mm", "cp1252", "cp1252"),
+        ("\x81x", "latin-1", "latin-1"),
+    ],
 )
-def test_a_guessed_encoding_is_said_with_an_example(folder: Path, spot: str, encoding: str, shown: str) -> None:
+def test_a_guessed_encoding_is_said_with_an_example(
+    folder: Path, spot: str, encoding: str, shown: str
+) -> None:
     manifest = read(folder, text(spot=spot).encode(encoding))
     assert manifest.classes == tuple(sorted(("clear", spot)))
     assert f"read as {shown}, for example" in manifest.notes[0]
@@ -113,19 +130,31 @@ def test_quoted_line_breaks_separators_and_decimal_commas_belong_to_cells(folder
         (b"\x00\x01\x02" * 9, "t.csv", "it is no text"),
         (text() + 'x,"open\n', "t.csv", "unexpected end of data"),
         (text() + "img/x.png,a,b,c\n", "t.csv", "row 5 has 4 cells, but there are 3 columns"),
-        (text().replace("group", "label", 1), "t.csv", "must have a name of its own, got 'label', 'label'"),
-        (text().replace("label", "Label,LABEL", 1).replace("png,", "png,,"), "t.csv", "got 'Label', 'LABEL'"),
+        (
+            text().replace("group", "label", 1),
+            "t.csv",
+            "must have a name of its own, got 'label', 'label'",
+        ),
+        (
+            text().replace("label", "Label,LABEL", 1).replace("png,", "png,,"),
+            "t.csv",
+            "got 'Label', 'LABEL'",
+        ),
         (text() + "\n,a,\n", "t.csv", "got none in row 6"),
         ("", "t.csv", "it is empty"),
         (text(";").replace("path", "file", 1), "t.csv", "there are 'file', 'label', 'group'"),
     ],
 )
-def test_what_cannot_be_read_names_cause_and_remedy(folder: Path, content: str | bytes, name: str, words: str) -> None:
+def test_what_cannot_be_read_names_cause_and_remedy(
+    folder: Path, content: str | bytes, name: str, words: str
+) -> None:
     assert words in refusal(lambda: read(folder, content, name))
 
 
 def test_a_column_is_named_whatever_its_blanks(folder: Path) -> None:
-    manifest = read(folder, text().replace("group", " Patient ID ", 1), columns={"group": "patient id"})
+    manifest = read(
+        folder, text().replace("group", " Patient ID ", 1), columns={"group": "patient id"}
+    )
     assert manifest.table["group"].tolist() == [who for _, _, who in ROWS]
 
 
@@ -134,7 +163,7 @@ def test_rows_without_a_group_get_a_word(folder: Path) -> None:
     assert manifest.notes == ("2 of 4 images have no group and are their own",)
 
 
-# --- paths ------------------------------------------------------------------------------------------------------------
+# --- paths ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +201,10 @@ def test_the_unicode_form_of_a_path_does_not_count(folder: Path, forms: tuple[st
 @pytest.mark.parametrize(
     ("stated", "hint"),
     [
-        ("C:\\Users\\me\\data\\img\\clear\\c0.png", "there is 'img/clear/c0.png': did you mean it?"),
+        (
+            "C:\\Users\\me\\data\\img\\clear\\c0.png",
+            "there is 'img/clear/c0.png': did you mean it?",
+        ),
         ("/mnt/other/img/clear/c0.png", "there is 'img/clear/c0.png': did you mean it?"),
         ("img/clear/C0.PNG", "there is 'img/clear/c0.png': did you mean it?"),
         ("Img/Clear/c0.png", "there is 'img/clear/c0.png': did you mean it?"),
@@ -185,7 +217,9 @@ def test_the_unicode_form_of_a_path_does_not_count(folder: Path, forms: tuple[st
         ("$NO_SUCH_NAME/c0.png", "the environment variable NO_SUCH_NAME is not set"),
     ],
 )
-def test_no_other_file_is_taken_but_the_near_miss_is_named(folder: Path, stated: str, hint: str) -> None:
+def test_no_other_file_is_taken_but_the_near_miss_is_named(
+    folder: Path, stated: str, hint: str
+) -> None:
     for name in ("clear/long_name.png", "clear/twice.png", "spot/twice.png"):
         (folder / "img" / name).touch()
     assert reasons(folder, [stated]) == [f"missing file; {hint}"]

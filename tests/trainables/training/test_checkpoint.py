@@ -20,15 +20,27 @@ def example() -> TrainingState:
     rng = np.random.default_rng(0)
     # More than ten arrays, of different types and ranks: their order must survive.
     state = [rng.random((3, index)).astype(np.float32) for index in range(12)]
-    state += [np.array(7, np.int64), np.array([1, 2**32 - 1], np.uint32), np.zeros((0, 4), np.float16)]
-    return TrainingState(EPOCHS, 2, -math.inf, {"train": 1.5}, state, [rng.random(5), rng.random((2, 2))])
+    state += [
+        np.array(7, np.int64),
+        np.array([1, 2**32 - 1], np.uint32),
+        np.zeros((0, 4), np.float16),
+    ]
+    return TrainingState(
+        EPOCHS, 2, -math.inf, {"train": 1.5}, state, [rng.random(5), rng.random((2, 2))]
+    )
 
 
 def assert_same(one: TrainingState, two: TrainingState) -> None:
     np.testing.assert_equal(one.epochs, two.epochs)  # NaN is NaN
-    assert (one.best_epoch, one.best_value, one.seconds) == (two.best_epoch, two.best_value, two.seconds)
+    assert (one.best_epoch, one.best_value, one.seconds) == (
+        two.best_epoch,
+        two.best_value,
+        two.seconds,
+    )
     for mine, theirs in ((one.state, two.state), (one.best_weights, two.best_weights)):
-        assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [(a.dtype, a.shape, a.tobytes()) for a in theirs]
+        assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [
+            (a.dtype, a.shape, a.tobytes()) for a in theirs
+        ]
 
 
 def test_every_bit_comes_back(tmp_path: Path) -> None:
@@ -64,7 +76,9 @@ def test_a_torn_file_is_no_state(tmp_path: Path, length: float) -> None:
 
 
 def test_a_flipped_bit_is_never_believed(tmp_path: Path) -> None:
-    """Wherever it flips, the file is refused or the state is the true one (not every byte of a zip carries content)."""
+    """Wherever it flips, the file is refused or the state is the true one (not every byte of a zip
+    carries content).
+    """
     path = tmp_path / "resume.npz"
     checkpoint.save(path, example())
     content = path.read_bytes()
@@ -93,7 +107,8 @@ def test_other_archives_are_no_state(tmp_path: Path, name: str) -> None:
 def test_pickled_objects_are_not_opened(tmp_path: Path) -> None:
     path = tmp_path / "resume.npz"
     facts = np.frombuffer(
-        b'{"epochs": [], "best_epoch": null, "best_value": 0, "seconds": {}, "arrays": ["state_00000"]}', np.uint8
+        b'{"epochs": [], "best_epoch": null, "best_value": 0, "seconds": {}, "arrays": ["state_00000"]}',
+        np.uint8,
     )
     np.savez(path, facts=facts, state_00000=np.array([1.0]))
     assert checkpoint.load(path) is not None

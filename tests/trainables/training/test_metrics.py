@@ -1,4 +1,6 @@
-"""Every metric against numbers worked out by hand, and against scikit-learn where it has the same definition."""
+"""Every metric against numbers worked out by hand, and against scikit-learn where it has the same
+definition.
+"""
 
 import math
 
@@ -36,12 +38,15 @@ def test_two_classes_by_hand() -> None:
     assert found["f1_neg"] == pytest.approx(3 / 4)
     assert found["f1_pos"] == pytest.approx(2 / 3)
     assert found["f1"] == pytest.approx((3 / 4 + 2 / 3) / 2)
-    assert [found["balanced_accuracy"], found["recall"], found["specificity"]] == pytest.approx([17 / 24] * 3)
+    assert [found["balanced_accuracy"], found["recall"], found["specificity"]] == pytest.approx(
+        [17 / 24] * 3
+    )
     # MCC = (TP·TN − FP·FN) / √((TP+FP)(TP+FN)(TN+FP)(TN+FN)) = (2·3 − 1·1) / √(3·3·4·4)
     assert found["mcc"] == pytest.approx(5 / 12)
     # 12 pairs of a positive and a negative; only the positive at 0.4 ranks below one negative (0.6)
     assert [found["auc"], found["auc_pos"], found["auc_neg"]] == pytest.approx([11 / 12] * 3)
-    # positives found at ranks 1, 2 and 4: (1/1 + 2/2 + 3/4) / 3; negatives at 1, 2, 3 and 5: (1 + 1 + 1 + 4/5) / 4
+    # positives found at ranks 1, 2 and 4: (1/1 + 2/2 + 3/4) / 3; negatives at 1, 2, 3 and 5: (1 + 1
+    # + 1 + 4/5) / 4
     assert found["average_precision_pos"] == pytest.approx(11 / 12)
     assert found["average_precision_neg"] == pytest.approx(19 / 20)
     squares = 0.1**2 + 0.2**2 + 0.6**2 + 0.3**2 + 0.1**2 + 0.6**2 + 0.2**2
@@ -51,7 +56,8 @@ def test_two_classes_by_hand() -> None:
 
 
 def test_three_classes_by_hand() -> None:
-    # Confusion matrix: a → a a b, b → b b, c → a.  One-hot probabilities, so that the ranking is the prediction.
+    # Confusion matrix: a → a a b, b → b b, c → a.  One-hot probabilities, so that the ranking is
+    # the prediction.
     labels, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 1, 0])
     found = score(labels, np.eye(3)[predicted], ("a", "b", "c"))
     assert [found[f"recall_{c}"] for c in "abc"] == pytest.approx([2 / 3, 1, 0])
@@ -60,7 +66,9 @@ def test_three_classes_by_hand() -> None:
     assert [found[f"f1_{c}"] for c in "abc"] == pytest.approx([2 / 3, 4 / 5, 0])
     assert found["f1"] == pytest.approx((2 / 3 + 4 / 5) / 3)
     assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["brier"] == pytest.approx(2 / 6)  # two images wholly wrong, each at the greatest distance
+    assert found["brier"] == pytest.approx(
+        2 / 6
+    )  # two images wholly wrong, each at the greatest distance
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -79,7 +87,9 @@ def test_agrees_with_scikit_learn(seed: int, classes: int) -> None:
         "mcc": sk.matthews_corrcoef(labels, predicted),
         "average_precision": sk.average_precision_score(truth, p, average="macro"),
         "log_loss": sk.log_loss(labels, p),
-        "brier": np.mean([sk.brier_score_loss(truth[:, c], p[:, c]) for c in range(classes)]) * classes / 2,
+        "brier": np.mean([sk.brier_score_loss(truth[:, c], p[:, c]) for c in range(classes)])
+        * classes
+        / 2,
     }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     for c in range(classes):
@@ -92,7 +102,11 @@ def test_all_names_in_their_order() -> None:
     classes = ("a b", "ü", "c\n")
     assert list(score(labels, p, classes)) == metric_names(classes)
     assert metric_names(classes)[: len(HEADLINE)] == list(HEADLINE)
-    assert len(metric_names(classes)) == len(HEADLINE) + 3 * len(PER_CLASS) == len(set(metric_names(classes)))
+    assert (
+        len(metric_names(classes))
+        == len(HEADLINE) + 3 * len(PER_CLASS)
+        == len(set(metric_names(classes)))
+    )
 
 
 def test_a_perfect_classifier() -> None:
@@ -105,7 +119,15 @@ def test_a_perfect_classifier() -> None:
 def test_an_inverted_classifier() -> None:
     labels = np.array([0, 0, 1, 1])
     found = score(labels, np.eye(2)[1 - labels], ("a", "b"))
-    for name in ("accuracy", "precision", "recall", "f1", "auc", "specificity", "balanced_accuracy"):
+    for name in (
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "auc",
+        "specificity",
+        "balanced_accuracy",
+    ):
         assert found[name] == 0, name
     assert found["mcc"] == pytest.approx(-1)
     assert found["brier"] == pytest.approx(1)
@@ -169,7 +191,8 @@ def test_undefined_numbers_come_without_warnings() -> None:
 def test_results_are_plain_floats() -> None:
     labels, p = random_case(2, 20, 3)
     assert {
-        type(value) for value in score(labels.astype(np.int32), p.astype(np.float32), ("a", "b", "c")).values()
+        type(value)
+        for value in score(labels.astype(np.int32), p.astype(np.float32), ("a", "b", "c")).values()
     } == {float}
 
 
@@ -181,7 +204,9 @@ def test_saturated_probabilities_rank_by_their_logits() -> None:
     p /= p.sum(axis=1, keepdims=True)
     found = score(labels, p, ("a", "b"), log_odds(logits))
     expected = sk.roc_auc_score(labels, logits[:, 1])
-    assert [found["auc"], found["auc_a"], found["auc_b"]] == pytest.approx([expected] * 3, abs=1e-12)
+    assert [found["auc"], found["auc_a"], found["auc_b"]] == pytest.approx(
+        [expected] * 3, abs=1e-12
+    )
     assert score(labels, p, ("a", "b"))["auc_b"] < expected - 0.01  # all of them round to 1
 
 

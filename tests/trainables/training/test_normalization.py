@@ -15,7 +15,9 @@ from trainables.training import normalization
 from trainables.training.session import Session
 
 RNG = np.random.default_rng(0)
-IMAGES = RNG.normal(3.0, 2.0, (6, 8, 8, 5)).astype(np.float32)  # few images, so that n / (n - 1) would show
+IMAGES = RNG.normal(3.0, 2.0, (6, 8, 8, 5)).astype(
+    np.float32
+)  # few images, so that n / (n - 1) would show
 WEIGHT = RNG.normal(size=(6, 8, 8, 5)).astype(np.float32)
 
 
@@ -28,12 +30,16 @@ def layer(**options: object) -> keras.layers.BatchNormalization:
 
 
 def nested() -> keras.Model:
-    inner = keras.Sequential([keras.Input((8, 8, 5)), layer(), keras.layers.ReLU(), layer(momentum=0.9)])
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 5)), layer(), keras.layers.ReLU(), layer(momentum=0.9)]
+    )
     return keras.Sequential([keras.Input((8, 8, 5)), inner, layer()])
 
 
 MODELS: dict[str, Callable[[], keras.Model]] = {
-    "one layer": lambda: keras.Sequential([keras.Input((8, 8, 5)), layer(momentum=0.7, epsilon=0.1)]),
+    "one layer": lambda: keras.Sequential(
+        [keras.Input((8, 8, 5)), layer(momentum=0.7, epsilon=0.1)]
+    ),
     "without scale": lambda: keras.Sequential([keras.Input((8, 8, 5)), layer(scale=False)]),
     "without center": lambda: keras.Sequential([keras.Input((8, 8, 5)), layer(center=False)]),
     "frozen": lambda: keras.Sequential([keras.Input((8, 8, 5)), layer(trainable=False), layer()]),
@@ -42,8 +48,12 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
 }
 
 
-def step(model: keras.Model, images: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], Counter[str]]:
-    """Outputs, gradients by images and weights, and all variables after a call in training mode; the operations."""
+def step(
+    model: keras.Model, images: NDArray[np.float32]
+) -> tuple[list[NDArray[np.float32]], Counter[str]]:
+    """Outputs, gradients by images and weights, and all variables after a call in training mode;
+    the operations.
+    """
 
     def call(x: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -52,7 +62,9 @@ def step(model: keras.Model, images: NDArray[np.float32]) -> tuple[list[NDArray[
             objective = tf.reduce_sum(outputs * WEIGHT[: len(images)])
         return [outputs, *tape.gradient(objective, [x, *model.trainable_variables])]
 
-    traced = tf.function(call, autograph=False).get_concrete_function(tf.TensorSpec((None, 8, 8, 5)))
+    traced = tf.function(call, autograph=False).get_concrete_function(
+        tf.TensorSpec((None, 8, 8, 5))
+    )
     found = [np.asarray(each) for each in traced(tf.constant(images))]
     kinds = Counter(operation.type for operation in traced.graph.get_operations())
     return [*found, *(np.asarray(variable) for variable in model.variables)], kinds
@@ -79,7 +91,10 @@ def test_inference_and_vectors_go_keras_s_way() -> None:
     vectors = tf.constant(IMAGES[:, 0, 0])
     before = np.asarray(model(vectors, training=True)), np.asarray(images(IMAGES, training=False))
     with normalization.fused(model), normalization.fused(images):
-        after = np.asarray(model(vectors, training=True)), np.asarray(images(IMAGES, training=False))
+        after = (
+            np.asarray(model(vectors, training=True)),
+            np.asarray(images(IMAGES, training=False)),
+        )
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -102,9 +117,13 @@ def test_a_session_s_step_is_fused_and_its_model_loads_without_us() -> None:
     assert {type(each).__module__.split(".")[0] for each in layers} == {"keras"}
 
 
-def test_momentum_reaches_the_layers_of_a_backbone_inside_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_momentum_reaches_the_layers_of_a_backbone_inside_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def build(*_: object) -> keras.Model:
-        return keras.Sequential([keras.Input((32, 32, 1)), nested_backbone(), keras.layers.Dense(2, name="logits")])
+        return keras.Sequential(
+            [keras.Input((32, 32, 1)), nested_backbone(), keras.layers.Dense(2, name="logits")]
+        )
 
     monkeypatch.setattr(zoo, "build", build)
     session = Session(PLAIN.model_copy(update={"batch_norm_momentum": 0.5}), 0)
@@ -114,4 +133,6 @@ def test_momentum_reaches_the_layers_of_a_backbone_inside_the_model(monkeypatch:
 def nested_backbone() -> keras.Model:
     conv = keras.layers.Conv2D(4, 3)
     pool = keras.layers.GlobalAveragePooling2D()
-    return keras.Sequential([keras.Input((32, 32, 1)), conv, keras.layers.BatchNormalization(), pool])
+    return keras.Sequential(
+        [keras.Input((32, 32, 1)), conv, keras.layers.BatchNormalization(), pool]
+    )

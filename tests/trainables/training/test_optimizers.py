@@ -12,7 +12,9 @@ from trainables.training.optimizers import SGD, Adam
     ("optimizer_class", "reference"),
     [(Adam, keras.optimizers.Adam(3e-3)), (SGD, keras.optimizers.SGD(3e-3, momentum=0.9))],
 )
-def test_ten_steps_equal_keras(optimizer_class: type, reference: keras.optimizers.Optimizer) -> None:
+def test_ten_steps_equal_keras(
+    optimizer_class: type, reference: keras.optimizers.Optimizer
+) -> None:
     rng = np.random.default_rng(0)
     shapes = [(3, 3, 2, 4), (4,), (), (5, 7)]
     ours = [keras.Variable(rng.normal(size=shape), dtype="float32") for shape in shapes]
@@ -20,7 +22,10 @@ def test_ten_steps_equal_keras(optimizer_class: type, reference: keras.optimizer
     optimizer = optimizer_class(ours)
     optimizer.learning_rate.assign(3e-3)
     for _ in range(10):
-        gradients = [tf.constant(rng.normal(size=shape) * 10.0 ** rng.integers(-6, 2), tf.float32) for shape in shapes]
+        gradients = [
+            tf.constant(rng.normal(size=shape) * 10.0 ** rng.integers(-6, 2), tf.float32)
+            for shape in shapes
+        ]
         tf.function(optimizer.apply)(gradients)
         reference.apply(gradients, theirs)
     for a, b in zip(ours, theirs, strict=True):

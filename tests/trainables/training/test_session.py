@@ -1,4 +1,6 @@
-"""The options of a session that are meant for GPUs: another precision, XLA. They are slow here, and must be right."""
+"""The options of a session that are meant for GPUs: another precision, XLA. They are slow here, and
+must be right.
+"""
 
 import keras
 import numpy as np
@@ -44,8 +46,12 @@ def plain() -> Session:
     return Session(PLAIN, 0)
 
 
-@pytest.mark.parametrize(("option", "tolerance"), [({"precision": "bfloat16"}, 0.05), ({"xla": True}, 1e-4)])
-def test_it_learns_the_same_thing(plain: Session, option: dict[str, object], tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("option", "tolerance"), [({"precision": "bfloat16"}, 0.05), ({"xla": True}, 1e-4)]
+)
+def test_it_learns_the_same_thing(
+    plain: Session, option: dict[str, object], tolerance: float
+) -> None:
     session = Session(PLAIN.model_copy(update=option), 0)
     found = losses(session, 12)
     assert found[-1] < 0.5 * found[0]
@@ -59,7 +65,9 @@ def test_bfloat16_keeps_weights_and_grey_levels_in_float32() -> None:
     assert {array.dtype for array in session.weights()} == {np.dtype(np.float32)}
     assert session.model.get_layer("conv1").compute_dtype == "bfloat16"
     assert session.model.get_layer("normalisation").compute_dtype == "float32"
-    assert keras.config.dtype_policy().name == "float32"  # other sessions of the process are not touched
+    assert (
+        keras.config.dtype_policy().name == "float32"
+    )  # other sessions of the process are not touched
 
 
 def test_a_saved_bfloat16_model_gives_its_session_s_probabilities(tmp_path: object) -> None:
@@ -70,10 +78,12 @@ def test_a_saved_bfloat16_model_gives_its_session_s_probabilities(tmp_path: obje
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     expected = np.exp(session.logits(PIXELS).numpy())
     expected /= expected.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(model(PIXELS.astype(np.float32), training=False), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        model(PIXELS.astype(np.float32), training=False), expected, atol=1e-6
+    )
 
 
-# --- head-only epochs -------------------------------------------------------------------------------------------------
+# --- head-only epochs -----------------------------------------------------------------------------
 
 HEADS = """
 import keras
@@ -122,7 +132,11 @@ def moved(session: Session, head_only: bool) -> set[str]:
     for _ in range(2):
         session.train_step(PIXELS, LABELS, np.ones(16, np.float32), head_only)
     variables = zip(session.model.weights, before, strict=True)
-    return {variable.path.split("/")[-2] for variable, value in variables if not np.array_equal(variable, value)}
+    return {
+        variable.path.split("/")[-2]
+        for variable, value in variables
+        if not np.array_equal(variable, value)
+    }
 
 
 @pytest.mark.parametrize("name", ["nested", "named", "wrapped", "nested_head"])
@@ -141,7 +155,9 @@ def test_head_only_steps_train_the_head_and_leave_the_rest_as_at_inference(name:
     assert moved(session, True) == ({"mine", "mine_too"} if name == "nested_head" else {"mine"})
     released = moved(session, False)
     assert {"mine", "high"} <= released
-    assert ("low_norm" in released) == ("low" in released) == (name != "nested")  # its author has frozen them
+    assert (
+        ("low_norm" in released) == ("low" in released) == (name != "nested")
+    )  # its author has frozen them
     assert {layer.name: layer.trainable for layer in session.model._flatten_layers()} == flags
     session.reset(0)
     again = {float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(1)}
@@ -149,7 +165,9 @@ def test_head_only_steps_train_the_head_and_leave_the_rest_as_at_inference(name:
 
 
 def test_a_session_without_head_only_epochs_keeps_no_optimizer_for_them() -> None:
-    both, one = (Session(PLAIN.model_copy(update={"frozen_phase": phase}), 0) for phase in (True, False))
+    both, one = (
+        Session(PLAIN.model_copy(update={"frozen_phase": phase}), 0) for phase in (True, False)
+    )
     assert len(both.state()) > len(one.state())
     assert both.fits(both.state())
     assert not one.fits(both.state())

@@ -1,4 +1,6 @@
-"""Cells of unlike candidates leave nothing behind in a worker: in any order, or resumed, a fresh one's bits."""
+"""Cells of unlike candidates leave nothing behind in a worker: in any order, or resumed, a fresh
+one's bits.
+"""
 
 from pathlib import Path
 
@@ -86,11 +88,14 @@ def entries(folder: Path, spots: Path) -> dict[tuple[str, int], Entry]:
 
 
 @pytest.mark.slow
-def test_any_order_of_unlike_candidates_gives_the_bits_of_fresh_workers(python_path: Path, spots: Path) -> None:
+def test_any_order_of_unlike_candidates_gives_the_bits_of_fresh_workers(
+    python_path: Path, spots: Path
+) -> None:
     fresh = entries(python_path / "fresh", spots)
     for name in NAMES:
         work(python_path / "fresh", [fresh[name, 0]])
-    # Each candidate runs before and after each other one, and each comes back to a session that another has left.
+    # Each candidate runs before and after each other one, and each comes back to a session that
+    # another has left.
     orders = [NAMES, NAMES[::-1]]
     for number, order in enumerate(orders):
         folder = python_path / f"warm{number}"

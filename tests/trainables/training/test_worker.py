@@ -19,7 +19,8 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.training import checkpoint
 
-# One worker process: trains the cells `keys` in order; `stop` kills it after that many epochs of the last cell.
+# One worker process: trains the cells `keys` in order; `stop` kills it after that many epochs of
+# the last cell.
 WORKER = """
 import json, os, sys
 from pathlib import Path
@@ -58,7 +59,12 @@ candidates:
 
 
 def prepared_run(
-    folder: Path, data: Path, model: str = "TinyCNN", training: str = "", rate: float = 3e-3, text: str = EXPERIMENT
+    folder: Path,
+    data: Path,
+    model: str = "TinyCNN",
+    training: str = "",
+    rate: float = 3e-3,
+    text: str = EXPERIMENT,
 ) -> dict[tuple[str, int], Entry]:
     """A run folder that is ready for workers: its ledger entries by candidate and fold."""
     text = text.format(path=str(data), model=model, training=training, rate=rate)
@@ -68,13 +74,21 @@ def prepared_run(
 
 
 def work(
-    folder: Path, entries: list[Entry], stop: int = 0, expected: int = 0, budget: float = 1e9, suspend: bool = False
+    folder: Path,
+    entries: list[Entry],
+    stop: int = 0,
+    expected: int = 0,
+    budget: float = 1e9,
+    suspend: bool = False,
 ) -> list[int]:
-    """Train cells one after another in one new process; how many compiled models it kept after each.
+    """Train cells one after another in one new process; how many compiled models it kept after
+    each.
 
     `suspend`: let the stopped cell save its state first, as a worker does that is told to stop.
     """
-    arguments = json.dumps([str(folder), [entry.spec.key for entry in entries], stop, budget, suspend])
+    arguments = json.dumps(
+        [str(folder), [entry.spec.key for entry in entries], stop, budget, suspend]
+    )
     done = subprocess.run(
         [sys.executable, "-c", WORKER, arguments],
         cwd=ROOT,
@@ -123,14 +137,20 @@ def interrupted(killed: Path, undisturbed: Cells, tmp_path: Path) -> Entry:
     return Entry(RunLayout(tmp_path / "run").ledger, undisturbed[1]["plain", 0].spec)
 
 
-def test_a_warm_worker_gives_the_bits_of_a_fresh_one(undisturbed: Cells, spots: Path, tmp_path: Path) -> None:
+def test_a_warm_worker_gives_the_bits_of_a_fresh_one(
+    undisturbed: Cells, spots: Path, tmp_path: Path
+) -> None:
     warm = prepared_run(tmp_path, spots)
     work(tmp_path, [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
     same_result(undisturbed[1]["plain", 1], warm["plain", 1])
     assert not warm["plain", 1].resume_path.exists()
     # The cells before it were different ones, so equality is not for want of randomness.
-    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"])
-    assert not np.array_equal(warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"])
+    assert not np.array_equal(
+        warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"]
+    )
+    assert not np.array_equal(
+        warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"]
+    )
 
 
 @pytest.mark.slow
@@ -165,7 +185,9 @@ def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_a_cell_interrupted_while_its_head_trains_gives_the_same_bits_too(spots: Path, tmp_path: Path) -> None:
+def test_a_cell_interrupted_while_its_head_trains_gives_the_same_bits_too(
+    spots: Path, tmp_path: Path
+) -> None:
     whole = prepared_run(tmp_path / "a", spots, training="frozen_epochs: 2")["plain", 0]
     resumed = prepared_run(tmp_path / "b", spots, training="frozen_epochs: 2")["plain", 0]
     work(tmp_path / "a", [whole])
@@ -180,7 +202,9 @@ def cut(path: Path) -> None:
 
 
 def shorten_one_array(path: Path) -> None:
-    """Whole, but not this session's: so looks the state of a version whose optimizer keeps other variables."""
+    """Whole, but not this session's: so looks the state of a version whose optimizer keeps other
+    variables.
+    """
     saved = checkpoint.load(path)
     assert saved is not None
     saved.state[-3] = saved.state[-3].ravel()[:-1]
@@ -206,7 +230,9 @@ def test_the_entry_of_a_cell_is_complete(undisturbed: Cells) -> None:
     assert predictions["image"].is_unique
     assert np.allclose(predictions[["prob_Clear", "prob_Spot"]].sum(axis=1), 1)
     exponent = np.exp(predictions[["logit_Clear", "logit_Spot"]].to_numpy())
-    assert np.allclose(exponent / exponent.sum(axis=1, keepdims=True), predictions[["prob_Clear", "prob_Spot"]])
+    assert np.allclose(
+        exponent / exponent.sum(axis=1, keepdims=True), predictions[["prob_Clear", "prob_Spot"]]
+    )
     assert state.epochs == len(entry.epochs())
     assert state.best_epoch == entry.epochs()["validation_loss"].idxmin() + 1
     assert state.epochs == min(6, state.best_epoch + 3)
@@ -227,9 +253,13 @@ def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -
 
 def test_patience_begins_when_the_backbone_is_released(spots: Path, tmp_path: Path) -> None:
     text = EXPERIMENT.replace("early_stopping: 3", "early_stopping: 1")
-    entry = prepared_run(tmp_path, spots, training="frozen_epochs: 4", rate=1e-9, text=text)["plain", 0]
+    entry = prepared_run(tmp_path, spots, training="frozen_epochs: 4", rate=1e-9, text=text)[
+        "plain", 0
+    ]
     work(tmp_path, [entry])
     epochs, state = entry.epochs(), entry.state()
     assert state.best_epoch is not None
     assert len(epochs) == min(6, max(state.best_epoch, 4) + 1)
-    assert epochs["validation_loss"][:4].nunique() == 1  # nothing improves while so small a step trains the head alone
+    assert (
+        epochs["validation_loss"][:4].nunique() == 1
+    )  # nothing improves while so small a step trains the head alone

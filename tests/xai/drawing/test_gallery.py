@@ -62,8 +62,12 @@ class Page(HTMLParser):
         return [(attributes, text) for (name, attributes), text in found if name == tag]
 
 
-def write(folder: Path, rows: pd.DataFrame, images: Callable[[str], render.Bytes] = pixels, **more: Any) -> Page:
-    path = write_gallery(folder / "gallery.html", rows, images, more.pop("title", "Maps"), more.pop("scores", ()))
+def write(
+    folder: Path, rows: pd.DataFrame, images: Callable[[str], render.Bytes] = pixels, **more: Any
+) -> Page:
+    path = write_gallery(
+        folder / "gallery.html", rows, images, more.pop("title", "Maps"), more.pop("scores", ())
+    )
     return Page(path.read_text("utf-8"))
 
 
@@ -89,7 +93,7 @@ def hostile_table() -> pd.DataFrame:
     return pd.DataFrame([row | more for row in rows])
 
 
-# --- the page ---------------------------------------------------------------------------------------------------------
+# --- the page -------------------------------------------------------------------------------------
 
 
 def test_the_page_needs_nothing_else_and_allows_its_own_script_only(tmp_path: Path) -> None:
@@ -99,7 +103,11 @@ def test_the_page_needs_nothing_else_and_allows_its_own_script_only(tmp_path: Pa
             assert name not in {"src", "srcset", "action", "style"}
             assert not name.startswith("on")
             assert name != "href" or value == "data:,"
-    policy = next(a["content"] or "" for a, _ in page.of("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        a["content"] or ""
+        for a, _ in page.of("meta")
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy.startswith("default-src 'none'; img-src data:;")
     assert "unsafe" not in policy
     for tag, text in (("style", page.of("style")[0][1]), ("script", page.of("script")[1][1])):
@@ -126,7 +134,9 @@ def test_maps_come_back_from_the_page(tmp_path: Path) -> None:
     ]
     data = data_of(write(tmp_path, pd.DataFrame(rows)))
     for row, heat in zip(records(data), np.maximum(heats.astype(float), 0), strict=True):
-        levels = np.frombuffer(base64.b64decode(row["map"]), np.uint8).reshape(row["height"], row["width"])
+        levels = np.frombuffer(base64.b64decode(row["map"]), np.uint8).reshape(
+            row["height"], row["width"]
+        )
         np.testing.assert_allclose(levels * row["high"] / 255, heat, atol=row["high"] / 509)
         assert row["peak"] == pytest.approx(render.peak(heat))
     scale = render.shared_scale(np.maximum(heats.astype(np.float32), 0))
@@ -149,7 +159,10 @@ def test_large_maps_are_averaged_down_and_the_page_says_so(tmp_path: Path) -> No
 
 
 def test_images_are_small_grey_or_coloured_jpegs_of_their_own_shape(tmp_path: Path) -> None:
-    images = {"wide": np.full((300, 900), 99, np.uint8), "small": np.full((20, 10, 3), (250, 0, 0), np.uint8)}
+    images = {
+        "wide": np.full((300, 900), 99, np.uint8),
+        "small": np.full((20, 10, 3), (250, 0, 0), np.uint8),
+    }
     rows = table({"wide": ("Spot", 0.9), "small": ("Clear", 0.9)})
     entries = data_of(write(tmp_path, rows, images.__getitem__))["images"]
     coded = [np.frombuffer(base64.b64decode(entry["jpeg"]), np.uint8) for entry in entries]
@@ -169,7 +182,13 @@ def test_what_cannot_be_drawn_is_in_the_page_with_its_reason(tmp_path: Path) -> 
     rows = pd.DataFrame(
         [
             heat_row("bad", "Spot", "Spot", 0.8, map=nan),
-            heat_row("gone", "Spot", None, 0.8, **{"map": None, "error": "missing file", "class": None, "fold": None}),
+            heat_row(
+                "gone",
+                "Spot",
+                None,
+                0.8,
+                **{"map": None, "error": "missing file", "class": None, "fold": None},
+            ),
             heat_row("good", "Spot", "Spot", 0.8, outside_lung=0.25),
         ]
     )
@@ -194,13 +213,18 @@ def test_hostile_text_is_data_only(tmp_path: Path) -> None:
 
 
 def test_equal_tables_give_equal_pages(tmp_path: Path) -> None:
-    first, second = (write_gallery(tmp_path / name, table(CASES), pixels, "Maps") for name in ("a.html", "b.html"))
+    first, second = (
+        write_gallery(tmp_path / name, table(CASES), pixels, "Maps")
+        for name in ("a.html", "b.html")
+    )
     assert first.read_bytes() == second.read_bytes()
 
 
-# --- in a browser -----------------------------------------------------------------------------------------------------
+# --- in a browser ---------------------------------------------------------------------------------
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 WHEN = "done => {{ const wait = () => {} ? done(true) : setTimeout(wait, 20); wait(); }}"
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
@@ -210,8 +234,15 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run")
 @needs_browser
 def test_hostile_names_are_shown_and_nothing_of_them_runs(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "it's a #gallery?.html", hostile_table(), pixels, HOSTILE[0])
-    command = [CHROMIUM or "", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000"]
-    dumped = subprocess.run([*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=120, check=True)
+    command = [
+        CHROMIUM or "",
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=4000",
+    ]
+    dumped = subprocess.run(
+        [*command, "--dump-dom", path.as_uri()], capture_output=True, timeout=120, check=True
+    )
     page = Page(dumped.stdout.decode())
     assert page.of("title")[0][1] == HOSTILE[0]
     assert len(page.of("li")) == len(HOSTILE) + 1
@@ -226,16 +257,26 @@ class Browser:
 
     def __init__(self, profile: Path) -> None:
         (reads, self.commands), (self.answers, writes) = os.pipe(), os.pipe()
-        start = shlex.join([CHROMIUM or "", *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"])
+        start = shlex.join(
+            [CHROMIUM or "", *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        )
         line = f"exec {start} about:blank 3<&{reads} 4>&{writes}"
         nowhere = subprocess.DEVNULL
-        self.process = subprocess.Popen(["bash", "-c", line], pass_fds=(reads, writes), stdout=nowhere, stderr=nowhere)
+        self.process = subprocess.Popen(
+            ["bash", "-c", line], pass_fds=(reads, writes), stdout=nowhere, stderr=nowhere
+        )
         os.close(reads)
         os.close(writes)
         self.events: list[dict[str, Any]] = []
         self.number, self.session, self.rest = 0, "", b""
-        page = next(target for target in self("Target.getTargets")["targetInfos"] if target["type"] == "page")
-        self.session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
+        page = next(
+            target
+            for target in self("Target.getTargets")["targetInfos"]
+            if target["type"] == "page"
+        )
+        self.session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self(f"{domain}.enable")
 
@@ -261,18 +302,27 @@ class Browser:
         assert self.value(f"new Promise({WHEN.format('document.readyState === `complete`')})")
 
     def value(self, expression: str) -> Any:
-        answer = self("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        answer = self(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     def choose(self, control: str, value: Any) -> None:
         self.value(
             f"(c => {{ c.value = {json.dumps(value)}; for (const type of ['input', 'change']) "
-            f"c.dispatchEvent(new Event(type, {{bubbles: true}})); }})(document.querySelector({json.dumps(control)}))"
+            "c.dispatchEvent(new Event(type, {bubbles: true})); "
+            f"}})(document.querySelector({json.dumps(control)}))"
         )
 
     def press(self, key: str) -> None:
-        code = {"Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}.get(key, 0)
+        code = {
+            "Escape": 27,
+            "ArrowLeft": 37,
+            "ArrowUp": 38,
+            "ArrowRight": 39,
+            "ArrowDown": 40,
+        }.get(key, 0)
         text = {"text": key} if len(key) == 1 else {}
         for kind in ("keyDown", "keyUp"):
             self(
@@ -302,7 +352,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 def several() -> pd.DataFrame:
     """Two candidates, one of them with two methods, and a score."""
-    rows = pd.concat([table(CASES), table(CASES, method="rise", layer="input"), table(CASES, candidate="other")])
+    rows = pd.concat(
+        [table(CASES), table(CASES, method="rise", layer="input"), table(CASES, candidate="other")]
+    )
     rows["outside_lung"] = [
         round(1 - p, 2) if label == "Spot" else np.nan
         for label, p in zip(rows["label"], rows["probability"], strict=True)
@@ -328,11 +380,18 @@ def test_images_are_sorted_and_filtered(browser: Browser, tmp_path: Path) -> Non
     assert browser.names() == ["spot 0.99", "spot 0.9", "spot 0.8"]
     browser.choose("#sort", "outside_lung")
     browser.value("document.getElementById('clear').click()")
-    assert browser.names()[-3:] == ["clear 0.1", "clear 0.2", "clear 0.85"]  # no number: last, in either order
+    assert browser.names()[-3:] == [
+        "clear 0.1",
+        "clear 0.2",
+        "clear 0.85",
+    ]  # no number: last, in either order
     browser.choose("#name", "CLEAR")
     assert browser.value("document.getElementById('count').textContent").startswith("3 of 9 images")
     browser.choose("#candidate", "1")
-    assert browser.value("document.getElementById('method').selectedOptions[0].textContent") == "Grad-CAM"
+    assert (
+        browser.value("document.getElementById('method').selectedOptions[0].textContent")
+        == "Grad-CAM"
+    )
     assert browser.value("data.sets[chosen(images[0]).set].candidate") == 1
 
 
@@ -350,17 +409,27 @@ def test_the_keyboard_is_enough(browser: Browser, tmp_path: Path) -> None:
     browser.press("ArrowRight")
     assert browser.value("document.getElementById('large-name').textContent") == list(CASES)[2]
     browser.press("o")
-    assert browser.value("getComputedStyle(document.querySelector('#large canvas')).visibility") == "hidden"
+    assert (
+        browser.value("getComputedStyle(document.querySelector('#large canvas')).visibility")
+        == "hidden"
+    )
     browser.press("o")
-    assert browser.value("getComputedStyle(document.querySelector('#large canvas')).visibility") == "visible"
+    assert (
+        browser.value("getComputedStyle(document.querySelector('#large canvas')).visibility")
+        == "visible"
+    )
     browser.press("Escape")
     assert not browser.value("document.getElementById('large').open")
-    assert browser.value(f"new Promise({WHEN.format('document.activeElement === cards[2].button')})")
+    assert browser.value(
+        f"new Promise({WHEN.format('document.activeElement === cards[2].button')})"
+    )
 
 
 @pytest.mark.slow
 @needs_browser
-def test_images_that_failed_before_their_layer_was_known_can_be_looked_at(browser: Browser, tmp_path: Path) -> None:
+def test_images_that_failed_before_their_layer_was_known_can_be_looked_at(
+    browser: Browser, tmp_path: Path
+) -> None:
     lost = {"layer": None, "class": None, "map": None, "error": "damaged file", "prediction": None}
     failed = pd.DataFrame([heat_row(name, "Spot", "Spot", 0.9, **lost) for name in "ab"])
     for rows in (failed, pd.concat([failed, table(CASES)])):
@@ -388,7 +457,9 @@ def test_the_page_draws_what_render_draws(
     ]
     rows = pd.DataFrame(
         [
-            heat_row(str(n), "Spot", "Spot", 0.9, map=heat.ravel(), height=7, width=7, **at._asdict())
+            heat_row(
+                str(n), "Spot", "Spot", 0.9, map=heat.ravel(), height=7, width=7, **at._asdict()
+            )
             for n, (heat, at) in enumerate(zip(heats, places, strict=True))
         ]
     )
@@ -398,12 +469,20 @@ def test_the_page_draws_what_render_draws(
     browser.choose("#colours", colours)
     scales = render.Scales.of(rows, per_image=scale == "image")
     for number, row in enumerate(rows.to_dict("records")):
-        script = f"(c => {{{{ draw(c, cards[{number}].row, images[{number}]); return [...{{}}]; }}}})({{}})"
+        script = (
+            f"(c => {{{{ draw(c, cards[{number}].row, images[{number}]); return [...{{}}]; "
+            "}})({})"
+        )
         pixels_of = "c.getContext('2d').getImageData(0, 0, 256, 256).data"
         values = browser.value(script.format(pixels_of, "document.createElement('canvas')"))
         drawn = np.array(values).reshape(256, 256, 4)
         expected = render.overlay(
-            black, render.evidence_of(row), scales[row], colours, opacity=1, placement=render.placement_of(row)
+            black,
+            render.evidence_of(row),
+            scales[row],
+            colours,
+            opacity=1,
+            placement=render.placement_of(row),
         )
         over_black = drawn[..., :3] * (drawn[..., 3:] / 255)
         assert np.abs(over_black - expected).mean() < 1
@@ -412,13 +491,25 @@ def test_the_page_draws_what_render_draws(
 
 @pytest.mark.slow
 @needs_browser
-def test_a_thousand_images_open_at_once_draw_what_is_seen_and_ask_for_nothing(browser: Browser, tmp_path: Path) -> None:
+def test_a_thousand_images_open_at_once_draw_what_is_seen_and_ask_for_nothing(
+    browser: Browser, tmp_path: Path
+) -> None:
     phantoms = [draw_phantom(number % 3, number, 0, 224, 0, False).pixels for number in range(8)]
-    cases: dict[str, tuple[str | None, float]] = {f"{number:04}": ("Spot", number / 1000) for number in range(1000)}
-    path = write_gallery(tmp_path / "g.html", table(cases), lambda name: phantoms[int(name) % 8], "A thousand")
+    cases: dict[str, tuple[str | None, float]] = {
+        f"{number:04}": ("Spot", number / 1000) for number in range(1000)
+    }
+    path = write_gallery(
+        tmp_path / "g.html", table(cases), lambda name: phantoms[int(name) % 8], "A thousand"
+    )
     assert path.stat().st_size < 25e6
     browser.events.clear()
-    browser("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    browser(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=844,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
     browser.open(path)
     assert len(browser.names()) == 1000
     assert browser.value(f"new Promise({WHEN.format('cards[0].near')})")
@@ -432,5 +523,7 @@ def test_a_thousand_images_open_at_once_draw_what_is_seen_and_ask_for_nothing(br
     }
     assert all(url.startswith(("data:image/jpeg;base64,", path.as_uri())) for url in asked)
     assert not [
-        event for event in browser.events if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")
+        event
+        for event in browser.events
+        if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")
     ]

@@ -22,7 +22,9 @@ def flat(value: float) -> render.Floats:
 
 @pytest.mark.parametrize("colours", ["inferno", "jet"])
 @pytest.mark.parametrize("share", [1.0, 0.6, 0.2])
-def test_colour_and_opacity_follow_the_share_of_the_scale(colours: render.Colours, share: float) -> None:
+def test_colour_and_opacity_follow_the_share_of_the_scale(
+    colours: render.Colours, share: float
+) -> None:
     level = round(255 * share)
     colour = render.colour_table(colours)[level].astype(float)
     alpha = 0.5 * level / 255
@@ -36,7 +38,9 @@ def test_colour_and_opacity_follow_the_share_of_the_scale(colours: render.Colour
 
 
 def test_evidence_beyond_the_scale_is_the_last_colour() -> None:
-    np.testing.assert_array_equal(render.overlay(BLACK, flat(900), 3), render.overlay(BLACK, flat(3), 3))
+    np.testing.assert_array_equal(
+        render.overlay(BLACK, flat(900), 3), render.overlay(BLACK, flat(3), 3)
+    )
 
 
 @pytest.mark.parametrize("heat", [flat(0), flat(-5)])
@@ -50,7 +54,9 @@ def test_a_set_without_evidence_draws_nothing() -> None:
 
 
 def test_a_map_is_stretched_over_the_image_bilinearly_from_cell_centres() -> None:
-    drawn = render.overlay(np.zeros((2, 4), np.uint8), np.array([[0, 1]], np.float32), 1.0, opacity=1)
+    drawn = render.overlay(
+        np.zeros((2, 4), np.uint8), np.array([[0, 1]], np.float32), 1.0, opacity=1
+    )
     expected = [render.colour_table()[round(255 * part)] * part for part in (0, 0.25, 0.75, 1)]
     np.testing.assert_allclose(drawn[0], expected, atol=1.5)
 
@@ -69,12 +75,14 @@ def test_a_map_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_the_default_colours_get_lighter_with_the_evidence_and_jet_does_not() -> None:
-    light = {name: render.colour_table(name) @ [0.2126, 0.7152, 0.0722] for name in ("inferno", "jet")}
+    light = {
+        name: render.colour_table(name) @ [0.2126, 0.7152, 0.0722] for name in ("inferno", "jet")
+    }
     assert (np.diff(light["inferno"]) > -1).all()
     assert not (np.diff(light["jet"]) > -1).all()
 
 
-# --- scales -----------------------------------------------------------------------------------------------------------
+# --- scales ---------------------------------------------------------------------------------------
 
 
 def test_a_few_hot_pixels_do_not_decide_the_peak_and_a_lone_spot_is_one() -> None:
@@ -87,12 +95,14 @@ def test_a_few_hot_pixels_do_not_decide_the_peak_and_a_lone_spot_is_one() -> Non
 
 
 def test_a_few_odd_maps_do_not_decide_the_scale_of_a_set() -> None:
-    maps = [flat(1 + number / 1000) for number in range(995)] + [np.full((9, 4), 1e6, np.float32)] * 5
+    maps = [flat(1 + number / 1000) for number in range(995)] + [
+        np.full((9, 4), 1e6, np.float32)
+    ] * 5
     assert 1.9 < render.shared_scale(maps) < 2
     assert render.shared_scale(reversed(maps)) == render.shared_scale(maps)
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_files_hold_the_colours_in_the_right_order() -> None:
@@ -104,14 +114,16 @@ def test_files_hold_the_colours_in_the_right_order() -> None:
     np.testing.assert_allclose(lossy.astype(int), picture, atol=6)
 
 
-@pytest.mark.parametrize("name", ["a b 'c' \"d\".png", "neue\nZeile ümläut 胸.jpg", os.fsdecode(b"broken \xff.PNG")])
+@pytest.mark.parametrize(
+    "name", ["a b 'c' \"d\".png", "neue\nZeile ümläut 胸.jpg", os.fsdecode(b"broken \xff.PNG")]
+)
 def test_files_may_have_any_name(name: str, tmp_path: Path) -> None:
     path = render.write_image(tmp_path / "new folder" / name, GREY)
     assert np.asarray(Image.open(path)).shape == GREY.shape
     assert os.listdir(path.parent) == [name]  # noqa: PTH208 - no temporary file stays
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words ----------------------------------------------------------------------------------------
 
 
 def test_text_is_made_harmless_and_short() -> None:
@@ -138,7 +150,10 @@ def test_what_is_joined_is_complete_and_aligned_on_white() -> None:
 
 
 def test_overlays_are_fast() -> None:
-    image, heat = np.zeros((224, 224), np.uint8), np.random.default_rng(0).random((7, 7), np.float32)
+    image, heat = (
+        np.zeros((224, 224), np.uint8),
+        np.random.default_rng(0).random((7, 7), np.float32),
+    )
     render.overlay(image, heat, 1.0)
     seconds = []
     for _ in range(5):

@@ -1,4 +1,6 @@
-"""Secondary captures belong to the study of their source, say what they are, and hold the very overlay."""
+"""Secondary captures belong to the study of their source, say what they are, and hold the very
+overlay.
+"""
 
 import json
 from pathlib import Path
@@ -36,13 +38,35 @@ STUDY = {
     "InstanceNumber": 7,
     "PatientOrientation": ["L", "F"],
 }
-ROW = {"candidate": "tiny", "method": "gradcam", "layer": "relu", "class": "Opacity", "fold": 2, "seed": 0}
+ROW = {
+    "candidate": "tiny",
+    "method": "gradcam",
+    "layer": "relu",
+    "class": "Opacity",
+    "fold": 2,
+    "seed": 0,
+}
 ROW |= {"probability": 0.91, "model_hash": "0123456789abcdef"}
 
-#: Elements that may not be empty in a Secondary Capture of colours, and those that may (PS3.3 A.8.1, types 1 and 2).
+#: Elements that may not be empty in a Secondary Capture of colours, and those that may (PS3.3
+#: A.8.1, types 1 and 2).
 TYPE_1 = [
-    *("StudyInstanceUID", "SeriesInstanceUID", "Modality", "ConversionType", "SOPClassUID", "SOPInstanceUID"),
-    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "PixelData"),
+    *(
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "Modality",
+        "ConversionType",
+        "SOPClassUID",
+        "SOPInstanceUID",
+    ),
+    *(
+        "SamplesPerPixel",
+        "PhotometricInterpretation",
+        "PlanarConfiguration",
+        "Rows",
+        "Columns",
+        "PixelData",
+    ),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 ]
 TYPE_2 = [*STUDY, "SeriesNumber", "Manufacturer"]
@@ -53,16 +77,28 @@ def source(folder: Path, **elements: Any) -> Path:
 
 
 def written(folder: Path, of: Path, overlay: np.ndarray = OVERLAY, **changes: Any) -> Any:
-    arguments = {"series": ["run", "tiny", "gradcam"], "title": "Grad-CAM tiny", "description": "Not for diagnosis."}
-    path = write_secondary_capture(of, overlay, folder / "out" / "capture.dcm", **{**arguments, **changes})
+    arguments = {
+        "series": ["run", "tiny", "gradcam"],
+        "title": "Grad-CAM tiny",
+        "description": "Not for diagnosis.",
+    }
+    path = write_secondary_capture(
+        of, overlay, folder / "out" / "capture.dcm", **{**arguments, **changes}
+    )
     return pydicom.dcmread(path)
 
 
 def test_it_has_all_that_its_class_requires(tmp_path: Path) -> None:
     capture = written(tmp_path, source(tmp_path))
-    assert [keyword for keyword in TYPE_1 if not hasattr(capture, keyword) or capture[keyword].is_empty] == []
+    assert [
+        keyword for keyword in TYPE_1 if not hasattr(capture, keyword) or capture[keyword].is_empty
+    ] == []
     assert [keyword for keyword in TYPE_2 if keyword not in capture] == []
-    assert capture.SOPClassUID == capture.file_meta.MediaStorageSOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert (
+        capture.SOPClassUID
+        == capture.file_meta.MediaStorageSOPClassUID
+        == "1.2.840.10008.5.1.4.1.1.7"
+    )
     assert capture.SOPInstanceUID == capture.file_meta.MediaStorageSOPInstanceUID
     assert capture.SOPInstanceUID.is_valid
     assert capture.SeriesInstanceUID.is_valid
@@ -79,7 +115,9 @@ def test_pixels_come_back(tmp_path: Path) -> None:
 
 
 def test_it_belongs_to_the_study_and_names_its_source(tmp_path: Path) -> None:
-    image = pydicom.dcmread(source(tmp_path, StationName="secret", InstitutionName="secret", PatientAddress="secret"))
+    image = pydicom.dcmread(
+        source(tmp_path, StationName="secret", InstitutionName="secret", PatientAddress="secret")
+    )
     capture = written(tmp_path, tmp_path / "source.dcm")
     for keyword in ("StudyInstanceUID", *STUDY):
         assert capture[keyword].value == image[keyword].value, keyword
@@ -99,7 +137,11 @@ def test_what_the_source_does_not_know_is_empty_and_not_invented(tmp_path: Path)
 
 
 def test_flags_of_the_source_hold(tmp_path: Path) -> None:
-    flags = {"BurnedInAnnotation": "YES", "LossyImageCompression": "01", "LossyImageCompressionRatio": 12}
+    flags = {
+        "BurnedInAnnotation": "YES",
+        "LossyImageCompression": "01",
+        "LossyImageCompressionRatio": 12,
+    }
     flags |= {"PatientIdentityRemoved": "YES", "DeidentificationMethod": "Basic profile"}
     capture = written(tmp_path, source(tmp_path, **flags))
     assert {keyword: capture[keyword].value for keyword in flags} == flags
@@ -123,15 +165,22 @@ def test_uids_follow_from_what_they_name(tmp_path: Path) -> None:
         written(tmp_path, source(tmp_path, StudyInstanceUID="2.25.98")),
     ]
     assert len({first.SeriesInstanceUID, *(other.SeriesInstanceUID for other in strange)}) == 4
-    assert len({first.SOPInstanceUID, *(other.SOPInstanceUID for other in (*others, *strange))}) == 7
+    assert (
+        len({first.SOPInstanceUID, *(other.SOPInstanceUID for other in (*others, *strange))}) == 7
+    )
 
 
 @pytest.mark.parametrize(
-    ("charset", "name"), [("ISO_IR 100", "Müller^Jürgen"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")]
+    ("charset", "name"),
+    [("ISO_IR 100", "Müller^Jürgen"), (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎")],
 )
-def test_names_survive_whatever_the_character_set(tmp_path: Path, charset: object, name: str) -> None:
+def test_names_survive_whatever_the_character_set(
+    tmp_path: Path, charset: object, name: str
+) -> None:
     of = source(tmp_path, SpecificCharacterSet=charset, PatientName=name)
-    capture = written(tmp_path, of, title="Grad-CAM\\胸部 " + 90 * "x", description="Klasse 胸部 " + 2000 * "x")
+    capture = written(
+        tmp_path, of, title="Grad-CAM\\胸部 " + 90 * "x", description="Klasse 胸部 " + 2000 * "x"
+    )
     assert str(capture.PatientName) == name
     assert capture.SeriesDescription.startswith("Grad-CAM/胸部 x")
     assert len(capture.SeriesDescription) == 64
@@ -142,7 +191,10 @@ def test_names_survive_whatever_the_character_set(tmp_path: Path, charset: objec
 def test_sources_that_cannot_be_named_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text.dcm").write_text("no image")
     for of, reason in (
-        (write_dicom(tmp_path / "a.dcm", GREY, StudyInstanceUID=None), "must name the StudyInstanceUID"),
+        (
+            write_dicom(tmp_path / "a.dcm", GREY, StudyInstanceUID=None),
+            "must name the StudyInstanceUID",
+        ),
         (tmp_path / "text.dcm", "needs a DICOM file"),
         (tmp_path / "none.dcm", "needs a DICOM file"),
     ):
@@ -157,7 +209,16 @@ def test_sources_that_cannot_be_named_are_refused(tmp_path: Path) -> None:
 
 def test_the_derivation_says_what_is_shown() -> None:
     text = derivation(ROW, 0.01234, True)
-    for part in ("Not for diagnostic use", "Grad-CAM", "Opacity", "0.910", "tiny", "fold 2", "0.01234", "shared"):
+    for part in (
+        "Not for diagnostic use",
+        "Grad-CAM",
+        "Opacity",
+        "0.910",
+        "tiny",
+        "fold 2",
+        "0.01234",
+        "shared",
+    ):
         assert part in text
     assert "this image alone" in derivation(ROW, 0.01234, False)
 
@@ -166,7 +227,12 @@ def test_overlays_of_dicom_images_are_written_as_captures_too(tmp_path: Path) ->
     """A run of one DICOM and one PNG image per class, as `rayfold explain` draws it."""
     data = tmp_path / "data"
     for number, label in enumerate(("ill", "well")):
-        write_dicom(data / label / "a.dcm", GREY + np.uint8(number), **STUDY, SOPInstanceUID=f"2.25.{number}")
+        write_dicom(
+            data / label / "a.dcm",
+            GREY + np.uint8(number),
+            **STUDY,
+            SOPInstanceUID=f"2.25.{number}",
+        )
         assert cv2.imwrite(str(data / label / "b.png"), GREY[::-1] + np.uint8(number))
     manifest = build_manifest(FolderData(source="folder", path=str(data)), data)
     layout = RunLayout(tmp_path / "run")
@@ -175,7 +241,15 @@ def test_overlays_of_dicom_images_are_written_as_captures_too(tmp_path: Path) ->
     layout.cells.write_text(json.dumps(["cell"]))
     heat = RANDOM.random((5, 5)).astype(np.float32)
     rows = [
-        {**ROW, **pack(heat), "image": image, "label": label, "class": label, "prediction": label, "split": "fold"}
+        {
+            **ROW,
+            **pack(heat),
+            "image": image,
+            "label": label,
+            "class": label,
+            "prediction": label,
+            "split": "fold",
+        }
         for image, label in zip(manifest.usable["image"], manifest.usable["label"], strict=True)
     ]
     write_shard(layout.heatmaps / "gradcam" / "relu" / "cell" / "0.parquet", rows, "digest")
@@ -186,7 +260,10 @@ def test_overlays_of_dicom_images_are_written_as_captures_too(tmp_path: Path) ->
         overlay_name(f"{label}/a.dcm", ".dcm") for label in ("ill", "well")
     }
     captures = [pydicom.dcmread(path) for path in sorted(layout.overlays.rglob("*.dcm"))]
-    assert {capture.SourceImageSequence[0].ReferencedSOPInstanceUID for capture in captures} == {"2.25.0", "2.25.1"}
+    assert {capture.SourceImageSequence[0].ReferencedSOPInstanceUID for capture in captures} == {
+        "2.25.0",
+        "2.25.1",
+    }
     assert len({capture.SeriesInstanceUID for capture in captures}) == 1
     for path, capture in zip(sorted(layout.overlays.rglob("*.dcm")), captures, strict=True):
         assert "0.910" in capture.DerivationDescription

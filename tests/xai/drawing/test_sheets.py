@@ -17,8 +17,12 @@ from xai.drawing import paper_figures, render, sheets
 CLASSES = ("Clear", "Spot")
 
 
-def heat_row(image: str, class_name: str, label: str | None, probability: float, **more: Any) -> dict[str, Any]:
-    """A row of the heatmaps table; `probability` is that of class Spot, a two-class problem's second class."""
+def heat_row(
+    image: str, class_name: str, label: str | None, probability: float, **more: Any
+) -> dict[str, Any]:
+    """A row of the heatmaps table; `probability` is that of class Spot, a two-class problem's
+    second class.
+    """
     of_class = probability if class_name == "Spot" else 1 - probability
     heat = np.array([[of_class, 0, -1], [0, 0, 0]], np.float16)
     return {
@@ -49,7 +53,11 @@ def heat_row(image: str, class_name: str, label: str | None, probability: float,
 def table(cases: dict[str, tuple[str | None, float]], **more: Any) -> pd.DataFrame:
     """Both classes' rows of images, given their label and probability of Spot."""
     return pd.DataFrame(
-        [heat_row(image, name, label, p, **more) for image, (label, p) in cases.items() for name in CLASSES]
+        [
+            heat_row(image, name, label, p, **more)
+            for image, (label, p) in cases.items()
+            for name in CLASSES
+        ]
     )
 
 
@@ -88,7 +96,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-# --- representatives --------------------------------------------------------------------------------------------------
+# --- representatives ------------------------------------------------------------------------------
 
 
 def chosen(rows: pd.DataFrame, class_name: str) -> tuple[str, str]:
@@ -99,7 +107,10 @@ def chosen(rows: pd.DataFrame, class_name: str) -> tuple[str, str]:
 
 def test_the_representative_is_the_correct_image_of_median_probability() -> None:
     rows = table(CASES)
-    assert chosen(rows, "Spot") == ("spot 0.8", "median probability of the 5 correctly predicted images of the class")
+    assert chosen(rows, "Spot") == (
+        "spot 0.8",
+        "median probability of the 5 correctly predicted images of the class",
+    )
     assert chosen(rows, "Clear")[0] == "clear 0.2"  # the lower of two: 0.8 against 0.9
     assert chosen(rows.sample(frac=1, random_state=3), "Spot")[0] == "spot 0.8"
 
@@ -128,7 +139,7 @@ def test_each_class_gets_a_file_whatever_its_name(tmp_path: Path) -> None:
     assert np.asarray(cv2.imread(str(written["Spot"]))).shape[1] == 2 * 448 + 3 * 12
 
 
-# --- contact sheets ---------------------------------------------------------------------------------------------------
+# --- contact sheets -------------------------------------------------------------------------------
 
 
 def test_a_contact_sheet_shows_each_outcome_evenly_spaced_by_probability() -> None:
@@ -140,7 +151,9 @@ def test_a_contact_sheet_shows_each_outcome_evenly_spaced_by_probability() -> No
 
 
 def test_an_image_of_several_folds_is_shown_once_and_failures_are_counted(lines: list[str]) -> None:
-    broken = pd.DataFrame([heat_row("bad", "Spot", "Spot", 0.7, error="no such file", **{"class": None, "map": None})])
+    broken = pd.DataFrame(
+        [heat_row("bad", "Spot", "Spot", 0.7, error="no such file", **{"class": None, "map": None})]
+    )
     unlabelled = table({"unknown": (None, 0.7)})
     rows = pd.concat([table(CASES, fold=1), table(CASES), broken, unlabelled])
     asked = Asked()
@@ -152,7 +165,9 @@ def test_an_image_of_several_folds_is_shown_once_and_failures_are_counted(lines:
     assert "One scale for all images of a candidate and method." in lines
 
 
-def test_maps_on_their_own_scale_say_so_and_a_weak_one_looks_strong_only_then(lines: list[str]) -> None:
+def test_maps_on_their_own_scale_say_so_and_a_weak_one_looks_strong_only_then(
+    lines: list[str],
+) -> None:
     rows = table(CASES)
     weak = rows[(rows["image"] == "clear 0.1") & (rows["class"] == "Spot")].iloc[0].to_dict()
     shared, own = render.Scales.of(rows), render.Scales.of(rows, per_image=True)
@@ -172,17 +187,23 @@ def test_a_contact_sheet_is_of_one_candidate_and_method() -> None:
 def test_equal_tables_give_equal_sheets_in_any_order() -> None:
     rows = table(CASES)
     first = sheets.contact_sheet(rows, pixels, "Spot")
-    np.testing.assert_array_equal(sheets.contact_sheet(rows.sample(frac=1, random_state=1), pixels, "Spot"), first)
+    np.testing.assert_array_equal(
+        sheets.contact_sheet(rows.sample(frac=1, random_state=1), pixels, "Spot"), first
+    )
 
 
-# --- side by side, figures --------------------------------------------------------------------------------------------
+# --- side by side, figures ------------------------------------------------------------------------
 
 
 def test_side_by_side_has_a_column_for_each_candidate_and_method_and_says_what_is_missing() -> None:
-    several = pd.concat([table(CASES), table(CASES, candidate="other"), table(CASES, method="own", layer="input")])
+    several = pd.concat(
+        [table(CASES), table(CASES, candidate="other"), table(CASES, method="own", layer="input")]
+    )
     picture = sheets.side_by_side(several, pixels, ["spot 0.9", "clear 0.1"])
     assert picture.shape[1] == 4 * (sheets.EDGE + 12) + 12
-    missing = sheets.side_by_side(several[several["candidate"] == "net"], pixels, ["spot 0.9"], class_name="Other")
+    missing = sheets.side_by_side(
+        several[several["candidate"] == "net"], pixels, ["spot 0.9"], class_name="Other"
+    )
     place = 240, 12 + sheets.EDGE + 12 + 5  # in the first map
     assert (missing[place] == 235).all()
     assert (picture[place] == 90).all()
@@ -209,13 +230,19 @@ def test_figures_are_the_same_bytes_each_time(name: str, tmp_path: Path) -> None
 
 def draw_grid(path: Path) -> list[Path]:
     rows = pd.concat([table(CASES), table(CASES, candidate="$other"), table(CASES, method="rise")])
-    return paper_figures.method_grid(rows, draw_phantom(1, 0, 0, 64, 0, False).pixels, "spot 0.9", "Spot", path)
+    return paper_figures.method_grid(
+        rows, draw_phantom(1, 0, 0, 64, 0, False).pixels, "spot 0.9", "Spot", path
+    )
 
 
 def draw_curves(path: Path) -> list[Path]:
     curve = np.linspace(1, 0, 5, dtype=np.float32) * np.ones((6, 1), np.float32)
     curve[2] = np.nan
-    kinds = [kind + ending for kind in ("deletion", "insertion") for ending in ("", "_random", "_blurred_random")]
+    kinds = [
+        kind + ending
+        for kind in ("deletion", "insertion")
+        for ending in ("", "_random", "_blurred_random")
+    ]
     return paper_figures.faithfulness_curves({"gradcam": dict.fromkeys(kinds, curve)}, path)
 
 
@@ -227,8 +254,13 @@ def test_a_grid_without_maps_is_a_mistake_in_one_line(tmp_path: Path) -> None:
         paper_figures.method_grid(table(CASES), pixels(""), "no\nsuch", "Spot", tmp_path / "grid")
 
 
-def test_captions_of_figures_speak_of_the_mean_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_of_figures_speak_of_the_mean_area(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paper_figures, "_save", lambda figure, path: [figure])
     first = draw_curves(tmp_path / "x")[0].axes[0]  # type: ignore[attr-defined]
-    assert first.get_title(loc="left") == "Grad-CAM: deletion\nAUC 0.50, shuffled 0.50, blur-matched 0.50"
+    assert (
+        first.get_title(loc="left")
+        == "Grad-CAM: deletion\nAUC 0.50, shuffled 0.50, blur-matched 0.50"
+    )
     assert first.get_ylabel() == "Mean probability (n = 5)"

@@ -7,7 +7,15 @@ from scipy.ndimage import gaussian_filter
 
 from tests.xai.trained import SIZE, trained
 from trainables.sources.phantom import draw_phantom
-from xai.judging.agreement import LIMITS, energy_in, exposure, flagged, fold_agreement, localisation, shortcuts
+from xai.judging.agreement import (
+    LIMITS,
+    energy_in,
+    exposure,
+    flagged,
+    fold_agreement,
+    localisation,
+    shortcuts,
+)
 from xai.judging.heat import evidence, upsample
 from xai.judging.intervals import holm, p_above_zero
 from xai.methods.classifier import Classifier
@@ -23,12 +31,14 @@ def square(top: int, left: int, edge: int, size: int = 100) -> np.ndarray:
     return mask
 
 
-# --- masks ------------------------------------------------------------------------------------------------------------
+# --- masks ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["opacity", "lungs"])
 def test_a_phantoms_mask_as_its_own_map_is_perfect(name: str) -> None:
-    masks = np.array([getattr(draw_phantom(1, patient, 0, 64, 0, False), name) > 0 for patient in range(4)])
+    masks = np.array(
+        [getattr(draw_phantom(1, patient, 0, 64, 0, False), name) > 0 for patient in range(4)]
+    )
     found = localisation(masks.astype(np.float32), masks)
     for score in ("energy", "pointing", "iou_top", "iou_half"):
         assert found[score].tolist() == [1, 1, 1, 1]
@@ -41,7 +51,9 @@ def test_a_uniform_map_scores_the_area() -> None:
     for score in ("energy", "iou_top", "iou_half"):
         assert found[score] == pytest.approx(0.16)
     assert found["energy_ratio"] == pytest.approx(1)
-    assert found["pointing"] == pytest.approx(0.16 + 4 * 0.40 * 0.03, abs=0.002)  # and the tolerance around it
+    assert found["pointing"] == pytest.approx(
+        0.16 + 4 * 0.40 * 0.03, abs=0.002
+    )  # and the tolerance around it
 
 
 def test_the_maximum_may_lie_a_little_beside_the_mask() -> None:
@@ -83,7 +95,7 @@ def test_what_cannot_be_judged_is_nan() -> None:
         assert np.isnan(values).tolist() == [True, True, False]
 
 
-# --- what a map of its size can reach ---------------------------------------------------------------------------------
+# --- what a map of its size can reach -------------------------------------------------------------
 
 
 def judged(maps: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -108,8 +120,12 @@ def test_no_map_exceeds_its_ceiling(cells: int, kind: str) -> None:
     }[kind]
     dense = rng.random((400, cells, cells))
     sparse = dense * (rng.random(dense.shape) < 0.15)
-    ideal = cv2.resize(mask[0].astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)[None]
-    tried = np.concatenate([dense, dense**8, sparse, np.round(2 * dense), single(cells), ideal]).astype(np.float32)
+    ideal = cv2.resize(mask[0].astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)[
+        None
+    ]
+    tried = np.concatenate(
+        [dense, dense**8, sparse, np.round(2 * dense), single(cells), ideal]
+    ).astype(np.float32)
     found = judged(tried[tried.any(axis=(1, 2))], mask)
     for score in ("energy", "energy_ratio", "pointing", "iou_top", "iou_half"):
         assert (found[score] <= found[f"{score}_ceiling"] + 1e-6).all()
@@ -119,7 +135,10 @@ def test_no_map_exceeds_its_ceiling(cells: int, kind: str) -> None:
 @pytest.mark.parametrize("cells", [1, 3, 12])
 def test_the_best_map_reaches_the_ceiling_and_a_uniform_one_is_chance(cells: int) -> None:
     mask = square(7, 10, 4, 24)
-    found, uniform = judged(single(cells), mask), judged(np.ones((1, cells, cells), np.float32), mask)
+    found, uniform = (
+        judged(single(cells), mask),
+        judged(np.ones((1, cells, cells), np.float32), mask),
+    )
     for score in ("energy", "energy_ratio", "pointing"):
         assert found[score].max() == pytest.approx(found[f"{score}_ceiling"][0])
     assert found["pointing"].mean() == pytest.approx(found["pointing_chance"][0])
@@ -128,12 +147,16 @@ def test_the_best_map_reaches_the_ceiling_and_a_uniform_one_is_chance(cells: int
 
 
 def test_coarse_maps_cannot_point_at_small_opacities_and_fine_ones_can() -> None:
-    masks = np.array([draw_phantom(1, patient, 0, 96, 0, False).opacity > 0 for patient in range(12)])
+    masks = np.array(
+        [draw_phantom(1, patient, 0, 96, 0, False).opacity > 0 for patient in range(12)]
+    )
     ceilings = {}
     for cells in (3, 12, 96):
         maps = np.ones((len(masks), cells, cells), np.float32)
         found = localisation(upsample(maps, 96), masks, maps)
-        ceilings[cells] = {name: found[f"{name}_ceiling"].mean() for name in ("pointing", "energy", "iou_half")}
+        ceilings[cells] = {
+            name: found[f"{name}_ceiling"].mean() for name in ("pointing", "energy", "iou_half")
+        }
     assert ceilings[3]["pointing"] < 0.5
     assert ceilings[12]["pointing"] > 0.9
     assert ceilings[3]["energy"] < ceilings[12]["energy"] < 1
@@ -146,19 +169,26 @@ def test_limits_are_unknown_where_scores_are() -> None:
     assert all(np.isnan(found[f"pointing{ending}"]).all() for ending in LIMITS)
 
 
-# --- shortcuts --------------------------------------------------------------------------------------------------------
+# --- shortcuts ------------------------------------------------------------------------------------
 
 
 def test_a_uniform_map_is_the_measure_of_shortcuts() -> None:
     lungs = square(20, 20, 50)
     found = shortcuts(UNIFORM, lungs)
-    areas = {"outside_lungs": 0.75, "border": 0.36, "corner_top_left": 0.04, "corner_bottom_right": 0.04}
+    areas = {
+        "outside_lungs": 0.75,
+        "border": 0.36,
+        "corner_top_left": 0.04,
+        "corner_bottom_right": 0.04,
+    }
     for name, size in areas.items():
         assert found[name] == pytest.approx(size)
     ratios = [values for name, values in found.items() if name.endswith("_ratio")]
     assert len(ratios) == 6
     assert ratios == pytest.approx(np.ones((6, 1)))
-    assert set(shortcuts(UNIFORM)) == {name for name in found if not name.startswith("outside_lungs")}
+    assert set(shortcuts(UNIFORM)) == {
+        name for name in found if not name.startswith("outside_lungs")
+    }
 
 
 @pytest.mark.parametrize(
@@ -188,7 +218,9 @@ def test_exposure_is_above_0_where_the_region_has_much_and_unknown_where_nothing
 
 
 def structureless(kind: str, count: int, cells: int, rng: np.random.Generator) -> np.ndarray:
-    """Maps that prefer no place: independent cells, evenly or widely spread, or a field cut out of a larger one."""
+    """Maps that prefer no place: independent cells, evenly or widely spread, or a field cut out of
+    a larger one.
+    """
     if kind == "skewed":
         return rng.lognormal(0, 2, (count, cells, cells)).astype(np.float32)
     margin = 4 if kind == "smooth" else 0
@@ -201,10 +233,20 @@ def structureless(kind: str, count: int, cells: int, rng: np.random.Generator) -
 
 @pytest.mark.parametrize(
     ("kind", "cells", "groups", "images"),
-    [("noise", 3, 8, 1), ("noise", 12, 60, 1), ("smooth", 3, 15, 3), ("smooth", 7, 60, 1), ("skewed", 3, 15, 1)],
+    [
+        ("noise", 3, 8, 1),
+        ("noise", 12, 60, 1),
+        ("smooth", 3, 15, 3),
+        ("smooth", 7, 60, 1),
+        ("skewed", 3, 15, 1),
+    ],
 )
-def test_maps_without_structure_are_seldom_flagged(kind: str, cells: int, groups: int, images: int) -> None:
-    """Of 40 reports of three classes each, no more have a false flag than 5 % would give once in a thousand times."""
+def test_maps_without_structure_are_seldom_flagged(
+    kind: str, cells: int, groups: int, images: int
+) -> None:
+    """Of 40 reports of three classes each, no more have a false flag than 5 % would give once in a
+    thousand times.
+    """
     rng, reports, classes = np.random.default_rng(7), 40, 3
     maps = structureless(kind, reports * classes * groups * images, cells, rng)
     if images > 1:  # of one group alike
@@ -214,8 +256,15 @@ def test_maps_without_structure_are_seldom_flagged(kind: str, cells: int, groups
     p = []
     for name in [name for name in found if f"{name}_ratio" in found]:
         energy, ratio = (found[each].reshape(-1, len(names)) for each in (name, f"{name}_ratio"))
-        p.append([p_above_zero(exposure(*of_class), names) for of_class in zip(energy, ratio, strict=True)])
-    by_report = np.array(p).reshape(len(p), reports, classes).transpose(1, 0, 2).reshape(reports, -1)
+        p.append(
+            [
+                p_above_zero(exposure(*of_class), names)
+                for of_class in zip(energy, ratio, strict=True)
+            ]
+        )
+    by_report = (
+        np.array(p).reshape(len(p), reports, classes).transpose(1, 0, 2).reshape(reports, -1)
+    )
     assert sum(flagged(holm(each)).any() for each in by_report) <= 7
 
 
@@ -227,7 +276,7 @@ def test_energy_shares_add_up() -> None:
     assert ratio == pytest.approx(inside / regions.mean(axis=(1, 2)))
 
 
-# --- folds ------------------------------------------------------------------------------------------------------------
+# --- folds ----------------------------------------------------------------------------------------
 
 
 def test_folds_that_agree_and_folds_that_do_not() -> None:
@@ -258,7 +307,7 @@ def test_a_fold_without_contrast_is_left_out() -> None:
     assert np.array_equal(alone.mean, maps)
 
 
-# --- the proof --------------------------------------------------------------------------------------------------------
+# --- the proof ------------------------------------------------------------------------------------
 
 
 def heat_of(marked: bool) -> np.ndarray:
@@ -270,7 +319,9 @@ def heat_of(marked: bool) -> np.ndarray:
 
 
 def exposed(heat: np.ndarray, lungs: np.ndarray) -> set[str]:
-    """The regions in which a model has surely more energy than chance, of fewer patients than the demo has."""
+    """The regions in which a model has surely more energy than chance, of fewer patients than the
+    demo has.
+    """
     found = shortcuts(heat, lungs)
     regions = [name for name in found if f"{name}_ratio" in found]
     patients = np.arange(len(heat)) // 2

@@ -19,7 +19,9 @@ TARGET = np.zeros(1, np.int32)
 
 
 def images(count: int = 1) -> np.ndarray:
-    """Dark images with bright planted pixels; a little of everything else, so that no two are the same."""
+    """Dark images with bright planted pixels; a little of everything else, so that no two are the
+    same.
+    """
     pixels = np.random.default_rng(0).integers(0, 9, (count, EDGE, EDGE, 1), np.uint8)
     pixels[:, PLANTED] = LEVEL
     return pixels
@@ -34,7 +36,7 @@ def as_map(values: np.ndarray) -> np.ndarray:
     return values.astype(np.float32)[None]
 
 
-# --- closed forms -----------------------------------------------------------------------------------------------------
+# --- closed forms ---------------------------------------------------------------------------------
 
 
 def test_a_perfect_map_has_the_areas_of_the_closed_form() -> None:
@@ -46,7 +48,10 @@ def test_a_perfect_map_has_the_areas_of_the_closed_form() -> None:
 
 
 def test_the_opposite_map_is_the_worst() -> None:
-    for opposite in (as_map(~PLANTED), -as_map(PLANTED)):  # without evidence, and with evidence against
+    for opposite in (
+        as_map(~PLANTED),
+        -as_map(PLANTED),
+    ):  # without evidence, and with evidence against
         found = faithfulness(planted_left, images(), opposite, True, TARGET, 0)
         assert found.scores["deletion"] == 7 / 8
         assert found.scores["insertion"] == 1 / 8
@@ -115,7 +120,7 @@ def test_blurring_keeps_brightness_and_shape() -> None:
     assert blurred(flat) == pytest.approx(flat)
 
 
-# --- what is random ---------------------------------------------------------------------------------------------------
+# --- what is random -------------------------------------------------------------------------------
 
 
 def neighbours(maps: np.ndarray) -> float:
@@ -140,7 +145,9 @@ def test_chance_depends_on_seed_and_image_and_not_on_the_batch() -> None:
     pixels, maps = images(6), np.random.default_rng(1).random((6, EDGE, EDGE)).astype(np.float32)
     targets = np.zeros(6, np.int32)
     whole = faithfulness(planted_left, pixels, maps, True, targets, 5)
-    part = faithfulness(planted_left, pixels[2:4].astype(np.float32), maps[2:4], True, targets[2:4], 5)
+    part = faithfulness(
+        planted_left, pixels[2:4].astype(np.float32), maps[2:4], True, targets[2:4], 5
+    )
     for name, values in whole.scores.items():
         assert np.array_equal(values[2:4], part.scores[name])
     other = faithfulness(planted_left, pixels, maps, True, targets, 6)
@@ -158,7 +165,9 @@ def test_the_cost_is_known() -> None:
         sizes.append(len(pixels))
         return planted_left(pixels)
 
-    found = faithfulness(model, images(3), np.repeat(as_map(PLANTED), 3, 0), True, np.zeros(3, np.int32), 0, steps=8)
+    found = faithfulness(
+        model, images(3), np.repeat(as_map(PLANTED), 3, 0), True, np.zeros(3, np.int32), 0, steps=8
+    )
     assert sizes == 6 * 8 * [3]
     assert found.curves["insertion_blurred_random"].shape == (3, 9)
 
@@ -172,7 +181,7 @@ def test_a_map_that_is_not_finite_has_no_scores() -> None:
         assert np.isfinite(values[1]).all()
 
 
-# --- a real model -----------------------------------------------------------------------------------------------------
+# --- a real model ---------------------------------------------------------------------------------
 
 
 def test_a_trained_models_map_beats_random_ones_of_its_smoothness() -> None:
@@ -180,6 +189,13 @@ def test_a_trained_models_map_beats_random_ones_of_its_smoothness() -> None:
     targets = np.ones((len(pixels), 1), np.int32)
     maps = method_named("gradcam").explain(classifier, pixels, targets)[:, 0]
     assert maps.shape == (len(pixels), SIZE // 8, SIZE // 8)
-    found = faithfulness(lambda x: softmax(classifier.logits(x), axis=1), pixels, maps, True, targets[:, 0], 0)
-    for better, worse in (("deletion", "deletion_blurred_random"), ("insertion_blurred_random", "insertion")):
-        assert interval(found.scores[better] - found.scores[worse], np.arange(len(pixels)), 0).high < 0
+    found = faithfulness(
+        lambda x: softmax(classifier.logits(x), axis=1), pixels, maps, True, targets[:, 0], 0
+    )
+    for better, worse in (
+        ("deletion", "deletion_blurred_random"),
+        ("insertion_blurred_random", "insertion"),
+    ):
+        assert (
+            interval(found.scores[better] - found.scores[worse], np.arange(len(pixels)), 0).high < 0
+        )

@@ -11,7 +11,9 @@ def test_width_follows_the_standard_error_over_groups() -> None:
     found = interval(values, np.arange(400), 0)
     assert found.mean == pytest.approx(values.mean())
     error = 1.96 * values.std() / 20
-    assert [found.low, found.high] == pytest.approx([found.mean - error, found.mean + error], abs=0.1 * error)
+    assert [found.low, found.high] == pytest.approx(
+        [found.mean - error, found.mean + error], abs=0.1 * error
+    )
     assert (found.images, found.groups) == (400, 400)
 
 
@@ -32,7 +34,9 @@ def test_curves_have_intervals_point_by_point() -> None:
     curves = np.random.default_rng(0).normal(size=(50, 17))
     found = interval(curves, np.arange(50), 0)
     assert found.mean.shape == found.low.shape == found.high.shape == (17,)
-    assert [found.low[4], found.high[4]] == pytest.approx(list(interval(curves[:, 4], np.arange(50), 0)[1:3]))
+    assert [found.low[4], found.high[4]] == pytest.approx(
+        list(interval(curves[:, 4], np.arange(50), 0)[1:3])
+    )
 
 
 def test_same_seed_same_interval() -> None:
@@ -55,7 +59,11 @@ def test_one_group_or_none_has_no_interval() -> None:
     assert (none.images, none.groups) == (0, 0)
 
 
-@pytest.mark.parametrize("means", [[0.49, 0.49, 0.49], [0.48982407, 0.48982408, 0.48982407], [0.2, 0.2 + 1e-12]])
+@pytest.mark.parametrize(
+    "means", [[0.49, 0.49, 0.49], [0.48982407, 0.48982408, 0.48982407], [0.2, 0.2 + 1e-12]]
+)
 def test_few_groups_that_agree_by_chance_prove_nothing(means: list[float]) -> None:
-    """Coarse maps often put all heat into the same cell, and then there is no spread to test against."""
+    """Coarse maps often put all heat into the same cell, and then there is no spread to test
+    against.
+    """
     assert p_above_zero(np.array(means), np.arange(len(means))) == 0.5 ** len(means)

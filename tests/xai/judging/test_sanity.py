@@ -1,4 +1,6 @@
-"""Grad-CAM depends on what the model learned, guided backpropagation hardly, and an edge detector not at all."""
+"""Grad-CAM depends on what the model learned, guided backpropagation hardly, and an edge detector
+not at all.
+"""
 
 import random
 from collections.abc import Callable
@@ -66,7 +68,7 @@ def convolution(name: str) -> keras.Layer:
     return keras.layers.Conv2D(4, 3, padding="same", activation="relu", name=name)
 
 
-# --- verdicts ---------------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
 
 
 def test_gradcam_passes() -> None:
@@ -99,14 +101,17 @@ def test_what_ignores_the_model_fails() -> None:
 
 
 def test_a_randomised_model_without_evidence_is_unlike() -> None:
-    model, pixels = chain(convolution("a"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)), None
+    model, pixels = (
+        chain(convolution("a"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)),
+        None,
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 1), np.uint8)
     answers = iter([by_edges(model, pixels), *6 * [np.zeros((3, 16, 16), np.float32)]])
     found = cascade(model, lambda *_: next(answers), pixels, 0)
     assert (found.spearman == 0).all()
 
 
-# --- what becomes random ----------------------------------------------------------------------------------------------
+# --- what becomes random --------------------------------------------------------------------------
 
 
 def weights_at_each_stage(model: keras.Model, seed: int = 0) -> list[dict[str, np.ndarray]]:
@@ -117,7 +122,9 @@ def weights_at_each_stage(model: keras.Model, seed: int = 0) -> list[dict[str, n
         seen.append({weight.path: weight.numpy() for weight in present.weights})
         return by_edges(present, pixels)
 
-    cascade(model, explain, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), seed)
+    cascade(
+        model, explain, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), seed
+    )
     return seen
 
 
@@ -134,22 +141,43 @@ def test_layers_become_random_from_the_head_down_through_nested_models(tmp_path:
     for opened in (model, keras.models.load_model(path)):
         seen = weights_at_each_stage(opened)
         assert len(seen) == 1 + 3 * 3
-        assert [changed(seen[0], at) for at in seen[1:4]] == [{"head"}, {"head", "b"}, {"head", "b", "norm", "a"}]
-        assert changed(seen[0], seen[4]) == {"head"}  # the next draw starts from the learned weights
+        assert [changed(seen[0], at) for at in seen[1:4]] == [
+            {"head"},
+            {"head", "b"},
+            {"head", "b", "norm", "a"},
+        ]
+        assert changed(seen[0], seen[4]) == {
+            "head"
+        }  # the next draw starts from the learned weights
         assert changed(seen[1], seen[4]) == {"head"}  # and draws others
-        fresh = {name.rsplit("/", 2)[-2:][1]: weight for name, weight in seen[3].items() if "norm" in name}
-        assert [fresh[name][0] for name in ("gamma", "beta", "moving_mean", "moving_variance")] == [1, 0, 0, 1]
+        fresh = {
+            name.rsplit("/", 2)[-2:][1]: weight
+            for name, weight in seen[3].items()
+            if "norm" in name
+        }
+        assert [fresh[name][0] for name in ("gamma", "beta", "moving_mean", "moving_variance")] == [
+            1,
+            0,
+            0,
+            1,
+        ]
 
 
 def test_deep_models_have_six_stages() -> None:
     layers = [convolution(f"c{index:02}") for index in range(23)]
-    model = chain(*layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="head"))
-    found = cascade(model, by_edges, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), 0)
+    model = chain(
+        *layers, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="head")
+    )
+    found = cascade(
+        model, by_edges, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), 0
+    )
     assert found.stages == ("head", "c18", "c13", "c08", "c04", "c00")
 
 
 def test_same_seed_same_randomness() -> None:
-    model = chain(convolution("a"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="head"))
+    model = chain(
+        convolution("a"), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, name="head")
+    )
     first, again, other = (weights_at_each_stage(model, seed)[-1] for seed in (1, 1, 2))
     assert changed(first, again) == set()
     assert changed(first, other) == {"a", "head"}
@@ -166,11 +194,13 @@ def test_weights_are_restored_when_explaining_fails() -> None:
         return by_edges(model, pixels)
 
     with pytest.raises(MemoryError):
-        cascade(model, explain, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), 0)
+        cascade(
+            model, explain, np.random.default_rng(0).integers(0, 256, (1, 16, 16, 1), np.uint8), 0
+        )
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-# --- structural similarity --------------------------------------------------------------------------------------------
+# --- structural similarity ------------------------------------------------------------------------
 
 
 def test_ssim_by_hand() -> None:

@@ -26,13 +26,16 @@ def test_gradcam_pp_and_layercam_of_one_channel() -> None:
     features = classifier.features_and_logits(pixels)[0][..., 0]
     area, total = features[0].size, features.sum(axis=(1, 2), keepdims=True)
     plus = cam.gradcam_pp(classifier, pixels, every)
-    # G = 3/area everywhere: area times ReLU(G) / (2 + G ΣA), and nothing for a weight that is not positive.
+    # G = 3/area everywhere: area times ReLU(G) / (2 + G ΣA), and nothing for a weight that is not
+    # positive.
     np.testing.assert_allclose(plus[:, 0], 3 / (2 + 3 / area * total) * features, rtol=1e-5)
     assert not plus[:, 1:].any()
     layer = cam.layercam(classifier, pixels, every)
     np.testing.assert_allclose(layer[:, 0], 3 / area * features, rtol=1e-5)
     assert not layer[:, 1:].any()
-    np.testing.assert_allclose(cam.hirescam(classifier, pixels, every)[:, 1], -2 / area * features, rtol=1e-5)
+    np.testing.assert_allclose(
+        cam.hirescam(classifier, pixels, every)[:, 1], -2 / area * features, rtol=1e-5
+    )
 
 
 def test_scorecam_follows_the_channel_that_raises_the_score() -> None:
@@ -56,7 +59,9 @@ def test_scorecam_of_equal_scores_is_the_mean_channel() -> None:
     model.get_layer("logits").set_weights([np.zeros((5, 3)), np.arange(3)])
     classifier, pixels = Classifier(model), images(2, 16)
     maps = cam.scorecam(classifier, pixels, np.array([[1], [2]]))
-    np.testing.assert_allclose(maps[:, 0], classifier.features_and_logits(pixels)[0].mean(axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        maps[:, 0], classifier.features_and_logits(pixels)[0].mean(axis=-1), rtol=1e-5
+    )
 
 
 class Planted:
@@ -74,10 +79,15 @@ def test_eigencam_of_features_of_rank_one_is_their_pattern() -> None:
     pattern, direction = rng.random((2, 3, 4)), rng.normal(size=(2, 20))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     features = pattern[..., None] * direction[:, None, None]
-    for given in (features, np.repeat(np.repeat(features, 4, axis=1), 4, axis=2)):  # fewer and more cells than channels
+    for given in (
+        features,
+        np.repeat(np.repeat(features, 4, axis=1), 4, axis=2),
+    ):  # fewer and more cells than channels
         maps = cam.eigencam(Planted(given), images(2), np.array([[0, 1], [1, 0]]))  # type: ignore[arg-type]
         assert (maps.shape, maps.dtype) == ((2, 2, *given.shape[1:3]), np.float32)
-        np.testing.assert_allclose(maps[:, 0], (given * direction[:, None, None]).sum(axis=-1), atol=1e-5)
+        np.testing.assert_allclose(
+            maps[:, 0], (given * direction[:, None, None]).sum(axis=-1), atol=1e-5
+        )
         np.testing.assert_array_equal(maps[:, 0], maps[:, 1])
 
 

@@ -1,4 +1,6 @@
-"""The feature map is found in every kind of model, and its gradients are those of a plain GradientTape."""
+"""The feature map is found in every kind of model, and its gradients are those of a plain
+GradientTape.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,14 @@ from xai.methods.classifier import Classifier
 from xai.methods.registry import METHODS
 
 FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
-OTHER_FAMILIES = ("EfficientNetB7", "EfficientNetV2S", "ConvNeXtTiny", "DenseNet121", "ResNet50", "MobileNetV3Small")
+OTHER_FAMILIES = (
+    "EfficientNetB7",
+    "EfficientNetV2S",
+    "ConvNeXtTiny",
+    "DenseNet121",
+    "ResNet50",
+    "MobileNetV3Small",
+)
 ZOO = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHER_FAMILIES)]
 WEIGHTS = {
     "gradcam": cam.gradcam_weights,
@@ -27,11 +36,15 @@ WEIGHTS = {
 N = 3
 
 
-# --- the reference ----------------------------------------------------------------------------------------------------
+# --- the reference --------------------------------------------------------------------------------
 
 
-def tape(features: Callable[[Any], Any], head: Callable[[Any], Any], pixels: np.ndarray) -> tuple[Any, ...]:
-    """A (b, h, w, k), its gradients for every class (b, n, h, w, k), and the logits, the plain way."""
+def tape(
+    features: Callable[[Any], Any], head: Callable[[Any], Any], pixels: np.ndarray
+) -> tuple[Any, ...]:
+    """A (b, h, w, k), its gradients for every class (b, n, h, w, k), and the logits, the plain
+    way.
+    """
     import tensorflow as tf
 
     with tf.GradientTape(persistent=True) as record:
@@ -64,7 +77,9 @@ def assert_same(maps: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(maps - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
-def assert_equals_tape(classifier: Classifier, features: Any, head: Any, pixels: np.ndarray) -> None:
+def assert_equals_tape(
+    classifier: Classifier, features: Any, head: Any, pixels: np.ndarray
+) -> None:
     """All maps of all classes, and of some."""
     a, g, logits = tape(features, head, pixels)
     targets = np.tile(np.arange(classifier.n_classes), (len(pixels), 1))
@@ -92,7 +107,7 @@ def zoo_model(name: str) -> Any:
     return keras.Model(built.inputs, keras.layers.Softmax(name="probabilities")(built.outputs[0]))
 
 
-# --- every kind of model ----------------------------------------------------------------------------------------------
+# --- every kind of model --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ZOO)
@@ -121,7 +136,9 @@ def test_the_layer_of_the_zoo_is_the_one_before_pooling() -> None:
 def test_a_backbone_called_as_one_layer(pooling: str | None, tmp_path: Path) -> None:
     import keras
 
-    base = keras.applications.MobileNet(include_top=False, weights=None, input_shape=(64, 64, 3), pooling=pooling)
+    base = keras.applications.MobileNet(
+        include_top=False, weights=None, input_shape=(64, 64, 3), pooling=pooling
+    )
     base.name = "backbone"
     image = keras.Input((64, 64, 1))
     x = keras.layers.Concatenate()([image, image, image])
@@ -169,19 +186,26 @@ def test_a_hidden_layer_in_the_head_needs_a_gradient() -> None:
     model = keras.Model(image, layers.Activation("softmax")(layers.Dense(N, name="logits")(x)))
     classifier = Classifier(model)
     assert not classifier.analytic
-    assert_equals_tape(classifier, *split(model, features, model.get_layer("logits").output), images(3, 32))
+    assert_equals_tape(
+        classifier, *split(model, features, model.get_layer("logits").output), images(3, 32)
+    )
 
 
 def test_a_flat_head_and_hirescams_promise() -> None:
     import keras
     from keras import layers
 
-    convolution, dense = layers.Conv2D(4, 3, strides=4, activation="relu"), layers.Dense(N, name="logits")
+    convolution, dense = (
+        layers.Conv2D(4, 3, strides=4, activation="relu"),
+        layers.Dense(N, name="logits"),
+    )
     model = keras.Sequential([keras.Input((32, 32, 1)), convolution, layers.Flatten(), dense])
     classifier = Classifier(model)
     assert (classifier.layer, classifier.analytic) == (convolution.name, False)
     pixels = images(2, 32)
-    assert_equals_tape(classifier, convolution, lambda maps: dense(keras.ops.reshape(maps, (2, -1))), pixels)
+    assert_equals_tape(
+        classifier, convolution, lambda maps: dense(keras.ops.reshape(maps, (2, -1))), pixels
+    )
     # Where the head is linear the map's cells add up to the logit, less the bias, which is 0 here.
     maps, logits = classifier.cam(cam.hirescam_weights, pixels)
     np.testing.assert_allclose(maps.sum(axis=(2, 3)), logits, rtol=1e-4, atol=1e-4)
@@ -215,15 +239,24 @@ def test_an_early_layer_with_a_way_around_it() -> None:
 
     image = keras.Input((32, 32, 1))
     early = layers.Conv2D(4, 3, padding="same", activation="relu", name="early")(image)
-    x = layers.Conv2D(4, 3, padding="same", activation="tanh", name="inside")(layers.Dropout(0.1, name="off")(early))
+    x = layers.Conv2D(4, 3, padding="same", activation="tanh", name="inside")(
+        layers.Dropout(0.1, name="off")(early)
+    )
     x = layers.Add(name="sum")([early, x])
     x = layers.Dense(N)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(image, x)
     classifier = Classifier(model, layer="early")
-    assert (classifier.layer, classifier.analytic, classifier.map_shape) == ("early", False, (32, 32, 4))
+    assert (classifier.layer, classifier.analytic, classifier.map_shape) == (
+        "early",
+        False,
+        (32, 32, 4),
+    )
     pixels = images(2, 32)
     assert_equals_tape(classifier, *split(model, early, x), pixels)
-    assert_same(Classifier(model, "off").cam(cam.gradcam_weights, pixels)[0], cam.class_maps(classifier, pixels)[0])
+    assert_same(
+        Classifier(model, "off").cam(cam.gradcam_weights, pixels)[0],
+        cam.class_maps(classifier, pixels)[0],
+    )
     assert Classifier(model, layer="sum").analytic
     with pytest.raises(ModelError, match=r"no layer 'erly'.*did you mean 'early'"):
         Classifier(model, layer="erly")
@@ -264,7 +297,11 @@ def heads() -> dict[str, tuple[list[Any], int, bool]]:
         "sigmoid": ([Dense(N, activation="sigmoid"), layers.Softmax()], 1, False),
         "tanh": ([Dense(N, activation="tanh"), layers.Softmax()], 1, False),
         "relu without a softmax": ([Dense(N, activation="relu")], 1, False),
-        "an activation that is a layer": ([Dense(N, activation=layers.LeakyReLU()), layers.Softmax()], 1, False),
+        "an activation that is a layer": (
+            [Dense(N, activation=layers.LeakyReLU()), layers.Softmax()],
+            1,
+            False,
+        ),
         "sigmoids that a softmax takes for logits": (
             [Dense(N), layers.Activation("sigmoid"), layers.Softmax()],
             2,
@@ -274,7 +311,11 @@ def heads() -> dict[str, tuple[list[Any], int, bool]]:
         "a linear activation": ([Dense(N), layers.Activation("linear"), layers.Softmax()], 1, True),
         "probabilities handed on": ([Dense(N), layers.Softmax(), layers.Identity(), cast], 1, True),
         "log softmax": ([Dense(N), ops.log_softmax], 1, True),
-        "log softmax under a softmax": ([Dense(N), layers.Activation("log_softmax"), layers.Softmax()], 1, True),
+        "log softmax under a softmax": (
+            [Dense(N), layers.Activation("log_softmax"), layers.Softmax()],
+            1,
+            True,
+        ),
         "a temperature": ([Dense(N), layers.Rescaling(0.5), layers.Softmax()], 2, False),
         "an heir of the dense layer": ([Cosine(N), layers.Softmax()], 1, False),
         "normalised": ([layers.LayerNormalization(), Dense(N), layers.Softmax()], 2, False),
@@ -325,7 +366,7 @@ def test_half_precision_gives_full_precision_maps() -> None:
     assert np.abs(maps - whole).max() < 0.05 * np.abs(whole).max()
 
 
-# --- what it promises -------------------------------------------------------------------------------------------------
+# --- what it promises -----------------------------------------------------------------------------
 
 
 def test_logits_are_the_models_and_bytes_do_as_well_as_floats() -> None:
@@ -333,8 +374,12 @@ def test_logits_are_the_models_and_bytes_do_as_well_as_floats() -> None:
 
     model = pooled()
     classifier, pixels = Classifier(model), images(5, 16)
-    expected = np.asarray(keras.Model(model.inputs[0], model.get_layer("logits").output)(pixels.astype(np.float32)))
-    np.testing.assert_array_equal(classifier.logits(pixels), classifier.logits(pixels.astype(np.float32)))
+    expected = np.asarray(
+        keras.Model(model.inputs[0], model.get_layer("logits").output)(pixels.astype(np.float32))
+    )
+    np.testing.assert_array_equal(
+        classifier.logits(pixels), classifier.logits(pixels.astype(np.float32))
+    )
     np.testing.assert_allclose(classifier.logits(pixels), expected, rtol=1e-5)
 
 
@@ -344,7 +389,9 @@ def test_new_weights_are_seen_at_once_and_the_users_model_is_left_alone() -> Non
     classifier = Classifier(model)
     maps, _ = cam.class_maps(classifier, pixels)
     assert model.get_config() == before
-    model.get_layer("logits").set_weights([-weight for weight in model.get_layer("logits").get_weights()])
+    model.get_layer("logits").set_weights(
+        [-weight for weight in model.get_layer("logits").get_weights()]
+    )
     np.testing.assert_array_equal(cam.class_maps(classifier, pixels)[0], -maps)
 
 
@@ -353,13 +400,17 @@ def test_a_cam_never_differentiates_the_backbone() -> None:
 
     linear, model = Classifier(pooled()), pooled()
     x = keras.layers.LayerNormalization()(model.get_layer("features").output)
-    other = Classifier(keras.Model(model.inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x))), "features")
+    other = Classifier(
+        keras.Model(model.inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x))), "features"
+    )
     for classifier in (linear, other):
         cam.class_maps(classifier, images(1, 16))
     assert (linear.analytic, other.analytic) == (True, False)
     assert linear._through_head.experimental_get_tracing_count() == 0
     graph = other._through_head.get_concrete_function().graph.as_graph_def()
-    operations = [node.op for node in graph.node] + [node.op for f in graph.library.function for node in f.node_def]
+    operations = [node.op for node in graph.node] + [
+        node.op for f in graph.library.function for node in f.node_def
+    ]
     assert "Conv2D" in operations
     assert not [operation for operation in operations if operation.startswith("Conv2DBackprop")]
 
@@ -373,20 +424,25 @@ def test_input_gradients_equal_the_tapes() -> None:
     _, expected, _ = tape(tf.identity, lambda x: tf.math.log(model(x)), pixels)
     # log softmax is the logit less what all classes share
     difference = gradients[0, 0] - gradients[0, 1]
-    np.testing.assert_allclose(difference, expected[0, 2] - expected[0, 0], atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        difference, expected[0, 2] - expected[0, 0], atol=1e-4 * np.abs(expected).max()
+    )
     np.testing.assert_array_equal(gradients[1, 0], gradients[1, 1])
 
 
 def test_head_gradients_equal_the_tapes() -> None:
     model, pixels = pooled(), images(2, 16)
-    features, head = split(model, model.get_layer("features").output, model.get_layer("logits").output)
+    features, head = split(
+        model, model.get_layer("features").output, model.get_layer("logits").output
+    )
     _, expected, _ = tape(features, head, pixels)
     assert_same(
-        Classifier(model).head_gradients(pixels, np.array([[2, 0], [1, 1]])), expected[[[0], [1]], [[2, 0], [1, 1]]]
+        Classifier(model).head_gradients(pixels, np.array([[2, 0], [1, 1]])),
+        expected[[[0], [1]], [[2, 0], [1, 1]]],
     )
 
 
-# --- what it refuses --------------------------------------------------------------------------------------------------
+# --- what it refuses ------------------------------------------------------------------------------
 
 
 def functional(*chain: Any) -> Any:
@@ -403,7 +459,9 @@ def test_models_that_cannot_be_explained_say_why_in_one_line() -> None:
         "softmax into a layer of its own": functional(
             layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2, activation="softmax")
         ),
-        "fixed size": keras.Sequential([keras.Input((None, None, 1)), layers.Conv2D(2, 3), layers.GlobalMaxPool2D()]),
+        "fixed size": keras.Sequential(
+            [keras.Input((None, None, 1)), layers.Conv2D(2, 3), layers.GlobalMaxPool2D()]
+        ),
         "one output": functional(layers.Conv2D(2, 3)),
         "functional or built Sequential": keras.Sequential([layers.Conv2D(2, 3), layers.Flatten()]),
     }
@@ -425,7 +483,9 @@ def test_a_model_without_a_map_of_its_own_opens_and_only_what_needs_the_map_refu
     pixels, targets = images(2, 16), np.array([[0], [1]], np.int32)
     for message, model in {"no feature map": flat, "2 feature maps.*'left'": branched}.items():
         classifier = Classifier(model)
-        np.testing.assert_allclose(classifier.logits(pixels), model(pixels.astype(np.float32)), rtol=1e-4)
+        np.testing.assert_allclose(
+            classifier.logits(pixels), model(pixels.astype(np.float32)), rtol=1e-4
+        )
         assert np.abs(classifier.input_gradients(pixels, targets)).max() > 0
         for method in METHODS.values():
             if method.layered:
@@ -438,7 +498,11 @@ def test_a_model_without_a_map_of_its_own_opens_and_only_what_needs_the_map_refu
 
 def test_targets_and_pixels_are_held_to_their_shapes() -> None:
     classifier, pixels = Classifier(pooled()), images(2, 16)
-    for targets, message in (([[0], [3]], "0 to 2, got 0 to 3"), ([0, 1], "got \\(2,\\)"), ([[0]], "2 images")):
+    for targets, message in (
+        ([[0], [3]], "0 to 2, got 0 to 3"),
+        ([0, 1], "got \\(2,\\)"),
+        ([[0]], "2 images"),
+    ):
         with pytest.raises(ModelError, match=message):
             classifier.cam(cam.gradcam_weights, pixels, np.array(targets))
     with pytest.raises(ModelError, match=r"\(16, 16, 1\), got \(8, 8, 1\)"):
@@ -449,15 +513,21 @@ def test_files_that_are_no_models_say_so(tmp_path: Path) -> None:
     import keras
 
     (tmp_path / "broken.keras").write_bytes(b"no archive")
-    functional(keras.layers.Lambda(lambda x: x), keras.layers.Flatten()).save(tmp_path / "code.keras")
+    functional(keras.layers.Lambda(lambda x: x), keras.layers.Flatten()).save(
+        tmp_path / "code.keras"
+    )
     for name in ("missing.keras", "broken.keras", "code.keras"):
         with pytest.raises(ModelError, match=name) as caught:
             Classifier.load(tmp_path / name)
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("cells", "layer", "edge"), [("2", "last", 4), ("4", "last", 4), ("5", "middle", 8)])
-def test_a_number_asks_for_the_last_layer_of_so_many_cells(cells: str, layer: str, edge: int) -> None:
+@pytest.mark.parametrize(
+    ("cells", "layer", "edge"), [("2", "last", 4), ("4", "last", 4), ("5", "middle", 8)]
+)
+def test_a_number_asks_for_the_last_layer_of_so_many_cells(
+    cells: str, layer: str, edge: int
+) -> None:
     import keras
 
     model = keras.Sequential(

@@ -23,7 +23,9 @@ def test_integrated_gradients_are_complete() -> None:
     classifier, pixels = Classifier(pooled(activation="tanh")), images(2, 16)
     maps = integrated_gradients(classifier, pixels, BOTH)
     rise = classifier.logits(pixels) - classifier.logits(np.zeros_like(pixels))
-    np.testing.assert_allclose(maps.sum(axis=(2, 3)), np.take_along_axis(rise, BOTH, axis=1), rtol=1e-3)
+    np.testing.assert_allclose(
+        maps.sum(axis=(2, 3)), np.take_along_axis(rise, BOTH, axis=1), rtol=1e-3
+    )
     rough = integrated_gradients(classifier, pixels, BOTH, steps=1)
     assert np.abs(rough.sum(axis=(2, 3)) - maps.sum(axis=(2, 3))).max() > 1e-2
 

@@ -3,7 +3,15 @@
 import numpy as np
 
 from tests.xai.planted import SIZE, images, linear, square
-from xai.methods.perturbation import CELLS, _rise_masks, in_batches, masked_logits, occlusion, resized, rise
+from xai.methods.perturbation import (
+    CELLS,
+    _rise_masks,
+    in_batches,
+    masked_logits,
+    occlusion,
+    resized,
+    rise,
+)
 
 WEIGHTS = np.random.default_rng(7).normal(size=(SIZE, SIZE, 2)).astype(np.float32)
 BOTH = np.array([[0, 1], [1, 0]], np.int32)
@@ -15,16 +23,20 @@ def test_occlusion_of_a_linear_model_is_what_the_patch_held() -> None:
     assert (maps.shape, maps.dtype) == ((2, 2, CELLS, CELLS), np.float32)
     grey = pixels[..., 0].astype(float)
     held = (grey - grey.mean(axis=(1, 2), keepdims=True))[..., None] * WEIGHTS
-    # 28 pixels, 14 cells of 2: the patch of 4 about cell 5 is pixels 9 to 12, that of the corner is cut to 3.
+    # 28 pixels, 14 cells of 2: the patch of 4 about cell 5 is pixels 9 to 12, that of the corner is
+    # cut to 3.
     np.testing.assert_allclose(maps[0, 1, 5, 6], held[0, 9:13, 11:15, 1].sum(), rtol=1e-3)
     np.testing.assert_allclose(maps[1, 0, 0, 13], held[1, :3, 25:, 1].sum(), rtol=1e-3)
 
 
 def test_occlusion_does_with_cells_that_are_no_whole_pixels() -> None:
     maps = occlusion(linear(square(slice(4, 8), slice(20, 24))), bright(), np.array([[1]]), cells=5)
-    # Cells of 5.6 pixels: those hiding rows 0 to 7 and 3 to 13, columns 14 to 24 and 20 to 27 hide the square.
+    # Cells of 5.6 pixels: those hiding rows 0 to 7 and 3 to 13, columns 14 to 24 and 20 to 27 hide
+    # the square.
     whole = 16 * 0.01 * (250 - bright().mean())
-    np.testing.assert_allclose(maps[0, 0], whole * np.outer([1, 1, 0, 0, 0], [0, 0, 0, 1, 1]), atol=1e-3 * whole)
+    np.testing.assert_allclose(
+        maps[0, 0], whole * np.outer([1, 1, 0, 0, 0], [0, 0, 0, 1, 1]), atol=1e-3 * whole
+    )
 
 
 def bright() -> np.ndarray:
@@ -49,7 +61,9 @@ def test_rise_finds_the_pixels_that_count() -> None:
 def test_rise_of_a_linear_model_is_the_masks_covariance_with_its_logit() -> None:
     pixels = images(1)
     maps = rise(linear(WEIGHTS), pixels, np.array([[1]]), seed=2, masks=50)
-    masks = np.concatenate(list(_rise_masks(np.random.default_rng(2), 50, (SIZE, SIZE)))).astype(float)
+    masks = np.concatenate(list(_rise_masks(np.random.default_rng(2), 50, (SIZE, SIZE)))).astype(
+        float
+    )
     grey = pixels[0, ..., 0].astype(float)
     logits = (masks * (grey - grey.mean()) * WEIGHTS[..., 1]).sum(axis=(1, 2))
     expected = np.tensordot(logits - logits.mean(), masks, axes=1) / (50 * 0.5)
@@ -61,7 +75,9 @@ def test_rise_masks_show_half_of_the_image_smoothly_and_everywhere() -> None:
     assert (masks.shape, masks.dtype) == ((400, 30, 41), np.float32)
     assert (masks.min(), masks.max()) == (0, 1)
     assert np.abs(masks.mean(axis=0) - 0.5).max() < 0.12
-    assert np.abs(np.diff(masks, axis=1)).max() <= 1 / 5 + 1e-6  # from 0 to 1 over a cell of 5 pixels
+    assert (
+        np.abs(np.diff(masks, axis=1)).max() <= 1 / 5 + 1e-6
+    )  # from 0 to 1 over a cell of 5 pixels
 
 
 def test_masked_logits_hide_behind_the_mean_colour() -> None:

@@ -23,7 +23,10 @@ def classifier() -> Classifier:
 
 
 def test_names_and_titles_need_no_tensorflow() -> None:
-    code = "import sys, xai.methods.registry as m; print(m.METHODS['gradcam'].title, {'tensorflow', 'keras'} & set(sys.modules))"
+    code = (
+        "import sys, xai.methods.registry as m; print(m.METHODS['gradcam'].title, {'tensorflow', "
+        "'keras'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "Grad-CAM set()"
     assert all(method.name == name for name, method in METHODS.items())
@@ -43,7 +46,13 @@ def test_an_unknown_method_names_the_nearest() -> None:
 def test_maps_do_not_change_with_the_call_or_the_company(name: str, classifier: Classifier) -> None:
     pixels, method = images(2, 16), METHODS[name]
     maps = method.explain(classifier, pixels, TARGETS, seed=3)
-    size = classifier.map_shape[:2] if method.layered else (14, 14) if name == "occlusion" else (16, 16)
+    size = (
+        classifier.map_shape[:2]
+        if method.layered
+        else (14, 14)
+        if name == "occlusion"
+        else (16, 16)
+    )
     assert (maps.shape, maps.dtype) == ((2, 2, *size), np.float32)
     assert np.ptp(maps[0, 0]) > 0
     np.testing.assert_array_equal(method.explain(classifier, pixels, TARGETS, seed=3), maps)
@@ -57,7 +66,9 @@ def test_maps_do_not_change_with_the_call_or_the_company(name: str, classifier: 
 
 @pytest.mark.parametrize("name", ["smoothgrad", "rise"])
 def test_the_seed_counts_where_there_is_chance(name: str, classifier: Classifier) -> None:
-    one, two = (METHODS[name].explain(classifier, images(1, 16), TARGETS[:1], seed) for seed in (1, 2))
+    one, two = (
+        METHODS[name].explain(classifier, images(1, 16), TARGETS[:1], seed) for seed in (1, 2)
+    )
     assert np.abs(one - two).max() > 0
 
 
@@ -81,7 +92,9 @@ def test_libraries_find_the_square_that_counts(name: str) -> None:
     inside, outside = maps[0, 0, 4:12, 16:24], np.delete(maps[0, 0], np.s_[4:12], axis=0)
     assert inside.mean() > 10 * np.abs(outside).mean()
     np.testing.assert_allclose(maps[0, 1], -maps[0, 0], atol=1e-3 * np.abs(maps).max())
-    np.testing.assert_array_equal(METHODS[name].explain(classifier, pixels, np.array([[1, 0]]), seed=1), maps)
+    np.testing.assert_array_equal(
+        METHODS[name].explain(classifier, pixels, np.array([[1, 0]]), seed=1), maps
+    )
     if name == "shap":  # completeness
         hidden = np.full_like(pixels, 0, np.float32) + pixels.mean()
         gained = classifier.logits(pixels) - classifier.logits(hidden)

@@ -17,12 +17,34 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from xai.drawing.render import placement_of
 from xai.methods.placement import Placement
-from xai.shards.heatmaps import SCORES, Heatmaps, pack, read_shard, shard_digest, unpacked, write_shard
+from xai.shards.heatmaps import (
+    SCORES,
+    Heatmaps,
+    pack,
+    read_shard,
+    shard_digest,
+    unpacked,
+    write_shard,
+)
 
 
 def row(image: str, heat: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
-    facts = {"image": image, "label": "a", "group": "g", "split": "test", "candidate": "c", "fold": 0, "seed": 0}
-    method = {"method": "gradcam", "class": "a", "layer": "conv", "prediction": "a", "model_hash": "0"}
+    facts = {
+        "image": image,
+        "label": "a",
+        "group": "g",
+        "split": "test",
+        "candidate": "c",
+        "fold": 0,
+        "seed": 0,
+    }
+    method = {
+        "method": "gradcam",
+        "class": "a",
+        "layer": "conv",
+        "prediction": "a",
+        "model_hash": "0",
+    }
     return facts | method | {"logit": 1.0, "probability": 0.5} | pack(heat) | more
 
 
@@ -33,7 +55,9 @@ def layout(tmp_path: Path) -> RunLayout:
     return layout
 
 
-def write(layout: RunLayout, rows: list[dict[str, Any]], key: str = "k0", digest: str = "d") -> Path:
+def write(
+    layout: RunLayout, rows: list[dict[str, Any]], key: str = "k0", digest: str = "d"
+) -> Path:
     path = layout.heatmaps / "gradcam" / "auto" / key / "test-00000.parquet"
     write_shard(path, rows, digest)
     return path
@@ -108,7 +132,9 @@ def test_maps_of_several_sizes_say_what_would_choose_between_them(layout: RunLay
     heatmaps = Heatmaps(layout)
     with pytest.raises(ValueError, match="maps of 3×3 and 12×12 do not fit") as error:
         heatmaps.arrays(method="gradcam")
-    assert str(error.value).endswith("add candidate= one of 'c', 'd' and layer= one of 'block', 'conv', 'relu'")
+    assert str(error.value).endswith(
+        "add candidate= one of 'c', 'd' and layer= one of 'block', 'conv', 'relu'"
+    )
     with pytest.raises(ValueError, match=r"add layer= one of 'block', 'conv'$"):
         heatmaps.arrays(candidate="c")
     assert heatmaps.arrays(candidate="d")[1].shape == (1, 12, 12)
@@ -126,13 +152,25 @@ def test_renamed_groups_and_candidates_have_their_present_name(layout: RunLayout
     training = Training()
     candidate = Candidate(id="new", name="new", model="TinyCNN", image_size=32, training=training)
     facts = {"fold": 0, "seed": 0, "classes": ("a", "b"), "channels": 1}
-    entry = Entry(layout.ledger, CellSpec(candidate=candidate, data_hash="", roles_hash="", **facts))
+    entry = Entry(
+        layout.ledger, CellSpec(candidate=candidate, data_hash="", roles_hash="", **facts)
+    )
     entry.create()
     layout.cells.write_text(json.dumps([entry.spec.key, "k0"]))
-    folds = {"fold": 0, "image": ["x", "y"], "label": "a", "group": ["patient 1", "patient 2"], "role": "test"}
+    folds = {
+        "fold": 0,
+        "image": ["x", "y"],
+        "label": "a",
+        "group": ["patient 1", "patient 2"],
+        "role": "test",
+    }
     pd.DataFrame(folds).to_parquet(layout.folds)
     heat = np.ones((2, 2), np.float32)
-    write(layout, [row("x", heat, candidate="old"), row("y", heat, candidate="old")], key=entry.spec.key)
+    write(
+        layout,
+        [row("x", heat, candidate="old"), row("y", heat, candidate="old")],
+        key=entry.spec.key,
+    )
     write(layout, [row("x", heat, candidate="other")])
     heatmaps = Heatmaps(layout)
     assert sorted(heatmaps.table["candidate"]) == ["new", "new", "other"]
