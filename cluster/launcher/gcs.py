@@ -1,11 +1,14 @@
-"""What only Ray can answer or do, run as `python -m cluster.launcher.gcs`: the one module here that
-imports Ray.
+"""What only Ray can answer or do, run as `python -m cluster.launcher.gcs`: nothing else in
+`cluster` imports Ray.
 
-nodes ADDRESS             a line of JSON whenever the living nodes change: [{"name", "address"}, …]
-drain ADDRESS SECONDS [NAME…]   tell Ray that nodes (by default all but the head) end in so many
-seconds keep-jobs DASHBOARD FILE  submit again what the file says, then keep in it which submitted
-jobs have not ended stop-jobs DASHBOARD SECONDS FILE    write the file, say the ids, stop them the
-orderly way; 1 if one is still there
+nodes ADDRESS                     a line of JSON whenever the living nodes change:
+                                  [{"name", "address"}, …]
+drain ADDRESS SECONDS [NAME…]     tell Ray that nodes (by default all but the head) end in so many
+                                  seconds
+keep-jobs DASHBOARD FILE          submit again what the file says, then keep in it which submitted
+                                  jobs have not ended
+stop-jobs DASHBOARD SECONDS FILE  write the file, say the ids, stop them the orderly way; 1 if one
+                                  is still there
 """
 
 import json

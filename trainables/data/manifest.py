@@ -75,12 +75,10 @@ class Manifest:
     - mask_<name>: absolute path or missing, any number of such columns
     - state: ok, skipped (unusable, see reason) or unused (left out of the subset); reason
     - content_hash: SHA-256 of the decoded pixels; format: of the file; width, height: pixels;
-      channels: 1 or 3;
-      stored_bits: 8 or 16 per pixel and channel; bits: how many of them mean something; depth_from:
-      what says so
-      (`pictures.DepthSource`); max_value: the brightest pixel; two_valued: 1 where there are two
-      values only;
-      size_bytes and mtime_ns of the file; missing or 0 where an image cannot be used
+      channels: 1 or 3; stored_bits: 8 or 16 per pixel and channel; bits: how many of them mean
+      something; depth_from: what says so (`picture.DepthSource`); max_value: the brightest pixel;
+      two_valued: 1 where there are two values only; size_bytes and mtime_ns of the file; missing
+      or 0 where an image cannot be used
     - seen_<size>: digest of the pixels in an image store of that size, missing where all of them
       are the same.
 

@@ -5,10 +5,9 @@ them means anything:
 
 * random: the map's own values, shuffled over the pixels;
 * blurred_random: a random map of the same values and the same smoothness. Removing smooth patches
-  hurts a model less
-  (or more) than removing scattered pixels whatever they show, so a blurry map beats scattered noise
-  without being
-  right (Song 2023, arXiv:2304.13836); this one is as blurry and still not right.
+  hurts a model less (or more) than removing scattered pixels whatever they show, so a blurry map
+  beats scattered noise without being right (Song 2023, arXiv:2304.13836); this one is as blurry
+  and still not right.
 """
 
 import zlib

@@ -1,12 +1,10 @@
 """Which scores a heatmap gets, and what their columns are called.
 
-outside_lungs, border, corners, …_ratio                   where no disease of the lung is
-(agreement.shortcuts)
-<mask>_energy, _energy_ratio, _pointing, _iou_top, …      against each mask of the manifest
-(agreement.localisation),
-                                                          each with …_chance and …_ceiling
-deletion, insertion, drop, increase, …_random, …          what the model says (faithfulness), with
-…_curve
+outside_lungs, border, corners, …_ratio           where no disease of the lung is
+                                                  (agreement.shortcuts)
+<mask>_energy, _energy_ratio, _pointing,          against each mask of the manifest, each with
+_iou_top, …                                       …_chance and …_ceiling (agreement.localisation)
+deletion, insertion, drop, increase, …_random, …  what the model says (faithfulness), with …_curve
 """
 
 from functools import partial

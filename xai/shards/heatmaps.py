@@ -1,26 +1,24 @@
 """Heatmaps as data: Parquet shards below `xai/heatmaps/`, one row per image, cell, method, layer
 and class.
 
-    image, label, group, split       as in the predictions; split is fold, test, skipped for an
-    unusable image
-    candidate, fold, seed            the cell
-    method, class, layer             what was explained, and where; layer is 'input' for methods
-    that have no layer
-    height, width                    of the map, in cells
-    top, left, step_y, step_x        cell (i, j) is centred at (top + i step_y, left + j step_x), in
-    image edges from
-                                     the top left corner; may lie outside the image
-    placed                           how that is known: field, it is the centre of the cell's
-    receptive field; tiles,
-                                     cells are equal parts of the image; guess, an operation could
-                                     not be followed
-    map, scale                       list of float16, row-major, times `scale` (float32): the
-    signed, unnormalised map
-    low, high                        its extremes
-    logit, probability, prediction   of the class, and the predicted class
-    model_hash                       first 16 hex digits of the SHA-256 of model.keras
-    error                            why there is no map, or null
-    <score>…                         see `scores.py`
+    image, label, group, split      as in the predictions; split is fold, test, or skipped for an
+                                    unusable image
+    candidate, fold, seed           the cell
+    method, class, layer            what was explained, and where; layer is 'input' for methods
+                                    that have no layer
+    height, width                   of the map, in cells
+    top, left, step_y, step_x       cell (i, j) is centred at (top + i step_y, left + j step_x), in
+                                    image edges from the top left corner; may lie outside the image
+    placed                          how that is known: field, it is the centre of the cell's
+                                    receptive field; tiles, cells are equal parts of the image;
+                                    guess, an operation could not be followed
+    map, scale                      list of float16, row-major, times `scale` (float32): the signed,
+                                    unnormalised map
+    low, high                       its extremes
+    logit, probability, prediction  of the class, and the predicted class
+    model_hash                      first 16 hex digits of the SHA-256 of model.keras
+    error                           why there is no map, or null
+    <score>…                        see `judging/scores.py`
 
 A shard is complete or not there. It holds two digests, of what its maps and of what its scores were
 made from, so a stale one is told: maps that are right are kept when only scores have to be made

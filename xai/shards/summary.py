@@ -1,14 +1,13 @@
 """What the heatmaps of a run showed, with confidence intervals: tables below `xai/tables/`.
 
 summary: candidate, method, layer, height, width (of its maps), class, score, mean, low, high (95 %,
-groups resampled),
-         chance, ceiling (means of what a uniform and the best map of this size score on the same
-         images, for scores on
-         masks), maps, groups, p, p_adjusted, flagged (for shortcuts)
+         groups resampled), chance, ceiling (means of what a uniform and the best map of this size
+         score on the same images, for scores on masks), maps, groups, p, p_adjusted, flagged (for
+         shortcuts)
 folds:   candidate, method, layer, image, group, class, cells, spearman: agreement between fold
-models on test images
+         models on test images
 sanity:  candidate, method, layer, stage, lowest_random_layer, similarity, ssim, passed, model_hash,
-key
+         key
 """
 
 from typing import Any
