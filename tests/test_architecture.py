@@ -85,7 +85,12 @@ def loaded(code: str) -> set[str]:
         "trainables.core.files",
         "trainables.core.layout",
         "trainables.models.zoo",
-        "xai.cli",
+        "orchestrator.cli.explain",
+        "orchestrator.cli.plan",
+        "orchestrator.cli.predict",
+        "orchestrator.cli.report",
+        "orchestrator.cli.status",
+        "orchestrator.cli.run",
         "xai.methods.registry",
     ],
 )

@@ -1,14 +1,14 @@
-"""The command `rayfold explain`, or `python -m xai`. Heavy modules are imported once the options
-are known.
-"""
+"""`rayfold explain`, and `python -m xai`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from trainables.core.quoting import printable
+from orchestrator.cli.common import Address, say
+from trainables.core.errors import RunFolderError
+from trainables.runtime.connection import prepare_ray
+from xai.methods.registry import METHODS
 
 Methods = Annotated[
     str,
@@ -53,12 +53,6 @@ PerImage = Annotated[
         "--per-image-scale", help="Scale each map by itself; images are then not comparable."
     ),
 ]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="Ray cluster to use; default: RAY_ADDRESS, else this machine.", envvar="RAY_ADDRESS"
-    ),
-]
 
 
 def explain(
@@ -76,12 +70,6 @@ def explain(
     per_image: PerImage = False,
     address: Address = None,
 ) -> None:
-    """Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe them, a
-    gallery.
-    """
-    from trainables.core.errors import RunFolderError
-    from xai.methods.registry import METHODS
-
     if methods == "list":
         for method in METHODS.values():
             typer.echo(
@@ -92,7 +80,7 @@ def explain(
         raise RunFolderError(
             "explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made"
         )
-    from trainables.runtime.connection import prepare_ray
+    # Slow to import, and of no use to whoever asks for the list or forgets the run.
     from xai.shards.shard_plan import Options
 
     try:
@@ -110,23 +98,16 @@ def explain(
         faithfulness=faithfulness,
     )
     prepare_ray(address)
+    from orchestrator.execution.explanation import explain_and_report  # loads Ray as prepared
     from xai.drawing.pages import Style
-    from xai.explain import explain_run
 
     suffix, colours = ".png" if png else ".jpg", "jet" if jet else "inferno"
     style = Style(overlays=overlays, edge=edge, suffix=suffix, colours=colours, per_image=per_image)
-    raise typer.Exit(explain_run(run, options, style, address, _say))
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(f"{printable(line)}\n")
-    sys.stdout.flush()
+    raise typer.Exit(explain_and_report(run, options, style, address, say))
 
 
 def _parts(text: str | None, option: str) -> tuple[str, ...]:
     """What an option lists; nothing where it is not given."""
-    from trainables.core.errors import RunFolderError
-
     parts = tuple(part.strip() for part in (text or "").split(",") if part.strip())
     if text is not None and not parts:
         raise RunFolderError(

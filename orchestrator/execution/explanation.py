@@ -1,0 +1,23 @@
+"""Explaining a run, and its report, which has more to tell by then."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from orchestrator.report.write_up import write_reports
+from orchestrator.results.run import load_run
+from xai.drawing.pages import Style
+from xai.explain import explain_run
+from xai.shards.shard_plan import Options
+
+
+def explain_and_report(
+    run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]
+) -> int:
+    """Explain the done cells of a run folder, then write its report again; the exit code of
+    `rayfold explain`.
+
+    Raises what `explain_run` raises, and leaves the report as it is then.
+    """
+    code = explain_run(run, options, style, address, say)
+    write_reports(load_run(run).layout)
+    return code
