@@ -12,8 +12,9 @@ from orchestrator.splits.folds import roles_digest
 from trainables.core.config import CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import CellState, Entry, read_entry, read_folds, read_keys
+from trainables.core.ledger import CellState, Entry
 from trainables.core.records import DamagedRecord
+from trainables.core.run_folder import read_entries, read_folds
 from trainables.data.manifest import Manifest
 
 
@@ -35,14 +36,16 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     """
     entries: dict[str, Entry] = {}
     lost: dict[str, RunFolderError] = {}
-    keys = read_keys(layout)
-    if len(keys) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
+    cells = read_entries(layout)
+    if len(cells) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
         raise _other_cells(layout)
-    for key in keys:
-        try:
-            entries[key] = _of_run(read_entry(layout.ledger / key), manifest)
-        except RunFolderError as error:
-            lost[key] = error
+    for key, entry in cells.items():
+        if isinstance(entry, RunFolderError):
+            lost[key] = entry
+        elif entry.spec.classes != manifest.classes:
+            lost[key] = _other_classes(entry)
+        else:
+            entries[key] = entry
     if any(entry.spec.data_hash != manifest.data_hash for entry in entries.values()):
         raise DamagedRecord(layout.manifest, "its images or labels are not those of the cells")
     stated = {candidate.id: candidate.deciding() for candidate in experiment.candidates}
@@ -65,7 +68,7 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     for key, (candidate, seed, fold) in zip(lost, left, strict=True):
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
         entries[key] = LostEntry(layout.ledger / key, spec, str(lost[key]))
-    return [entries[key] for key in keys]
+    return [entries[key] for key in cells]
 
 
 def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
@@ -103,13 +106,11 @@ def epochs_of(entry: Entry, state: CellState) -> pd.DataFrame:
     return table
 
 
-def _of_run(entry: Entry, manifest: Manifest) -> Entry:
-    if entry.spec.classes != manifest.classes:
-        raise RunFolderError(
-            f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run "
-            "the experiment again to restore it"
-        )
-    return entry
+def _other_classes(entry: Entry) -> RunFolderError:
+    return RunFolderError(
+        f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run the "
+        "experiment again to restore it"
+    )
 
 
 def _other_cells(layout: RunLayout) -> RunFolderError:

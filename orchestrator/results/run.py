@@ -19,9 +19,10 @@ from orchestrator.results.ranking import ensemble_ranks, ranking
 from trainables.core.errors import RunFolderError
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import CellState, Entry, present_groups
+from trainables.core.ledger import CellState, Entry
 from trainables.core.quoting import write_csv
 from trainables.core.records import DamagedRecord, read_provenance
+from trainables.core.run_folder import candidate_id, present_groups
 from trainables.data.manifest import Manifest
 from trainables.runtime.startup import keras_settings
 from trainables.training.metrics import HEADLINE, metric_names, score
@@ -324,13 +325,7 @@ class Run:
 
     def candidate_id(self, candidate: str) -> str:
         """The id of a candidate that is named by its id or its name."""
-        table = self.candidates
-        match = table["id"][(table["id"] == candidate) | (table["name"] == candidate)]
-        if match.empty:
-            raise RunFolderError(
-                f"no candidate {candidate!r} in this run; there are {', '.join(table['id'])}"
-            )
-        return str(match.iloc[0])
+        return candidate_id(candidate, self._experiment.candidates)
 
     def model(self, candidate: str, fold: int, seed: int | None = None) -> Any:
         """The Keras model of a done cell: raw pixels 0–255 in, class probabilities out.

@@ -21,7 +21,7 @@ from orchestrator.results.run import load_run
 from tests.hostile.fuzz import Kind, Task
 from tests.orchestrator.results.test_run import run_by_hand
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import read_keys
+from trainables.core.run_folder import read_keys
 from xai.drawing.pages import Style, write_pages
 from xai.shards.heatmaps import Heatmaps, pack, write_shard
 

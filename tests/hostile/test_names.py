@@ -20,7 +20,7 @@ from orchestrator.results.run import load_run
 from tests.orchestrator.results.test_run import run_by_hand
 from trainables.core.config import Identity
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import read_keys
+from trainables.core.run_folder import read_keys
 from trainables.pictures.picture import content_hash
 from xai.drawing.pages import Style, write_pages
 from xai.shards.heatmaps import Heatmaps, pack, shard_digest, write_shard

@@ -21,7 +21,7 @@ from tests.trainables.core.test_ledger import FILES, SPEC, finished, write_model
 from trainables.core.errors import DataError, RunFolderError
 from trainables.core.files import write_json
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import read_entry, read_folds, read_keys
+from trainables.core.ledger import read_entry
 from trainables.core.quoting import for_spreadsheet, write_csv
 from trainables.core.records import (
     DamagedRecord,
@@ -30,6 +30,7 @@ from trainables.core.records import (
     read_table,
     read_text,
 )
+from trainables.core.run_folder import read_folds, read_keys
 from trainables.data.manifest import Manifest
 
 

@@ -30,10 +30,8 @@ from pydantic import Field, TypeAdapter
 from trainables.core.config import CellSpec, Frozen
 from trainables.core.errors import RayfoldError, RunFolderError
 from trainables.core.files import file_digest, parts_digest, replacing, write_json, write_text
-from trainables.core.layout import RunLayout
 from trainables.core.records import (
     DamagedRecord,
-    Keys,
     check_regular,
     read_json,
     read_table,
@@ -226,7 +224,7 @@ class Entry:
 
     def epochs(self) -> pd.DataFrame:
         """One row per epoch; raises DamagedRecord where the table is of another kind."""
-        return _read(self.folder / "epochs.parquet", _EPOCHS)
+        return read_kept(self.folder / "epochs.parquet", _EPOCHS)
 
     def predictions(self) -> pd.DataFrame:
         """One row per image of the fold and of the test set; raises DamagedRecord for a table that
@@ -237,7 +235,7 @@ class Entry:
         schema |= {f"prob_{name}": "real" for name in classes} | {
             f"logit_{name}": "~real" for name in classes
         }
-        table = _read(path, schema | {"prediction": "text"})
+        table = read_kept(path, schema | {"prediction": "text"})
         for column, known in (
             ("label", classes),
             ("prediction", classes),
@@ -274,7 +272,8 @@ def _check_scores(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> No
         raise DamagedRecord(path, "it predicts other classes than the most probable ones")
 
 
-def _read(path: Path, schema: Mapping[str, str]) -> pd.DataFrame:
+def read_kept(path: Path, schema: Mapping[str, str]) -> pd.DataFrame:
+    """A table that must be there; raises DamagedRecord where it is gone or not of its schema."""
     try:
         return read_table(path, schema)[0]
     except FileNotFoundError as error:
@@ -295,43 +294,6 @@ def read_entry(folder: Path) -> Entry:
             "to restore it"
         ) from error
     return Entry(folder.parent, spec)
-
-
-def read_keys(layout: RunLayout) -> list[str]:
-    """The addresses of the run's cells, in order; raises DamagedRecord."""
-    try:
-        keys = read_json(layout.cells, Keys)
-    except FileNotFoundError as error:
-        raise DamagedRecord(layout.cells, "it is gone") from error
-    if len(set(keys)) < len(keys):
-        raise DamagedRecord(layout.cells, "a cell stands twice in it")
-    return keys
-
-
-def read_folds(layout: RunLayout) -> pd.DataFrame:
-    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord."""
-    table = _read(
-        layout.folds,
-        {"fold": "whole", **dict.fromkeys(("image", "label", "group", "role"), "text")},
-    )
-    if not len(table) or not table["fold"].between(0, 99).all():
-        raise DamagedRecord(layout.folds, "its folds are none")
-    if strange := sorted(set(table["role"]) - {"train", "validation", "fold", "test"}):
-        raise DamagedRecord(layout.folds, f"no role is called {strange[0][:80]!r}")
-    return table
-
-
-def present_groups(layout: RunLayout) -> "pd.Series[str]":
-    """The group of each image (the index) in the run's present folds; nothing where they are lost.
-
-    A group's name decides no result, so a cell stays done when groups are renamed or merged; its
-    own table, and whatever was made from it, has the name of then.
-    """
-    try:
-        folds = read_folds(layout)
-    except DamagedRecord:
-        return pd.Series(dtype=str)
-    return folds.drop_duplicates("image").set_index("image")["group"]
 
 
 class Stopwatch:

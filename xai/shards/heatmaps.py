@@ -40,8 +40,9 @@ from numpy.typing import NDArray
 from trainables.core.errors import RunFolderError, nearest
 from trainables.core.files import replacing, whole_files
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import present_groups, read_entry, read_keys
+from trainables.core.ledger import read_entry
 from trainables.core.records import DamagedRecord
+from trainables.core.run_folder import present_groups, read_keys
 from xai.methods.placement import GUESS, Placement
 from xai.methods.registry import METHODS
 from xai.shards.shard_files import COLUMNS, JUDGED, TYPES, believable, is_readable, shard_schema

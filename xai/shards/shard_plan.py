@@ -12,12 +12,13 @@ from zipfile import ZipFile
 
 from pydantic import Field
 
-from trainables.core.config import CellSpec, Frozen, Whole, digest
+from trainables.core.config import Frozen, Whole, digest
 from trainables.core.errors import ModelError, RunFolderError, nearest
 from trainables.core.files import file_digest
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import Entry, read_entry, read_keys
+from trainables.core.ledger import Entry
 from trainables.core.records import DamagedRecord
+from trainables.core.run_folder import candidate_id, read_entries
 from trainables.data.manifest import Manifest
 from xai.methods.registry import Method, method_named
 from xai.shards.heatmaps import SCORES, shard_digest
@@ -110,13 +111,8 @@ def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None)
             f"{str(layout.root)!r} is not a run folder: it has no {layout.cells.name}"
         )
     entries = list(_readable(layout, say))
-    names = {name for entry in entries for name in _names(entry.spec)}
-    for asked in options.candidates:
-        if asked not in names:
-            raise RunFolderError(
-                f"the run has no candidate {asked!r} (--candidates); "
-                f"{nearest(asked, sorted(names))}"
-            )
+    known = [entry.spec.candidate for entry in entries]
+    candidates = {candidate_id(asked, known, "--candidates") for asked in options.candidates}
     folds = {entry.spec.fold for entry in entries}
     for fold in options.folds:
         if fold not in folds:
@@ -126,7 +122,7 @@ def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None)
     chosen = [
         entry
         for entry in entries
-        if (not options.candidates or set(_names(entry.spec)) & set(options.candidates))
+        if (not candidates or entry.spec.candidate.id in candidates)
         and (not options.folds or entry.spec.fold in options.folds)
     ]
     done = [entry for entry in chosen if entry.state().state == "done"]
@@ -139,15 +135,14 @@ def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None)
 
 
 def _readable(layout: RunLayout, say: Say) -> Iterator[Entry]:
-    lost: list[RunFolderError] = []
-    keys = read_keys(layout)
-    for key in keys:
-        try:
-            yield read_entry(layout.ledger / key)
-        except RunFolderError as error:
-            lost.append(error)
-            say(f"lost    {error}")
-    if lost and len(lost) == len(keys):
+    entries = read_entries(layout)
+    lost = [error for error in entries.values() if isinstance(error, RunFolderError)]
+    for entry in entries.values():
+        if isinstance(entry, RunFolderError):
+            say(f"lost    {entry}")
+        else:
+            yield entry
+    if lost and len(lost) == len(entries):
         raise lost[0]
 
 
@@ -284,7 +279,3 @@ def _content(path: str | None) -> str:
         return file_digest(Path(path)) if isinstance(path, str) else ""
     except OSError:
         return ""
-
-
-def _names(spec: CellSpec) -> tuple[str, str]:
-    return spec.candidate.id, spec.candidate.name
