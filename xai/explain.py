@@ -2,13 +2,15 @@
 what is missing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
+from trainables.core.ledger import Entry
 from trainables.data.manifest import Manifest
 from trainables.models.user_code import folder_that_trained
 from trainables.runtime.connection import connect
@@ -16,13 +18,11 @@ from xai.drawing.pages import Style, write_overlays, write_pages
 from xai.shards.export import Outcome, export
 from xai.shards.heatmaps import Heatmaps, write_shard
 from xai.shards.randomisation import randomise
-from xai.shards.shard_plan import Options, check_explanations, chosen_cells, missing, shards
+from xai.shards.shard_plan import Options, Say, check_explanations, chosen_cells, missing, shards
 from xai.shards.summary import save_table, summarise
 
 
-def explain_run(
-    run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]
-) -> int:
+def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Say) -> int:
     """Explain the done cells of a run folder; returns 0, or 1 when some shards or checks failed or
     there is no map.
 
@@ -34,6 +34,12 @@ def explain_run(
     for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
         if ":" in spec.candidate.model:
             folder_that_trained(layout, spec)  # raises where the cells could not be opened
+    with _alone(layout):
+        return _explain(layout, entries, options, style, address, say)
+
+
+@contextmanager
+def _alone(layout: RunLayout) -> Iterator[None]:
     lock = FileLock(layout.xai_lock, timeout=0)
     try:
         lock.acquire()
@@ -42,55 +48,66 @@ def explain_run(
             f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it"
         ) from None
     try:
-        wanted = list(shards(entries, options, Manifest.load(layout.manifest), say))
-        work = missing(layout, wanted)
-        say(
-            f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of "
-            "them already done"
-        )
-        with connect(address) as nodes:
-            outcomes = export(layout, work, nodes, say) if work else []
-            _write_skipped(layout)
-            failures = _report(outcomes, say)
-            if len(failures) == len(wanted):
-                say(
-                    f"nothing of what was asked for could be explained: all {len(wanted)} shards "
-                    "failed"
-                )
-            if (heatmaps := _with_maps(layout)) is None:
-                say(
-                    f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no "
-                    "pictures"
-                )
-                return 1
-            for layer in heatmaps.guessed:
-                say(
-                    f"places  of the cells of {layer!r} are a guess: an operation before it could "
-                    "not be followed"
-                )
-            gpus = any(node["gpus"] for node in nodes)
-            sanity, unchecked = randomise(layout, entries, options.explanations, gpus)
-            save_table(layout, "sanity", sanity)
-            for failure in sorted(set(unchecked) - set(failures)):
-                say(f"failed  sanity check: {failure}")
-            if style.overlays:
-                say(
-                    f"overlay {write_overlays(layout, heatmaps, style)} pictures below "
-                    f"{layout.overlays}"
-                )
-        summary, folds = summarise(heatmaps)
-        save_table(layout, "summary", summary)
-        save_table(layout, "folds", folds)
-        write_pages(layout, heatmaps, layout.root.name, style, say)
-        for line in heatmaps.left_out:
-            say(f"lost    {line}")
-        say(f"gallery {layout.gallery}")
+        yield
     finally:
         lock.release()
+
+
+def _explain(
+    layout: RunLayout,
+    entries: Sequence[Entry],
+    options: Options,
+    style: Style,
+    address: str | None,
+    say: Say,
+) -> int:
+    """Maps, checks, pictures, tables, pages, one after the other; returns the exit code."""
+    wanted = list(shards(entries, options, Manifest.load(layout.manifest), say))
+    work = missing(layout, wanted)
+    say(
+        f"explain {len(wanted)} shards of {len(entries)} cells, {len(wanted) - len(work)} of "
+        "them already done"
+    )
+    with connect(address) as nodes:
+        outcomes = export(layout, work, nodes, say) if work else []
+        _write_skipped(layout)
+        failures = _report(outcomes, say)
+        if len(failures) == len(wanted):
+            say(
+                f"nothing of what was asked for could be explained: all {len(wanted)} shards failed"
+            )
+        if (heatmaps := _with_maps(layout)) is None:
+            say(
+                f"nothing is explained in {str(layout.root)!r}: no map, so no tables and no "
+                "pictures"
+            )
+            return 1
+        for layer in heatmaps.guessed:
+            say(
+                f"places  of the cells of {layer!r} are a guess: an operation before it could "
+                "not be followed"
+            )
+        gpus = any(node["gpus"] for node in nodes)
+        sanity, unchecked = randomise(layout, entries, options.explanations, gpus)
+        save_table(layout, "sanity", sanity)
+        for failure in sorted(set(unchecked) - set(failures)):
+            say(f"failed  sanity check: {failure}")
+        if style.overlays:
+            say(
+                f"overlay {write_overlays(layout, heatmaps, style)} pictures below "
+                f"{layout.overlays}"
+            )
+    summary, folds = summarise(heatmaps)
+    save_table(layout, "summary", summary)
+    save_table(layout, "folds", folds)
+    write_pages(layout, heatmaps, layout.root.name, style, say)
+    for line in heatmaps.left_out:
+        say(f"lost    {line}")
+    say(f"gallery {layout.gallery}")
     return 1 if failures or unchecked else 0
 
 
-def _report(outcomes: Sequence[Outcome], say: Callable[[str], None]) -> list[str]:
+def _report(outcomes: Sequence[Outcome], say: Say) -> list[str]:
     """Say what became of the shards; returns why some failed, one line for each of them."""
     failures = [outcome.failure for outcome in outcomes if outcome.failure]
     for failure in sorted(set(failures)):
