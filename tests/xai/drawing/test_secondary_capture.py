@@ -51,22 +51,18 @@ ROW |= {"probability": 0.91, "model_hash": "0123456789abcdef"}
 #: Elements that may not be empty in a Secondary Capture of colours, and those that may (PS3.3
 #: A.8.1, types 1 and 2).
 TYPE_1 = [
-    *(
-        "StudyInstanceUID",
-        "SeriesInstanceUID",
-        "Modality",
-        "ConversionType",
-        "SOPClassUID",
-        "SOPInstanceUID",
-    ),
-    *(
-        "SamplesPerPixel",
-        "PhotometricInterpretation",
-        "PlanarConfiguration",
-        "Rows",
-        "Columns",
-        "PixelData",
-    ),
+    "StudyInstanceUID",
+    "SeriesInstanceUID",
+    "Modality",
+    "ConversionType",
+    "SOPClassUID",
+    "SOPInstanceUID",
+    "SamplesPerPixel",
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "Rows",
+    "Columns",
+    "PixelData",
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 ]
 TYPE_2 = [*STUDY, "SeriesNumber", "Manufacturer"]
