@@ -138,9 +138,8 @@ def node_settings(temporary: Path) -> dict[str, str]:
         "RAY_enable_metrics_collection": "0",
         "AUTOSCALER_METRIC_PORT": "65536",
         "DASHBOARD_METRIC_PORT": "65536",
-        "TMPDIR": str(
-            temporary
-        ),  # private; and multiprocessing leaves folders behind when it is killed
+        # Private; and multiprocessing leaves folders behind when it is killed.
+        "TMPDIR": str(temporary),
         "PYTHONUNBUFFERED": "1",
     }
 

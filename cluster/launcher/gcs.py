@@ -83,9 +83,8 @@ def _client_class() -> Any:
 
 def _connect(client_class: Any, address: str) -> Any:
     host, _, port = address.rpartition(":")
-    with socket.create_connection(
-        (host, int(port)), timeout=2
-    ):  # quicker to refuse than Ray's own client
+    # Quicker to refuse than Ray's own client.
+    with socket.create_connection((host, int(port)), timeout=2):
         pass
     return client_class(address=address)
 

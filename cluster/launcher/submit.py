@@ -141,9 +141,8 @@ def sbatch(arguments: Sequence[str], folder: Path | None = None) -> str:
     except OSError as error:
         raise StartError(f"{error.strerror}: 'sbatch': it is on SLURM's login nodes") from error
     said = done.stdout.strip()
-    if found := re.search(
-        r"^(\d+)(;\S+)?$", said, re.MULTILINE
-    ):  # with --wait, whatever became of it
+    # With --wait, whatever became of it.
+    if found := re.search(r"^(\d+)(;\S+)?$", said, re.MULTILINE):
         return found[1]
     if done.returncode != 0:
         raise StartError(f"sbatch refused the job: {' '.join((done.stderr or said).split())[:500]}")

@@ -135,9 +135,8 @@ def _train(
 def _check_sight(always: bool) -> None:
     """Refuse nodes on which TensorFlow sees none of the GPUs that cells will be granted."""
     for host, found in tuning.on_gpu_nodes(blind_reason, always):
-        if isinstance(
-            found, str
-        ):  # an error is of the node's, which may be leaving: its cells look for themselves
+        # An error is of the node's, which may be leaving: its cells look for themselves.
+        if isinstance(found, str):
             raise ResourceError(
                 f"{host}: {found}; to train on CPUs say so, resources.gpus_per_cell: 0"
             )
@@ -245,9 +244,8 @@ def _imported_meanwhile(module: str) -> Iterator[None]:
     """
 
     def attempt() -> None:
-        with suppress(
-            Exception
-        ):  # whoever needs the module meets the error again, at a better place
+        # Whoever needs the module meets the error again, at a better place.
+        with suppress(Exception):
             import_module(module)
 
     thread = Thread(target=attempt)

@@ -39,10 +39,11 @@ def make_folds(
     images = images.sort_values("image", ignore_index=True)
     _check_sizes(images, k, test_set)
     test = _given_test(images) if test_set == "given" else test_set
+    # A test set that was drawn greedily may leave nothing that can be divided.
     for exactly in (
         False,
         True,
-    ):  # a test set that was drawn greedily may leave nothing that can be divided
+    ):
         try:
             return _draw(images, k, test, validation_fraction, seed, exactly)
         except NoDivisionError as error:

@@ -57,9 +57,8 @@ def disturb(file: Path, run: Path, kills: int, seed: int) -> Counter[str]:
             time.sleep(0.05)
         while driver.poll() is None and (process := named(driver, victim)) is None:
             time.sleep(0.05)  # it has not been started yet
-        if (
-            driver.poll() is not None
-        ):  # the run was quicker; what is done is done, so another round begins anew
+        # The run was quicker; what is done is done, so another round begins anew.
+        if driver.poll() is not None:
             for entry in run.glob("ledger/*/state.json"):
                 entry.unlink()
             continue

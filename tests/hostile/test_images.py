@@ -322,9 +322,8 @@ def test_a_column_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a\0b.png", "c" * 300 + ".png", "t.csv/d.png", "e/" * 3000])
 def test_names_that_no_file_can_have_are_missing_files(tmp_path: Path, name: str) -> None:
-    filler = "".join(
-        f"{n}.png,x,\n" for n in range(1000)
-    )  # the beginning is looked at for zero bytes
+    # The beginning is looked at for zero bytes.
+    filler = "".join(f"{n}.png,x,\n" for n in range(1000))
     (tmp_path / "t.csv").write_text(
         f"path,label,mask_a\n{filler}{name},x,{name}\n", encoding="utf-8"
     )

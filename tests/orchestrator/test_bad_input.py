@@ -699,9 +699,8 @@ _INNER = {
     "class_name": "Functional",
     "config": {"name": "inner", "layers": [{"config": {"name": "conv"}}]},
 }
-MODEL = {
-    "config": {"name": "whole", "layers": [{"config": {"name": "image"}}, _INNER]}
-}  # as far as it is read
+# As far as it is read.
+MODEL = {"config": {"name": "whole", "layers": [{"config": {"name": "image"}}, _INNER]}}
 
 
 @pytest.fixture
@@ -851,9 +850,8 @@ def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
     assert "16 images" in out
     assert all(line.isprintable() for line in out.splitlines())
     lines = [line for line in out.splitlines() if not line.startswith("note ")]
-    assert (
-        len(lines) == 2 + 2 + 3 + 2 + 2
-    )  # experiment, data, classes, folds, cells, candidate, resources
+    # Experiment, data, classes, folds, cells, candidate, resources.
+    assert len(lines) == 2 + 2 + 3 + 2 + 2
 
 
 @pytest.mark.parametrize("name", ['it\'s "x" [red]', "new\nline", "übung 模型", "\x1b[31mred"])

@@ -130,9 +130,8 @@ def test_ray_job_submit(cluster: dict[str, str], spots: Path, tmp_path: Path) ->
             cluster, ray, "job", "submit", "--working-dir", package, "--",
             sys.executable, "-m", "orchestrator", "run", file, "--run", run,
         )  # fmt: skip
-        if (
-            "No available agent" not in done.stdout + done.stderr
-        ):  # Ray's, which starts after the dashboard answers
+        # Ray's, which starts after the dashboard answers.
+        if "No available agent" not in done.stdout + done.stderr:
             break
         time.sleep(1)
     assert done.returncode == 0, done.stdout + done.stderr

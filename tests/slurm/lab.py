@@ -229,6 +229,7 @@ class Lab(Machines):
         fields: dict[str, str] = {}
         for line in self.slurm("scontrol", "show", "job", job).splitlines():
             name, _, rest = line.strip().partition("=")
+            # May hold spaces.
             if name in (
                 "Command",
                 "WorkDir",
@@ -236,7 +237,7 @@ class Lab(Machines):
                 "StdErr",
                 "StdIn",
                 "Comment",
-            ):  # may hold spaces
+            ):
                 fields[name] = rest
             else:
                 fields |= dict(part.split("=", 1) for part in line.split() if "=" in part)

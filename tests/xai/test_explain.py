@@ -112,9 +112,8 @@ def test_predictions_stand_beside_the_maps(explained: Path) -> None:
 def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
     summary = pd.read_csv(explained / "xai" / "tables" / "summary.csv").set_index("score")
     assert summary.at["opacity_energy_ratio", "low"] > 1
-    assert summary.at["deletion", "maps"] == 2 * (
-        4 + 4
-    )  # the images that were asked for: two cells, two splits
+    # The images that were asked for: two cells, two splits.
+    assert summary.at["deletion", "maps"] == 2 * (4 + 4)
     assert pd.read_csv(explained / "xai" / "tables" / "sanity.csv")["passed"].all()
     for name in ("Normal", "Opacity"):
         assert (explained / "figures" / "tiny-cnn" / f"gradcam_{name}.png").stat().st_size > 10_000

@@ -320,10 +320,11 @@ class CellSpec(Frozen):
         if self.version > 1:
             content["candidate"] = self.candidate.deciding()
             training = content["candidate"]["training"]
+            # Their content counts, and how they are read.
             if training["weights"] not in (
                 "none",
                 "imagenet",
-            ):  # their content counts, and how they are read
+            ):
                 training["weights"] = next(
                     end
                     for end in (".keras", ".weights.h5", "")

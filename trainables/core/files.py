@@ -79,9 +79,8 @@ def open_regular(path: Path) -> BinaryIO:
     try:
         if stat.S_ISREG(path.stat().st_mode):
             file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-            if stat.S_ISREG(
-                os.fstat(file.fileno()).st_mode
-            ):  # it may have been replaced in between
+            # It may have been replaced in between.
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return file
             file.close()
     except ValueError:  # a zero byte, or broken characters

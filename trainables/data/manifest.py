@@ -257,9 +257,8 @@ def _unusable(bad: pd.DataFrame, total: int) -> UnusableImages:
         if len(shown) == SHOWN_IN_ERROR:
             break
         paths = bad.loc[bad["reason"] == reason, "path"].tolist()
-        if len(paths) > 1 and reason.startswith(
-            NO_GROUP
-        ):  # one pattern, and nothing of any image beside its name
+        # One pattern, and nothing of any image beside its name.
+        if len(paths) > 1 and reason.startswith(NO_GROUP):
             some = ", ".join(map(repr, paths[:3]))
             shown.append(f"{len(paths):,} with {reason}, for example {some}")
             told += len(paths)

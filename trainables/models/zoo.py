@@ -326,9 +326,8 @@ def _copy(operation: Any, names: dict[str, int]) -> Any:
     from keras import layers
 
     kind = type(operation).__name__
-    if (
-        kind == "LayerScale"
-    ):  # a class of keras.applications: files that name it load with difficulty
+    # A class of keras.applications: files that name it load with difficulty.
+    if kind == "LayerScale":
         return layers.EinsumDense(
             "bhwc,c->bhwc", (None, None, operation.projection_dim), name=operation.name
         )

@@ -76,9 +76,8 @@ def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> tuple[Ui
             b for b in DEPTHS if _limits(b, signed)[0] <= low and high <= _limits(b, signed)[1]
         )
     low, high = _limits(bits, signed)
-    with np.errstate(
-        over="ignore"
-    ):  # far outside a window, the exponential of a sigmoid is infinite
+    # Far outside a window, the exponential of a sigmoid is infinite.
+    with np.errstate(over="ignore"):
         shown = _shown(dataset, np.arange(low, high + 1))
     return np.asarray(shown[(values - low).clip(0, high - low)][words]), guessed
 

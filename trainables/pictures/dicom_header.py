@@ -79,9 +79,8 @@ def read_patient(path: Path) -> str | None:
             header = read_dataset(file, MEGAPIXELS, stop_before_pixels=True, specific_tags=_TAGS)
         patient = str(header.get("PatientID") or "").strip()
         issuer = str(header.get("IssuerOfPatientID") or "").strip()
-    except (
-        Exception
-    ):  # damaged bytes raise almost anything; decoding the file will say what is wrong
+    except Exception:
+        # Damaged bytes raise almost anything; decoding the file will say what is wrong.
         return None
     if not patient:
         return None

@@ -256,9 +256,8 @@ def _device() -> str:
 
 
 def _reset_peak_memory() -> None:
-    with suppress(
-        OSError
-    ):  # Linux only: lets each cell of a long-lived process have a peak of its own
+    # Linux only: lets each cell of a long-lived process have a peak of its own.
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 

@@ -50,9 +50,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         configure_tensorflow(int(cpus), config["deterministic"])
         if config["share"].get("GPU") and config["require_gpu"]:
             granted = [str(gpu) for gpu in ray.get_gpu_ids()]
-            if reason := blind_reason(
-                granted, always=config["require_gpu"] is True
-            ):  # a node that came later
+            # A node that came later.
+            if reason := blind_reason(granted, always=config["require_gpu"] is True):
                 raise ResourceError(reason)
         from trainables.training import worker  # which imports TensorFlow
 

@@ -101,9 +101,8 @@ def test_memory_is_the_jobs_never_the_machines() -> None:
     assert allocation.memory(None, 3000, machine, 0.5) == 3000
     assert allocation.memory(0, None, machine, 0.5) == machine  # --mem=0: all of the node
     assert allocation.memory(0, 3000, machine, 0.5) == 3000
-    assert (
-        allocation.memory(None, None, machine, 0.25) == 25_000
-    )  # SLURM manages no memory: the CPUs' share
+    # SLURM manages no memory: the CPUs' share.
+    assert allocation.memory(None, None, machine, 0.25) == 25_000
 
 
 def test_object_store_fits_the_job_and_shm() -> None:

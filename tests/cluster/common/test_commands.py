@@ -48,9 +48,8 @@ def test_head_and_worker() -> None:
     assert "--dashboard-host=127.0.0.1" in head
     assert "--head" not in worker
     assert "--address=10.0.0.9:20000" in worker
-    assert not [
-        word for word in worker if word.startswith(("--port", "--include-dashboard"))
-    ]  # Ray would refuse
+    # Ray would refuse.
+    assert not [word for word in worker if word.startswith(("--port", "--include-dashboard"))]
     for command in (head, worker):
         assert {"--num-cpus=4", "--num-gpus=2", "--memory=700", "--object-store-memory=300"} <= set(
             command

@@ -340,11 +340,12 @@ def test_a_driver_on_one_node(tmp_path: Path, environ: dict[str, str]) -> None:
     assert facts["nodes"] == [{"host": "node1", "address": address, "cpus": 2, "gpus": 0}]
     job = folder / "jobs here" / environ["SLURM_JOB_ID"]
     assert facts["token_path"] == str(job / "token")
+    # Cluster.json is gone.
     assert sorted(path.name for path in job.iterdir()) == [
         "restart-0",
         "slurm-cluster",
         "token",
-    ]  # cluster.json is gone
+    ]
     restart = job / "restart-0"
     assert (restart / "driver.log").read_text().count('{"resources"') == 1
     assert "Ray runtime started" in (restart / "head.log").read_text()

@@ -206,9 +206,8 @@ def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: P
     assert reasons.str.contains(
         r"the worker process died \(killed, out of memory, crashed"
     ).all(), list(reasons)
-    assert "Worker exit type" in (tmp_path / "run" / "report.html").read_text(
-        "utf-8"
-    )  # Ray's own words
+    # Ray's own words.
+    assert "Worker exit type" in (tmp_path / "run" / "report.html").read_text("utf-8")
 
 
 # --- interruptions --------------------------------------------------------------------------------

@@ -254,10 +254,11 @@ def test_a_model_that_cannot_be_opened_costs_the_others_nothing(
     said: list[str] = []
     for lost, path in enumerate(paths, 1):
         whole = path.read_bytes()
+        # By the latter the ledger knows the file.
         content, table_of_contents = (
             whole[:-600],
             whole[-600:],
-        )  # by the latter the ledger knows the file
+        )
         changed = {
             "turned": content[::-1],
             "zeros": content[:600] + bytes(len(content) - 600),

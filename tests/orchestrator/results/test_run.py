@@ -329,9 +329,8 @@ def test_mean_and_spread_are_over_cells_and_oof_is_pooled(run: Run) -> None:
     sizes = run.folds_summary.query("candidate == 'good-one' and seed == 0").set_index("fold")[
         "n_fold"
     ]
-    assert (
-        sizes.nunique() > 1
-    )  # so that a mean over folds and a pooled accuracy are not the same number
+    # So that a mean over folds and a pooled accuracy are not the same number.
+    assert sizes.nunique() > 1
     pooled = (sizes[0] / 2 + sizes[1] / 2 + sizes[2]) / sizes.sum()
     assert summary["accuracy_oof"] == pytest.approx((pooled + 0.5) / 2)
     areas = []

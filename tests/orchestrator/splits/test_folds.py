@@ -113,9 +113,8 @@ def test_without_groups_every_class_is_exact_to_one_image(a: int, b: int, k: int
         assert sizes["fold"].max() - sizes["fold"].min() <= 1
         assert ((sizes["validation"] - 0.1 * (rest - sizes["fold"])).abs() <= 1).all()
     totals = divided[divided["role"] == "fold"].groupby("fold").size()
-    assert (
-        totals.max() - totals.min() <= 1
-    )  # the odd images of different classes do not pile up in one fold
+    # The odd images of different classes do not pile up in one fold.
+    assert totals.max() - totals.min() <= 1
 
 
 @pytest.mark.parametrize("seed", range(5))

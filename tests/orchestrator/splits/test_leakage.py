@@ -57,6 +57,7 @@ def test_a_group_named_like_a_hash_is_no_link() -> None:
 def test_what_models_see_links_groups_at_any_size_and_what_is_missing_links_nothing() -> None:
     table = pd.DataFrame({"group": list("dcbaef"), "content_hash": list("123456")})
     table["seen_32"] = ["x", "x", None, None, None, "y"]
+    # A digest of another size, or of a file, is another thing.
     table["seen_64"] = [
         "z",
         None,
@@ -64,7 +65,7 @@ def test_what_models_see_links_groups_at_any_size_and_what_is_missing_links_noth
         None,
         "x",
         "1",
-    ]  # a digest of another size, or of a file, is another thing
+    ]
     assert list(leak_groups(table)) == ["b", "b", "b", "a", "e", "f"]
 
 

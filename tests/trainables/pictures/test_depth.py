@@ -107,9 +107,8 @@ def test_a_header_that_says_the_depth_is_believed(tmp_path: Path) -> None:
     for white, depth in ((511, 9), (4095, 12), (65535, 8)):
         path.write_bytes(b"P5 # comment\n24 24\n%d\n" % white + dark.astype(">u2").tobytes())
         assert read_picture(path).depth[0] == depth
-    path.write_bytes(
-        b"P5\n24 24\n1000\n" + dark.astype(">u2").tobytes()
-    )  # no power of two: stretched to 16 bits
+    # No power of two: stretched to 16 bits.
+    path.write_bytes(b"P5\n24 24\n1000\n" + dark.astype(">u2").tobytes())
     picture = read_picture(path)
     np.testing.assert_array_equal(picture.pixels, np.rint(dark * 65.535))
     assert picture.depth == (16, "header")

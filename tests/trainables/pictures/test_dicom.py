@@ -46,9 +46,8 @@ def test_eight_bits_are_shown_as_they_are(tmp_path: Path) -> None:
 def test_colour(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown(tmp_path, RGB), RGB)
     assert shown(tmp_path, np.dstack([GREY] * 3)).shape == GREY.shape
-    full = np.zeros((20, 30, 3), np.uint8) + np.uint8(
-        [150, 128, 128]
-    )  # luma without chroma is grey
+    # Luma without chroma is grey.
+    full = np.zeros((20, 30, 3), np.uint8) + np.uint8([150, 128, 128])
     assert np.unique(shown(tmp_path, full, PhotometricInterpretation="YBR_FULL")).tolist() == [150]
 
 
@@ -125,11 +124,12 @@ def test_of_several_windows_the_first_and_none_without_a_width(tmp_path: Path) -
 
 def test_rescale_comes_before_the_window(tmp_path: Path) -> None:
     rescale = {"RescaleSlope": 0.5, "RescaleIntercept": -100}
+    # Alone, it keeps the full range.
     assert row(tmp_path, [0, 2048, 4095], **rescale) == [
         0,
         128,
         255,
-    ]  # alone, it keeps the full range
+    ]
     window = {"WindowCenter": 28, "WindowWidth": 256}  # -100 to 155: stored 0 to 510
     assert row(tmp_path, [0, 510, 4095], **rescale, **window) == [0, 255, 255]
     assert row(tmp_path, [0, 4095], RescaleSlope=-1, RescaleIntercept=4095) == [255, 0]
@@ -322,9 +322,8 @@ def test_without_the_library_the_remedy_is_named(
     data = FolderData(source="folder", path=str(tmp_path), on_error="skip")
     with pytest.raises(DataError, match=r"pip install pydicom$") as error:
         build_manifest(data, tmp_path)
-    assert not isinstance(
-        error.value, UnreadableImage
-    )  # it is no fault of the image, which is not to be skipped
+    # It is no fault of the image, which is not to be skipped.
+    assert not isinstance(error.value, UnreadableImage)
     assert "\n" not in str(error.value)
 
 

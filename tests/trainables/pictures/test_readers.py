@@ -243,17 +243,15 @@ def test_content_hash_ignores_the_encoding_but_not_shape_and_depth(tmp_path: Pat
 def test_to_uint8_maps_the_declared_range() -> None:
     values = np.array([[0, 1, 2048, 4095, 4096, 65535]], np.uint16)
     assert to_uint8(values, 12).tolist() == [[0, 0, 128, 255, 255, 255]]
-    assert to_uint8(values, 16).tolist() == [
-        [0, 0, 8, 15, 16, 255]
-    ]  # the eight most significant bits
+    # The eight most significant bits.
+    assert to_uint8(values, 16).tolist() == [[0, 0, 8, 15, 16, 255]]
     assert to_uint8(GREY, 12) is GREY
 
 
 def test_resize_shrinks_by_area_and_enlarges_linearly() -> None:
     checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
-    assert np.unique(resize(checkers, 32, 1)).tolist() == [
-        100
-    ]  # bilinear sampling alone would keep stripes
+    # Bilinear sampling alone would keep stripes.
+    assert np.unique(resize(checkers, 32, 1)).tolist() == [100]
     ramp = np.array([[0, 100], [0, 100]], np.uint8)
     assert resize(ramp, 4, 1)[0, :, 0].tolist() == [0, 25, 75, 100]
 

@@ -66,9 +66,8 @@ def test_three_classes_by_hand() -> None:
     assert [found[f"f1_{c}"] for c in "abc"] == pytest.approx([2 / 3, 4 / 5, 0])
     assert found["f1"] == pytest.approx((2 / 3 + 4 / 5) / 3)
     assert found["accuracy"] == pytest.approx(4 / 6)
-    assert found["brier"] == pytest.approx(
-        2 / 6
-    )  # two images wholly wrong, each at the greatest distance
+    # Two images wholly wrong, each at the greatest distance.
+    assert found["brier"] == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])

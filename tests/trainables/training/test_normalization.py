@@ -15,9 +15,8 @@ from trainables.training import normalization
 from trainables.training.session import Session
 
 RNG = np.random.default_rng(0)
-IMAGES = RNG.normal(3.0, 2.0, (6, 8, 8, 5)).astype(
-    np.float32
-)  # few images, so that n / (n - 1) would show
+# Few images, so that n / (n - 1) would show.
+IMAGES = RNG.normal(3.0, 2.0, (6, 8, 8, 5)).astype(np.float32)
 WEIGHT = RNG.normal(size=(6, 8, 8, 5)).astype(np.float32)
 
 

@@ -65,9 +65,8 @@ def test_bfloat16_keeps_weights_and_grey_levels_in_float32() -> None:
     assert {array.dtype for array in session.weights()} == {np.dtype(np.float32)}
     assert session.model.get_layer("conv1").compute_dtype == "bfloat16"
     assert session.model.get_layer("normalisation").compute_dtype == "float32"
-    assert (
-        keras.config.dtype_policy().name == "float32"
-    )  # other sessions of the process are not touched
+    # Other sessions of the process are not touched.
+    assert keras.config.dtype_policy().name == "float32"
 
 
 def test_a_saved_bfloat16_model_gives_its_session_s_probabilities(tmp_path: object) -> None:
@@ -155,9 +154,8 @@ def test_head_only_steps_train_the_head_and_leave_the_rest_as_at_inference(name:
     assert moved(session, True) == ({"mine", "mine_too"} if name == "nested_head" else {"mine"})
     released = moved(session, False)
     assert {"mine", "high"} <= released
-    assert (
-        ("low_norm" in released) == ("low" in released) == (name != "nested")
-    )  # its author has frozen them
+    # Its author has frozen them.
+    assert ("low_norm" in released) == ("low" in released) == (name != "nested")
     assert {layer.name: layer.trainable for layer in session.model._flatten_layers()} == flags
     session.reset(0)
     again = {float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(1)}

@@ -260,6 +260,5 @@ def test_patience_begins_when_the_backbone_is_released(spots: Path, tmp_path: Pa
     epochs, state = entry.epochs(), entry.state()
     assert state.best_epoch is not None
     assert len(epochs) == min(6, max(state.best_epoch, 4) + 1)
-    assert (
-        epochs["validation_loss"][:4].nunique() == 1
-    )  # nothing improves while so small a step trains the head alone
+    # Nothing improves while so small a step trains the head alone.
+    assert epochs["validation_loss"][:4].nunique() == 1

@@ -380,11 +380,12 @@ def test_images_are_sorted_and_filtered(browser: Browser, tmp_path: Path) -> Non
     assert browser.names() == ["spot 0.99", "spot 0.9", "spot 0.8"]
     browser.choose("#sort", "outside_lung")
     browser.value("document.getElementById('clear').click()")
+    # No number: last, in either order.
     assert browser.names()[-3:] == [
         "clear 0.1",
         "clear 0.2",
         "clear 0.85",
-    ]  # no number: last, in either order
+    ]
     browser.choose("#name", "CLEAR")
     assert browser.value("document.getElementById('count').textContent").startswith("3 of 9 images")
     browser.choose("#candidate", "1")

@@ -51,9 +51,8 @@ def test_a_uniform_map_scores_the_area() -> None:
     for score in ("energy", "iou_top", "iou_half"):
         assert found[score] == pytest.approx(0.16)
     assert found["energy_ratio"] == pytest.approx(1)
-    assert found["pointing"] == pytest.approx(
-        0.16 + 4 * 0.40 * 0.03, abs=0.002
-    )  # and the tolerance around it
+    # And the tolerance around it.
+    assert found["pointing"] == pytest.approx(0.16 + 4 * 0.40 * 0.03, abs=0.002)
 
 
 def test_the_maximum_may_lie_a_little_beside_the_mask() -> None:

@@ -48,10 +48,11 @@ def test_a_perfect_map_has_the_areas_of_the_closed_form() -> None:
 
 
 def test_the_opposite_map_is_the_worst() -> None:
+    # Without evidence, and with evidence against.
     for opposite in (
         as_map(~PLANTED),
         -as_map(PLANTED),
-    ):  # without evidence, and with evidence against
+    ):
         found = faithfulness(planted_left, images(), opposite, True, TARGET, 0)
         assert found.scores["deletion"] == 7 / 8
         assert found.scores["insertion"] == 1 / 8

@@ -146,9 +146,8 @@ def test_layers_become_random_from_the_head_down_through_nested_models(tmp_path:
             {"head", "b"},
             {"head", "b", "norm", "a"},
         ]
-        assert changed(seen[0], seen[4]) == {
-            "head"
-        }  # the next draw starts from the learned weights
+        # The next draw starts from the learned weights.
+        assert changed(seen[0], seen[4]) == {"head"}
         assert changed(seen[1], seen[4]) == {"head"}  # and draws others
         fresh = {
             name.rsplit("/", 2)[-2:][1]: weight

@@ -79,10 +79,11 @@ def test_eigencam_of_features_of_rank_one_is_their_pattern() -> None:
     pattern, direction = rng.random((2, 3, 4)), rng.normal(size=(2, 20))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     features = pattern[..., None] * direction[:, None, None]
+    # Fewer and more cells than channels.
     for given in (
         features,
         np.repeat(np.repeat(features, 4, axis=1), 4, axis=2),
-    ):  # fewer and more cells than channels
+    ):
         maps = cam.eigencam(Planted(given), images(2), np.array([[0, 1], [1, 0]]))  # type: ignore[arg-type]
         assert (maps.shape, maps.dtype) == ((2, 2, *given.shape[1:3]), np.float32)
         np.testing.assert_allclose(

@@ -75,9 +75,8 @@ def test_rise_masks_show_half_of_the_image_smoothly_and_everywhere() -> None:
     assert (masks.shape, masks.dtype) == ((400, 30, 41), np.float32)
     assert (masks.min(), masks.max()) == (0, 1)
     assert np.abs(masks.mean(axis=0) - 0.5).max() < 0.12
-    assert (
-        np.abs(np.diff(masks, axis=1)).max() <= 1 / 5 + 1e-6
-    )  # from 0 to 1 over a cell of 5 pixels
+    # From 0 to 1 over a cell of 5 pixels.
+    assert np.abs(np.diff(masks, axis=1)).max() <= 1 / 5 + 1e-6
 
 
 def test_masked_logits_hide_behind_the_mean_colour() -> None:

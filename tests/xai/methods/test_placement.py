@@ -119,9 +119,8 @@ def test_places_are_those_worked_out_by_hand(block: Block, start: float, step: f
 
 
 def test_edges_of_an_image_are_their_own() -> None:
-    found = placed(
-        strided(3, padding="same"), 15, 16
-    )  # an odd size leaves as much in front as behind
+    # An odd size leaves as much in front as behind.
+    found = placed(strided(3, padding="same"), 15, 16)
     assert found == pytest.approx((0.5 / 15, 1.5 / 16, 2 / 15, 2 / 16, "field"))
 
 
@@ -159,9 +158,8 @@ SIZES = {
 def test_places_are_the_centroids_of_input_gradients(name: str) -> None:
     """Of the cells in the middle: the image's edges cut off the others' fields."""
     size = SIZES[name]
-    keras.utils.set_random_seed(
-        0
-    )  # single draws of the initial weights lie off by as much as is allowed
+    # Single draws of the initial weights lie off by as much as is allowed.
+    keras.utils.set_random_seed(0)
     model = zoo.build(name, size, 1, 2, "none", 0.0, {})
     features = keras.Model(model.inputs, model.get_layer("pool").input)
     placement, cells = Classifier(model).placement, int(features.output.shape[1])
