@@ -23,10 +23,21 @@ from xai.shards.summary import save_table, summarise
 
 
 def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Say) -> int:
-    """Explain the done cells of a run folder; returns 0, or 1 when some shards or checks failed or
-    there is no map.
+    """Explain the done cells of a run folder: what is asked for and not there yet.
 
-    Only one explanation may be at work in a run folder; RunFolderError otherwise.
+    Args:
+        run: The run folder.
+        options: Which cells, methods and layers, and how many maps the model judges.
+        style: What is drawn, and how.
+        address: The Ray cluster to use; None: one on this machine.
+        say: Gets one line at a time for people.
+
+    Returns:
+        0, or 1 when some shards or checks failed or there is no map.
+
+    Raises:
+        RunFolderError: No such run, nothing done in it, or another explanation at work there.
+        ModelError: A library, a layer or the code of a model is missing; nothing has started.
     """
     layout = RunLayout(run.absolute())
     entries = chosen_cells(layout, options, say)

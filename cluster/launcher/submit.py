@@ -174,7 +174,12 @@ def clean(jobs: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class SlurmJob:
-    """A submitted job. `run`: the folder of its results, as far as that is known."""
+    """A submitted job.
+
+    Attributes:
+        job_id: SLURM's number.
+        run: The folder of its results, where `submit` was told one.
+    """
 
     job_id: str
     run: Path | None
@@ -199,8 +204,16 @@ class SlurmJob:
         return line_field(slurm.job(self.job_id), "StdOut") or ""
 
     def result(self, poll_seconds: float = 5) -> Path | None:
-        """Wait for the end; the run folder, for `orchestrator.load_run`. Raises JobFailed for any
-        end but success.
+        """Wait for the end.
+
+        Args:
+            poll_seconds: Seconds between two questions to SLURM.
+
+        Returns:
+            The run folder, for `rayfold.load_run`.
+
+        Raises:
+            JobFailed: The job ended, and not well; with its state and the last line it wrote.
         """
         said, state = "", slurm.state(self.job_id)
         while state not in (slurm.GONE, *_OVER):  # None: SLURM is silent for the moment
@@ -228,10 +241,21 @@ def submit(
     gpus_per_node: int = 0,
     slurm_options: Sequence[str] = (),
 ) -> SlurmJob:
-    """Submit `rayfold run EXPERIMENT` on a cluster of its own; raises StartError.
+    """Submit `rayfold run EXPERIMENT` to SLURM, on a Ray cluster of its own.
 
-    slurm_options: further options of sbatch, such as `--time=8:00:00`. Without `run` the results go
-    where `rayfold run` puts them, below the current folder.
+    Args:
+        experiment: The experiment file.
+        run: The run folder, on a file system that the nodes share; default: `runs/<name>` below
+            the current folder.
+        nodes: How many nodes the cluster has.
+        gpus_per_node: GPUs that are asked for on each; 0: none, or what `slurm_options` ask for.
+        slurm_options: Further options of sbatch, such as `--time=8:00:00`.
+
+    Returns:
+        The submitted job, which can be asked for its state and its result.
+
+    Raises:
+        StartError: SLURM refuses the job, or the experiment could not run; one line says why.
     """
     if isinstance(slurm_options, str):
         raise StartError(f"slurm_options must be a list of options, got {slurm_options!r}")

@@ -41,12 +41,23 @@ def predict(
 ) -> pd.DataFrame:
     """Mean class probabilities of all fold models for each image.
 
-    `sources`: files, or folders that are searched as those of training are. One row per candidate
-    and image: image, candidate, state (`ok` or `skipped`), reason (why it was skipped, or what was
-    done to make it fit), models, `prob_<class>`, `std_<class>` (n-1, over the fold models; NaN
-    where there is one), prediction. Candidates without a finished cell are left out (see
-    `finished_cells`); raises RunFolderError where that leaves none. `say` gets a line for what
-    folders hold that is no image, and for a model that cannot be opened.
+    Args:
+        run: Whose models score.
+        sources: Image files, or folders that are searched as those of training are.
+        candidate: Id or name of one candidate; None: all. Those without a finished cell are left
+            out (see `finished_cells`).
+        say: Gets a line for what folders hold that is no image, and for a model that cannot be
+            opened.
+
+    Returns:
+        One row per candidate and image: image, candidate, state (`ok` or `skipped`), reason (why
+        it was skipped, or what was done to make it fit), models, `prob_<class>`, `std_<class>`
+        (n-1, over the fold models; NaN where there is one), prediction.
+
+    Raises:
+        RunFolderError: No such candidate, or none of them has a finished cell.
+        DataError: There is no image at all.
+        ModelError: Not one model of a candidate can be opened.
     """
     done = {name: count for name, (count, _) in finished_cells(run, candidate).items() if count}
     if not done:
