@@ -15,6 +15,8 @@ from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from trainables.core.config import Frozen, PhantomData, digest
@@ -126,9 +128,6 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write the table as Parquet, with classes and notes in the metadata of its schema."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         about = json.dumps(
             {"format": _FORMAT_VERSION, "classes": self.classes, "notes": self.notes}

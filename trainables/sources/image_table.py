@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from trainables.core.config import TableData
 from trainables.core.errors import DataError, nearest
@@ -124,9 +127,6 @@ def _is_file(path: str | Path) -> bool:
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         # Texts stay references to those that occur until they have been counted: a small file may
         # repeat one for ever.
@@ -160,8 +160,6 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
@@ -172,9 +170,6 @@ def _check_bytes(size: int) -> None:
 
 def _text_bytes(column: Any) -> int:
     """What the texts of a column come to once every row has its own."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if not (pa.types.is_dictionary(column.type) and _is_text(column.type.value_type)):
         return 0
     lengths = (
@@ -188,9 +183,6 @@ def _texts(column: Any) -> list[str | None]:
     """A column as text; a number that is none (NaN) is missing, and no class or patient called
     'nan'.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column.cast(pa.float64())), None, column)
     return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
