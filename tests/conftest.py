@@ -22,12 +22,13 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 #: Files whose tests take minutes. They come first, so that no core waits for the other at the end.
 LONG = (
     "test_explain",
-    "test_run",
+    "test_experiment_run",
     "test_big_models",
     "test_real_xrays",
     "test_alive",
     "test_second_user",
-    *("test_cluster", "test_worker"),
+    "test_cluster",
+    "test_worker",
 )
 
 
