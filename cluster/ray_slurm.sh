@@ -56,7 +56,7 @@ elif [ -n "${RAYFOLD_HOME:-}" ]; then
 else
     # sbatch carries an activated environment along; else the one of the checkout that this file is in or came from.
     script=$(readlink -f "${BASH_SOURCE[0]}")
-    if [ ! -e "${script%/*}/launch.py" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+    if [ ! -e "${script%/*}/launcher/launch.py" ] && [ -n "${SLURM_JOB_ID:-}" ]; then
         command=$(scontrol show job "$SLURM_JOB_ID" 2>/dev/null | sed -n 's/^ *Command=//p' | head -n 1)
         script=${command%%/ray_slurm.sh*}/ray_slurm.sh # without the arguments that follow
     fi

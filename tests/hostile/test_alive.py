@@ -159,7 +159,7 @@ def test_a_reader_that_goes_ends_the_command_quietly() -> None:
 # --- Ray, started and left ------------------------------------------------------------------------
 
 CONNECTED = (
-    "import psutil; from trainables import connection, heartbeat\n    heartbeat._PATIENCE = "
+    "import psutil; from trainables.runtime import connection, heartbeat\n    heartbeat._PATIENCE = "
     "heartbeat._PATIENCE_AT_START = 3\n    connection.prepare_ray(None)\n    def find(name): "
     "return next((c for c in psutil.Process().children() if c.name() == name), None)\n    with "
     "connection.connect(None):\n        {}\n    print('left', flush=True)"

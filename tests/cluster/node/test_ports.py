@@ -13,7 +13,7 @@ SPACE = range(61000, 62200)
 
 HOLDER = """
 import sys
-from cluster import ports
+from cluster.node import ports
 block = ports.take(4, 3, range(61000, 62200))
 print(block.ports["gcs"], flush=True)
 sys.stdin.read()

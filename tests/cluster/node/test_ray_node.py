@@ -92,7 +92,7 @@ print(stop.seconds, stop.anew, stop.ready)
 def test_open_files_rise_to_what_the_hard_limit_allows() -> None:
     code = """
 import resource
-from cluster import node
+from cluster.node import ray_node
 ray_node.raise_open_files()
 print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """

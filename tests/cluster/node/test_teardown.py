@@ -11,7 +11,7 @@ from cluster.node import teardown
 # all it has.
 ESCAPE = """
 import os, signal, subprocess, sys, time
-from cluster import teardown
+from cluster.node import teardown
 teardown.become_subreaper()
 if os.fork() == 0:
     os.setsid()

@@ -39,7 +39,7 @@ class Scale(keras.layers.Layer):
 SAVE = """
 import sys
 from pathlib import Path
-from trainables import builders, user_code
+from trainables.models import builders, user_code
 from trainables.models.opening import with_softmax
 user_code.search_also(sys.argv[1])
 with_softmax(builders.build("opening_models:build", (8, 8, 1), 2, {})).save(sys.argv[2])

@@ -114,7 +114,7 @@ def test_of_an_installed_builder_its_own_package_is_watched(
 
 IMPORT = """
 import sys
-from trainables import user_code
+from trainables.models import user_code
 sys.path.insert(0, {installed!r})
 user_code.search_also({folder!r})
 from trainables.core.errors import ModelError

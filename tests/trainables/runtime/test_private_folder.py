@@ -148,7 +148,7 @@ def test_one_that_somebody_opens_is_closed_again(
 def test_one_that_is_moved_away_stops_the_run(place: Path) -> None:
     code = f"""
 import sys, time
-from trainables import private_folder
+from trainables.runtime import private_folder
 private_folder._LOOK = 0.01
 folder = private_folder.PrivateFolder([{str(place)!r}])
 with folder.used():
