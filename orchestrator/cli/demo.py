@@ -20,7 +20,8 @@ def demo(run: RunOption = None, address: Address = None) -> None:
         from xai.shards.shard_plan import Options
 
         # Lite0's last map has 3 × 3 cells, too few to point at an opacity; its last of 6 × 6 can.
-        options = Options(methods=("gradcam", "layercam@6"), faithfulness=16)
+        methods = ("gradcam", "layercam@6")
+        options = Options(split="test", methods=methods, faithfulness=16)
         folder = run_folder(run, experiment.name)
         code = explain_and_report(folder, options, Style(), address, say)
     raise typer.Exit(code)
