@@ -28,7 +28,7 @@ folds: {{k: 3, validation_fraction: 0.15}}
 training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
-     frozen_epochs: 3, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
+     frozen_epochs: 2, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
   - {{name: random, model: EfficientNetLite0, image_size: 96, weights: none, learning_rate: 1.0e-3}}
 """
 
