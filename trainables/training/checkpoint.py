@@ -42,8 +42,10 @@ def save(path: Path, training: TrainingState) -> None:
     }
     with replacing(path) as temporary:
         np.savez(
-            temporary, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays
-        )  # type: ignore[arg-type]
+            temporary,
+            facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8),
+            **arrays,  # type: ignore[arg-type]
+        )
 
 
 def load(path: Path) -> TrainingState | None:

@@ -27,6 +27,7 @@ again.
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,7 +100,8 @@ class Heatmaps:
     for elsewhere.
 
     Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`;
-    ValueError for a value that no row has. Raises RunFolderError where the run has none.
+    ValueError for a value that no row has. Raises RunFolderError where the run has none. Shows the
+    maps that were there when it was made: load again to see newer ones.
     """
 
     def __init__(self, layout: RunLayout) -> None:
@@ -148,9 +150,9 @@ class Heatmaps:
         """Names of the numeric columns that judge a map."""
         return [name for name in self._scores if not name.endswith("_curve")]
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
-        """Every row with all columns but the maps and curves."""
+        """Every row with all columns but the maps and curves, read once: not to be changed."""
         return self._read(
             {}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores]
         )
