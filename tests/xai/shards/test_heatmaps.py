@@ -20,12 +20,11 @@ from xai.methods.placement import Placement
 from xai.shards.heatmaps import (
     SCORES,
     Heatmaps,
-    pack,
     read_shard,
     shard_digest,
-    unpacked,
     write_shard,
 )
+from xai.shards.map_columns import pack, unpacked
 
 
 def row(image: str, heat: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
