@@ -34,7 +34,7 @@ CLOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Report:
+class NodeView:
     """What one node saw; '' is good, anything else the reason.
 
     canary: of the shared folder; skew: seconds that its clock is ahead of the node's, None if
@@ -50,8 +50,8 @@ class Report:
 
 def ask(
     command: Sequence[str], folder: Path, address: str, interface: str = ""
-) -> tuple[list[Report], str]:
-    """Reports of the nodes on which `command` starts what follows it ([]: here), and what it said
+) -> tuple[list[NodeView], str]:
+    """Views of the nodes on which `command` starts what follows it ([]: here), and what it said
     to stderr.
 
     folder: holds the canary for the while; raises OSError if that cannot be written. address: of
@@ -98,7 +98,7 @@ def ask(
                 started.wait()
             errors.seek(0)
             said += errors.read().decode(errors="replace")
-        return read_reports(output.read_text("utf-8", errors="replace")), " ".join(said.split())
+        return read_views(output.read_text("utf-8", errors="replace")), " ".join(said.split())
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -108,13 +108,13 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     )
 
 
-def read_reports(text: str) -> list[Report]:
-    """Reports among the lines of a step's output; prologs and site tools may write there too."""
-    reports = []
+def read_views(text: str) -> list[NodeView]:
+    """Views among the lines of a step's output; prologs and site tools may write there too."""
+    views = []
     for line in text.splitlines():
         with suppress(ValueError, TypeError):
-            reports.append(Report(**json.loads(line)))
-    return reports
+            views.append(NodeView(**json.loads(line)))
+    return views
 
 
 def look(
@@ -124,8 +124,8 @@ def look(
     port: int,
     interface: str,
     seconds: float = CANARY_SECONDS,
-) -> Report:
-    """This node's own report; waits up to `seconds` for the canary."""
+) -> NodeView:
+    """This node's own view; waits up to `seconds` for the canary."""
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     skew, canary, own, reached = None, "", "", ""
     deadline = time.monotonic() + seconds
@@ -153,23 +153,23 @@ def look(
             socket.create_connection((address, port), timeout=CONNECT_SECONDS).close()
         except OSError as error:
             reached = error.strerror or str(error)
-    return Report(node, canary, skew, own, reached)
+    return NodeView(node, canary, skew, own, reached)
 
 
-# --- what the reports mean ------------------------------------------------------------------------
+# --- what the views mean --------------------------------------------------------------------------
 
 
 def check_canary(
-    folder: Path, reports: Sequence[Report], nodes: Collection[str], said: str
+    folder: Path, views: Sequence[NodeView], nodes: Collection[str], said: str
 ) -> Finding:
     """Every node sees and writes the shared folder; nodes: names of all nodes asked; said: stderr
     of the step.
     """
-    what = f"shared file system: {len(reports)} of {len(nodes)} nodes answered from {str(folder)!r}"
-    if bad := [f"{report.node} ({report.canary})" for report in reports if report.canary]:
+    what = f"shared file system: {len(views)} of {len(nodes)} nodes answered from {str(folder)!r}"
+    if bad := [f"{view.node} ({view.canary})" for view in views if view.canary]:
         remedy = "choose a folder that all nodes share and may write to with --jobs-folder"
         return Finding("fail", f"{what}; not seen by {', '.join(bad)}", remedy)
-    if missing := sorted({*nodes} - {report.node for report in reports}):
+    if missing := sorted({*nodes} - {view.node for view in views}):
         remedy = (
             f"srun must start {sys.executable!r} on every node: install it on a file system that "
             "all nodes share"
@@ -214,20 +214,18 @@ def check_clocks(skews: Mapping[str, float]) -> Finding:
     return Finding("ok", what)
 
 
-def check_reached(address: str, reports: Sequence[Report]) -> Finding:
+def check_reached(address: str, views: Sequence[NodeView]) -> Finding:
     """Every node that answered has an address itself and can connect to this node's."""
     what = f"address {address}"
     remedy = (
         "choose the network that joins the nodes with --interface NAME (ip -br -4 addr), or ask "
         "about firewalls"
     )
-    if bad := [f"{report.node} ({report.own})" for report in reports if report.own]:
+    if bad := [f"{view.node} ({view.own})" for view in views if view.own]:
         return Finding("fail", f"{what} here, but none on {', '.join(bad)}", remedy)
-    if bad := [f"{report.node} ({report.reached})" for report in reports if report.reached]:
+    if bad := [f"{view.node} ({view.reached})" for view in views if view.reached]:
         return Finding("fail", f"{what} cannot be reached from {', '.join(bad)}", remedy)
-    return Finding(
-        "ok", f"{what} can be reached from {', '.join(report.node for report in reports)}"
-    )
+    return Finding("ok", f"{what} can be reached from {', '.join(view.node for view in views)}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from orchestrator.execution.schedule import Job
+from orchestrator.execution.schedule import WaitingCell
 from trainables.core.config import CellSpec
 from trainables.core.ledger import CellState, Entry
 from trainables.models import zoo
@@ -55,11 +55,13 @@ def measured_gigaflops(
     )
 
 
-def jobs(entries: Sequence[Entry], folds: pd.DataFrame, gigaflops: float) -> list[Job]:
+def waiting_cells(
+    entries: Sequence[Entry], folds: pd.DataFrame, gigaflops: float
+) -> list[WaitingCell]:
     """The entries for the schedule, at an assumed pace of `gigaflops` per worker."""
     sizes = part_sizes(folds)
     return [
-        Job(
+        WaitingCell(
             e.spec.key,
             Architecture.of(e.spec).key,
             cell_gigaflops(e.spec, sizes[e.spec.fold]) / gigaflops,

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from orchestrator.execution import tuning
 from orchestrator.execution.cells import Prepared, prepare
-from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, jobs
+from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, waiting_cells
 from orchestrator.execution.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.execution.progress import RunProgress, log_to, logger
 from orchestrator.execution.provenance import write_provenance
@@ -28,7 +28,7 @@ from trainables.models.user_code import search_also
 from trainables.runtime import connection, lifeline
 from trainables.runtime.gpu_check import blind_reason
 from trainables.runtime.private_folder import foreign_owner
-from trainables.training.gpu_cost import measure
+from trainables.training.gpu_cost import measure_steps
 
 _STOPPED = "stopped before the end; run the same command again to continue"
 
@@ -127,7 +127,9 @@ def _train(
         packing = Packing(connection.nodes, share, probed)
         for line in other_threads((entry.state() for entry in prepared.entries), share):
             progress.say(line)
-        work = jobs(missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS)
+        work = waiting_cells(
+            missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS
+        )
         with progress:
             return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
 
@@ -154,7 +156,7 @@ def _probe(
         batch_sizes[key] = max(batch_sizes.get(key, 0), entry.spec.candidate.training.batch_size)
     import_path = prepared.experiment.import_path
     found = tuning.on_cluster(
-        measure, [(*item, import_path) for item in batch_sizes.items()], gpus=1
+        measure_steps, [(*item, import_path) for item in batch_sizes.items()], gpus=1
     )
     shares: dict[Hashable, float] = {}
     for key, measured in zip(batch_sizes, found, strict=True):

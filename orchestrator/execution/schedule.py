@@ -16,7 +16,7 @@ _AMORTISED = (
 
 
 @dataclass(frozen=True)
-class Job:
+class WaitingCell:
     """One cell to be handed out. `cost`: estimated seconds of training and scoring on a warm
     worker.
     """
@@ -36,58 +36,58 @@ class Schedule:
     takes an architecture that nobody works on, else the one that would end last.
     """
 
-    def __init__(self, jobs: Iterable[Job], setup: float = 60.0) -> None:
+    def __init__(self, cells: Iterable[WaitingCell], setup: float = 60.0) -> None:
         self._setup = setup
-        self._waiting: dict[Hashable, deque[Job]] = {}
+        self._waiting: dict[Hashable, deque[WaitingCell]] = {}
         self._at_work: Counter[Hashable] = Counter()
         self._measured: dict[Hashable, tuple[float, float]] = {}  # seconds taken, seconds estimated
-        for job in jobs:
-            self.put_back(job)
+        for cell in cells:
+            self.put_back(cell)
 
     def __len__(self) -> int:
         """Number of cells that wait."""
         return sum(map(len, self._waiting.values()))
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, cell: WaitingCell) -> None:
         """Let a cell wait (again), behind the others of its architecture."""
-        self._waiting.setdefault(job.architecture, deque()).append(job)
+        self._waiting.setdefault(cell.architecture, deque()).append(cell)
 
-    def take(self, warm: Hashable | None) -> Job | None:
+    def take(self, warm: Hashable | None) -> WaitingCell | None:
         """The next cell for a worker that holds `warm`, or nothing compiled; None when no cell
         waits.
         """
         chosen = self._choose(warm)
         if chosen is None:
             return None
-        job = self._waiting[chosen].popleft()
+        cell = self._waiting[chosen].popleft()
         if not self._waiting[chosen]:
             del self._waiting[chosen]
         self._at_work[chosen] += 1
-        return job
+        return cell
 
-    def hand_back(self, job: Job) -> None:
+    def hand_back(self, cell: WaitingCell) -> None:
         """Undo `take`: there was no room for the cell after all."""
-        self._at_work[job.architecture] -= 1
-        self._waiting.setdefault(job.architecture, deque()).appendleft(job)
+        self._at_work[cell.architecture] -= 1
+        self._waiting.setdefault(cell.architecture, deque()).appendleft(cell)
 
-    def release(self, job: Job, seconds: float | None) -> None:
+    def release(self, cell: WaitingCell, seconds: float | None) -> None:
         """A worker is through with a cell; `seconds`: what training and scoring took, None if it
         failed.
         """
-        self._at_work[job.architecture] -= 1
+        self._at_work[cell.architecture] -= 1
         if seconds is not None:
-            taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
-            self._measured[job.architecture] = (taken + seconds, estimated + job.cost)
+            taken, estimated = self._measured.get(cell.architecture, (0.0, 0.0))
+            self._measured[cell.architecture] = (taken + seconds, estimated + cell.cost)
 
-    def expected(self, job: Job) -> float:
+    def expected(self, cell: WaitingCell) -> float:
         """Seconds a cell is expected to take: its estimate, corrected by what finished cells really
         took.
         """
-        taken, estimated = self._measured.get(job.architecture, (0.0, 0.0))
+        taken, estimated = self._measured.get(cell.architecture, (0.0, 0.0))
         if not estimated:
             taken = sum(t for t, _ in self._measured.values())
             estimated = sum(e for _, e in self._measured.values())
-        return job.cost * (taken / estimated if estimated else 1.0)
+        return cell.cost * (taken / estimated if estimated else 1.0)
 
     def _choose(self, warm: Hashable | None) -> Hashable | None:
         if not self._waiting:
@@ -115,6 +115,6 @@ class Schedule:
         """When the waiting cells of an architecture would be through, with its workers and
         `joining` more.
         """
-        jobs = self._waiting[architecture]
+        cells = self._waiting[architecture]
         workers = self._at_work[architecture] + joining
-        return ceil(len(jobs) / max(workers, 1)) * self.expected(jobs[0])
+        return ceil(len(cells) / max(workers, 1)) * self.expected(cells[0])

@@ -24,7 +24,7 @@ from ray.tune.search import Searcher
 
 from orchestrator.execution.packing import Packing, Share
 from orchestrator.execution.progress import RunProgress
-from orchestrator.execution.schedule import Job, Schedule
+from orchestrator.execution.schedule import Schedule, WaitingCell
 from orchestrator.experiment.experiment_file import Experiment
 from trainables.core.errors import NoWorkerError
 from trainables.core.layout import RunLayout
@@ -110,7 +110,7 @@ def _configured(function: Callable[..., Any], *arguments: Any) -> Any:
 
 def train_cells(
     entries: Sequence[Entry],
-    jobs: Sequence[Job],
+    waiting: Sequence[WaitingCell],
     packing: Packing,
     experiment: Experiment,
     layout: RunLayout,
@@ -119,12 +119,12 @@ def train_cells(
     """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the
     work early.
 
-    `jobs`: architecture and estimated cost of each entry. A cell that fails is tried again as often
-    as the experiment allows; the outcome of each stands in its ledger entry. Raises NoWorkerError
-    when not one worker could start.
+    `waiting`: architecture and estimated cost of each entry. A cell that fails is tried again as
+    often as the experiment allows; the outcome of each stands in its ledger entry. Raises
+    NoWorkerError when not one worker could start.
     """
     resources = experiment.resources
-    searcher = CellSearcher(entries, jobs, packing, resources.retries, progress)
+    searcher = CellSearcher(entries, waiting, packing, resources.retries, progress)
     searcher.constants = {
         "run": str(layout.root),
         "import_path": experiment.import_path,
@@ -208,7 +208,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     def __init__(
         self,
         entries: Sequence[Entry],
-        jobs: Sequence[Job],
+        waiting: Sequence[WaitingCell],
         packing: Packing,
         retries: int,
         progress: RunProgress,
@@ -216,7 +216,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         super().__init__(metric="epoch", mode="max")
         self.constants: dict[str, Any] = {}
         self._packing, self._progress = packing, progress
-        self._schedule = Schedule(jobs)
+        self._schedule = Schedule(waiting)
         self._entries = {entry.spec.key: entry for entry in entries}
         self._tries = dict.fromkeys(self._entries, 1 + retries)
         self.trials = Trials()
@@ -225,11 +225,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             False,
             "",
         )
-        self._running: dict[str, tuple[Job, Share, int, Counter[str]]] = {}
+        self._running: dict[str, tuple[WaitingCell, Share, int, Counter[str]]] = {}
         # What free workers hold, latest last. Tune gives a new trial to an actor that has just
         # become free.
         self._free: list[Hashable] = []
-        by_key = {job.key: job for job in jobs}
+        by_key = {cell.key: cell for cell in waiting}
         progress.expect(by_key, lambda key: self._schedule.expected(by_key[key]))
 
     @property
@@ -247,24 +247,24 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             # A running cell may still fail and come back, so the end is near only when none is
             # running.
             return None if self._running else Searcher.FINISHED
-        job = self._schedule.take(self._free[-1] if self._free else None)
-        if job is None:
+        cell = self._schedule.take(self._free[-1] if self._free else None)
+        if cell is None:
             return None
         running = [each.architecture for each, *_ in self._running.values()]
-        if running and not self._packing.fits(job.architecture, running):
-            self._schedule.hand_back(job)
+        if running and not self._packing.fits(cell.architecture, running):
+            self._schedule.hand_back(cell)
             return None
         if self._free:
             self._free.pop()
-        share = self._packing.share(job.architecture)
+        share = self._packing.share(cell.architecture)
         self._running[trial_id] = (
-            job,
+            cell,
             share,
-            self._entries[job.key].state().attempts,
+            self._entries[cell.key].state().attempts,
             losses_by_host(),
         )
-        self._tries[job.key] -= 1
-        spec = self._entries[job.key].spec
+        self._tries[cell.key] -= 1
+        spec = self._entries[cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(
@@ -275,42 +275,42 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         if trial_id in self._running:
             self._started = True
-            job, *_ = self._running[trial_id]
-            monitor = self._entries[job.key].spec.candidate.training.monitor
-            self._progress.epoch(job.key, result["epoch"], result[f"validation_{monitor}"])
+            cell, *_ = self._running[trial_id]
+            monitor = self._entries[cell.key].spec.candidate.training.monitor
+            self._progress.epoch(cell.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id not in self._running:
             return
-        job, share, attempts, losses = self._running.pop(trial_id)
-        entry = self._entries[job.key]
+        cell, share, attempts, losses = self._running.pop(trial_id)
+        entry = self._entries[cell.key]
         state = entry.state()
         self._started |= state.attempts > attempts and not state.worker_failed
         if state.state == "done":
-            self._schedule.release(job, state.seconds.train + state.seconds.score)
-            self._free.append(job.architecture)
-            self._progress.finished(job.key, state.epochs, state.best_epoch)
+            self._schedule.release(cell, state.seconds.train + state.seconds.score)
+            self._free.append(cell.architecture)
+            self._progress.finished(cell.key, state.epochs, state.best_epoch)
             return
-        self._schedule.release(job, None)
+        self._schedule.release(cell, None)
         if lifeline.stopping() and not error:  # it has saved what it had
-            self._schedule.put_back(job)
+            self._schedule.put_back(cell)
             return
         if state.state != "failed" or state.attempts == attempts:  # the process died without a word
             heartbeat.look()  # with the whole cluster, perhaps
             state = _note_death(entry, state, self.trials.error(trial_id))
             # Without a host the cell had not begun.
             if state.host and losses_by_host()[state.host] > losses[state.host]:
-                self._tries[job.key] += 1
-        if state.out_of_memory and self._packing.enlarge(job.architecture, share["GPU"]):
-            self._tries[job.key] += 1
+                self._tries[cell.key] += 1
+        if state.out_of_memory and self._packing.enlarge(cell.architecture, share["GPU"]):
+            self._tries[cell.key] += 1
         if state.worker_failed:
             self._stopped_by = self._stopped_by or state.reason
-        again = self._tries[job.key] > 0 and not self.obstacle
+        again = self._tries[cell.key] > 0 and not self.obstacle
         if again:
-            self._schedule.put_back(job)
-        self._progress.lost(job.key, state.reason, final=not again)
+            self._schedule.put_back(cell)
+        self._progress.lost(cell.key, state.reason, final=not again)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searchers into snapshots, which are never read back."""

@@ -23,7 +23,8 @@ from tests.orchestrator.results.test_run import run_by_hand
 from trainables.core.layout import RunLayout
 from trainables.core.run_folder import read_keys
 from xai.drawing.pages import Style, write_pages
-from xai.shards.heatmaps import Heatmaps, pack, write_shard
+from xai.shards.heatmaps import Heatmaps, write_shard
+from xai.shards.map_columns import pack
 
 #: What nobody expects where a name, a number or a path should stand.
 ODD: tuple[Any, ...] = (

@@ -23,7 +23,8 @@ from trainables.core.layout import RunLayout
 from trainables.core.run_folder import read_keys
 from trainables.pictures.picture import content_hash
 from xai.drawing.pages import Style, write_pages
-from xai.shards.heatmaps import Heatmaps, pack, shard_digest, write_shard
+from xai.shards.heatmaps import Heatmaps, shard_digest, write_shard
+from xai.shards.map_columns import pack
 from xai.shards.summary import save_table, summarise
 
 HEAT = np.random.default_rng(4).random((2, 3), np.float32)

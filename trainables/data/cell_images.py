@@ -15,7 +15,7 @@ from trainables.data.manifest import Manifest
 from trainables.data.store import ImageStore, build_store, open_store
 
 
-class Parts:
+class CellImages:
     """The images of one cell by role."""
 
     def __init__(self, layout: RunLayout, spec: CellSpec) -> None:
@@ -35,15 +35,15 @@ class Parts:
         self._pixels = _store(manifest, spec.candidate.image_size).pixels
         training = spec.candidate.training
         self._batch_size = training.batch_size
-        self.train = self._part("train", training.batch_size)
+        self.train = self._batches("train", training.batch_size)
         if training.class_weights == "balanced":
             self.train.weigh(self._balance())
-        self.validation = self._part("validation", 2 * training.batch_size)
+        self.validation = self._batches("validation", 2 * training.batch_size)
 
     def _rows(self, role: str) -> NDArray[np.int64]:
         return np.flatnonzero(self._role == role)
 
-    def _part(self, role: str, batch_size: int) -> Batches:
+    def _batches(self, role: str, batch_size: int) -> Batches:
         rows = self._rows(role)
         return Batches(self._pixels, rows, self._labels[rows], batch_size)
 
@@ -62,7 +62,7 @@ class Parts:
             rows = self._rows(role)
             if len(rows) == 0:
                 continue
-            logits = logits_of(self._part(role, 2 * self._batch_size)).astype(np.float64)
+            logits = logits_of(self._batches(role, 2 * self._batch_size)).astype(np.float64)
             probabilities = softmax(logits)
             columns: dict[str, Any] = {
                 "image": self._images["image"].to_numpy()[rows],

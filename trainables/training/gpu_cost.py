@@ -14,7 +14,7 @@ from trainables.models.user_code import search_also
 _SECONDS = 4.0  # of steps, after the first few
 
 
-def measure(
+def measure_steps(
     architecture: str, batch_size: int, import_path: str | None
 ) -> tuple[float, float, float] | None:
     """Peak bytes, total bytes and utilisation (0 to 1) of this process's GPU; None where there is
@@ -44,13 +44,13 @@ def measure(
     samples, until = [], time.monotonic() + _SECONDS
     while time.monotonic() < until:
         losses = [session.train_step(pixels, labels, weights, False)[0] for _ in range(10)]
-        samples.append(_smi("utilization.gpu") / 100)
+        samples.append(_nvidia_smi("utilization.gpu") / 100)
         losses[-1].numpy()
     peak = float(tf.config.experimental.get_memory_info("GPU:0")["peak"])
-    return peak, _smi("memory.total") * 2**20, float(np.mean(samples))
+    return peak, _nvidia_smi("memory.total") * 2**20, float(np.mean(samples))
 
 
-def _smi(field: str) -> float:
+def _nvidia_smi(field: str) -> float:
     """One number from nvidia-smi about the GPU that this process sees first."""
     device = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     command = [

@@ -60,13 +60,6 @@ def scale_of_peaks(peaks: Iterable[float]) -> float:
     return float(np.quantile(values, QUANTILE)) if values.size else 0.0
 
 
-def shared_scale(maps: Iterable[npt.ArrayLike]) -> float:
-    """The scale that maps of any shapes share: `scale_of_peaks` of their peaks, 0 where nothing is
-    positive.
-    """
-    return scale_of_peaks(peak(heat) for heat in maps)
-
-
 def evidence_of(row: Row) -> Floats:
     """What is drawn of a row's map, and what scores judge, float32 (height, width), at least 0: see
     `heat.evidence`.

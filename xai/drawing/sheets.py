@@ -1,5 +1,4 @@
-"""Sheets of overlays: a representative image for each class, contact sheets, candidates and methods
-side by side.
+"""Sheets of overlays: a representative image for each class, and contact sheets.
 
 `rows` are rows of the heatmaps table, all that share a scale, not only those that are drawn;
 `image` gives the pixels of an image id, uint8 (H, W) or (H, W, 3); where it raises UnreadableImage,
@@ -171,60 +170,6 @@ def _section(
     head = render.text_block([words], each * (EDGE + _GAP) - _GAP, size=14, bold=True)
     tiles = [_tile(row, image, scales, colours) for row in ordered.iloc[places].to_dict("records")]
     return render.below([head, render.beside(tiles, _GAP)]) if tiles else head
-
-
-# --- side by side ---------------------------------------------------------------------------------
-
-
-def side_by_side(
-    rows: pd.DataFrame,
-    image: ImageReader,
-    images: Sequence[str],
-    class_name: str | None = None,
-    per_image: bool = False,
-    colours: Colours = "inferno",
-) -> Bytes:
-    """Given images in rows, each beside the maps of every candidate, method and layer of the table.
-
-    The maps are of `class_name`, or of each image's own label. Where several folds explain an
-    image, the first one does. Returns uint8 (H, W, 3).
-    """
-    scales = Scales.of(rows, per_image)
-    ordered = rows.sort_values(["fold", "seed"], kind="stable").to_dict("records")
-    columns = list(dict.fromkeys(render.scale_set(row) for row in rows.to_dict("records")))
-    several = len({column[:2] for column in columns}) < len(columns)
-    heads = [
-        [candidate, render.method_title(method) + (f" · {layer}" if several else "")]
-        for candidate, method, layer in columns
-    ]
-    lines = [
-        render.beside(
-            [render.text_block(head, EDGE, bold=True) for head in [["", "Original"], *heads]], _GAP
-        ),
-    ]
-    for name in images:
-        try:
-            pixels = _squared(fitted(image(name), EDGE))
-        except UnreadableImage as error:
-            pixels = _empty(error.reason)
-        tiles = [render.below([pixels, render.text_block([name], EDGE)])]
-        for column in columns:
-            found = [
-                row
-                for row in ordered
-                if row["image"] == name
-                and render.scale_set(row) == column
-                and row["class"] == (row["label"] if class_name is None else class_name)
-            ]
-            tiles.append(
-                _tile(found[0], image, scales, colours) if found else _empty("no map of this class")
-            )
-        lines.append(render.beside(tiles, _GAP))
-    notes: dict[str, list[str]] = {}
-    for method in dict.fromkeys(method for _, method, _ in columns):
-        notes.setdefault(render.sign_note(method), []).append(render.method_title(method))
-    said = [f"{', '.join(titles)}: {note}" for note, titles in notes.items()]
-    return _page([*lines, _bar(scales, 2 * EDGE, colours, said)])
 
 
 # --- parts ----------------------------------------------------------------------------------------

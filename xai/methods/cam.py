@@ -6,12 +6,13 @@ makes it the same equation for a gradient that is constant over the map (b, t, 1
 where a dense layer follows global average pooling.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from xai.methods.classifier import Classifier, Floats, Pixels, Targets
+from xai.methods.classifier import Classifier, Floats, Pixels, Targets, Weigh
 from xai.methods.perturbation import in_batches, masked_logits
 from xai.methods.placement import enlarge
 
@@ -59,24 +60,21 @@ def class_maps(classifier: Classifier, pixels: Pixels) -> tuple[Floats, Floats]:
     return classifier.cam(gradcam_weights, pixels)
 
 
-def gradcam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001
-    """Grad-CAM, (b, t, h, w); see `gradcam_weights`."""
-    return classifier.cam(gradcam_weights, pixels, targets)[0]
+def _weighted(
+    weigh: Weigh,
+    classifier: Classifier,
+    pixels: Pixels,
+    targets: Targets,
+    seed: int = 0,  # noqa: ARG001
+) -> Floats:
+    """The maps of these weights, (b, t, h, w)."""
+    return classifier.cam(weigh, pixels, targets)[0]
 
 
-def gradcam_pp(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001
-    """Grad-CAM++, (b, t, h, w); see `gradcam_pp_weights`."""
-    return classifier.cam(gradcam_pp_weights, pixels, targets)[0]
-
-
-def hirescam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001
-    """HiResCAM, (b, t, h, w); see `hirescam_weights`."""
-    return classifier.cam(hirescam_weights, pixels, targets)[0]
-
-
-def layercam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001
-    """LayerCAM, (b, t, h, w); see `layercam_weights`."""
-    return classifier.cam(layercam_weights, pixels, targets)[0]
+gradcam, gradcam_pp, hirescam, layercam = (
+    partial(_weighted, weigh)
+    for weigh in (gradcam_weights, gradcam_pp_weights, hirescam_weights, layercam_weights)
+)
 
 
 def scorecam(classifier: Classifier, pixels: Pixels, targets: Targets, seed: int = 0) -> Floats:  # noqa: ARG001

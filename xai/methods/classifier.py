@@ -106,13 +106,6 @@ class Classifier:
         features, logits = self._forward(self._images(pixels))
         return features.numpy(), logits.numpy()
 
-    def head_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
-        """∂ logit of each target / ∂ feature map, (b, t, h, w, k): one pass forward, and back
-        through the head only.
-        """
-        self._map()
-        return np.asarray(self._through_head(*self._images_and_targets(pixels, targets))[1])
-
     def input_gradients(self, pixels: Pixels, targets: Targets) -> Floats:
         """∂ logit of each target / ∂ pixels, (b, t, size, size, channels): one pass forward, one
         back per target.

@@ -24,8 +24,9 @@ from xai.judging.scores import agreement_scores, faithfulness_scores
 from xai.methods.classifier import Classifier
 from xai.methods.placement import Placement
 from xai.methods.registry import method_named
-from xai.shards.heatmaps import pack, read_shard, shard_digest, unpacked, write_shard
+from xai.shards.heatmaps import read_shard, shard_digest, write_shard
 from xai.shards.images import Images
+from xai.shards.map_columns import pack, unpacked
 from xai.shards.shard_plan import AUTO, Shard
 
 _SEED = 0

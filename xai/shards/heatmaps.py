@@ -27,6 +27,7 @@ again.
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
-from numpy.typing import NDArray
 
 from trainables.core.errors import RunFolderError, nearest
 from trainables.core.files import replacing, whole_files
@@ -43,16 +43,15 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry
 from trainables.core.records import DamagedRecord
 from trainables.core.run_folder import present_groups, read_keys
-from xai.methods.placement import GUESS, Placement
+from xai.methods.placement import GUESS
 from xai.methods.registry import METHODS
+from xai.shards.map_columns import Floats, choices, stacked
 from xai.shards.shard_files import COLUMNS, JUDGED, TYPES, believable, is_readable, shard_schema
 from xai.shards.shard_files import MAPS as MAPS
 from xai.shards.shard_files import SCORES as SCORES
 from xai.shards.shard_files import read_shard as read_shard
 from xai.shards.shard_files import shard_digest as shard_digest
 from xai.shards.shard_files import write_shard as write_shard
-
-Floats = NDArray[np.float32]
 
 _MOST_NAMED = 30  # values in a message
 _ORDER = ["candidate", "method", "layer", "fold", "seed", "split", "image", "class"]
@@ -62,26 +61,6 @@ def _renamed(written: pd.Series, keys: pd.Series, present: dict[str, str]) -> pd
     """What is called by its present name where there is one, else as it was written."""
     pairs = zip(keys, written, strict=True)
     return pd.Series([present.get(key, name) for key, name in pairs], written.index, written.dtype)
-
-
-def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
-    """The columns that hold a map (h, w) and where its cells lie, by default as parts of the image.
-
-    The scale keeps values of any size within what float16 can hold.
-    """
-    scale = float(np.abs(heat).max()) or 1.0
-    height, width = heat.shape
-    stored = (heat / scale).astype(np.float16).ravel()
-    shape = {"height": height, "width": width, "map": stored, "scale": scale}
-    placed = (placement or Placement.tiles(height, width))._asdict()
-    return {**shape, **placed, "low": float(heat.min()), "high": float(heat.max())}
-
-
-def unpacked(row: dict[str, Any]) -> Floats:
-    """The map (h, w) that a row's columns hold."""
-    return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(
-        row["scale"]
-    )
 
 
 class Ensemble(NamedTuple):
@@ -100,7 +79,8 @@ class Heatmaps:
     for elsewhere.
 
     Filters name columns and a value or several: `rows(method="gradcam", candidate=["a", "b"])`;
-    ValueError for a value that no row has. Raises RunFolderError where the run has none.
+    ValueError for a value that no row has. Raises RunFolderError where the run has none. Shows the
+    maps that were there when it was made: load again to see newer ones.
     """
 
     def __init__(self, layout: RunLayout) -> None:
@@ -149,9 +129,9 @@ class Heatmaps:
         """Names of the numeric columns that judge a map."""
         return [name for name in self._scores if not name.endswith("_curve")]
 
-    @property
+    @cached_property
     def table(self) -> pd.DataFrame:
-        """Every row with all columns but the maps and curves."""
+        """Every row with all columns but the maps and curves, read once: not to be changed."""
         return self._read(
             {}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores]
         )
@@ -172,7 +152,7 @@ class Heatmaps:
 
         ValueError where sizes differ, which says by what to filter.
         """
-        return _stacked(self.rows(**filters))
+        return stacked(self.rows(**filters))
 
     def ensemble(self, **filters: Any) -> "Ensemble":
         """The maps of all fold models together, for each test image and class that every one of
@@ -184,12 +164,12 @@ class Heatmaps:
 
         found = self._read(dict(**filters, split="test"), None)
         self._check_occurring(filters, found)
-        table, maps = _stacked(found)
+        table, maps = stacked(found)
         sets = table[["candidate", "method", "layer"]].drop_duplicates()
         if len(sets) > 1:
             raise ValueError(
                 f"an ensemble is of one candidate, method and layer, got {len(sets)}: add "
-                f"{_choices(sets)}"
+                f"{choices(sets)}"
             )
         table["cell"] = table.groupby(["fold", "seed"]).ngroup()
         cells = table["cell"].nunique()
@@ -338,31 +318,6 @@ def _key(path: str) -> str:
     return Path(path).parent.name
 
 
-def _stacked(rows: pd.DataFrame) -> tuple[pd.DataFrame, Floats]:
-    """The rows that have a map, without it, and their maps (n, h, w); ValueError where sizes
-    differ.
-    """
-    rows = rows[rows["map"].notna()].reset_index(drop=True)
-    shapes = sorted(set(zip(rows["height"], rows["width"], strict=True))) or [(0, 0)]
-    if len(shapes) > 1:
-        sizes = " and ".join(f"{height}×{width}" for height, width in shapes)
-        raise ValueError(f"maps of {sizes} do not fit into one array: add {_choices(rows)}")
-    maps = np.array(rows["map"].tolist(), np.float32).reshape(len(rows), *map(int, shapes[0]))
-    return rows.drop(columns=["map", "scale"]), maps
-
-
 def _values(value: Any) -> list[Any]:
     """What a filter lists: a value or several."""
     return [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
-
-
-def _choices(rows: pd.DataFrame) -> str:
-    """The filters that would leave one candidate, method and layer, with the values that they can
-    have.
-    """
-    found = {name: sorted(rows[name].unique()) for name in ("candidate", "method", "layer")}
-    return " and ".join(
-        f"{name}= one of {', '.join(map(repr, values))}"
-        for name, values in found.items()
-        if len(values) > 1
-    )

@@ -2,8 +2,9 @@
 files.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from xai.judging.heat import mask_at
 
 Bools = NDArray[np.bool_]
 
+_MOST_MASK_BYTES = 2**28  # that are kept
+
 
 class Images:
     """The images of a run by id."""
@@ -32,7 +35,8 @@ class Images:
             name for name in map(str, self.manifest.table.columns) if name.startswith("mask_")
         )
         # As the files are now, no longer than this object lives.
-        self._mask = lru_cache(maxsize=4096)(_mask)
+        self._masks: OrderedDict[tuple[str | None, int], Bools] = OrderedDict()
+        self._mask_bytes = 0
         self._stores: dict[int, Uint8 | None] = {}
         #: Why images could not be had when they were asked for, by id.
         self.lost: dict[str, str] = {}
@@ -119,6 +123,17 @@ class Images:
             paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]
             found[name.removeprefix("mask_")] = np.stack([self._mask(path, size) for path in paths])
         return found
+
+    def _mask(self, path: str | None, size: int) -> Bools:
+        """One mask; those asked for last are kept."""
+        key = path, size
+        if key not in self._masks:
+            self._masks[key] = _mask(path, size)
+            self._mask_bytes += self._masks[key].nbytes
+            while self._mask_bytes > _MOST_MASK_BYTES and len(self._masks) > 1:
+                self._mask_bytes -= self._masks.popitem(last=False)[1].nbytes
+        self._masks.move_to_end(key)
+        return self._masks[key]
 
 
 def _mask(path: str | None, size: int) -> Bools:

@@ -378,15 +378,15 @@ def test_a_step_that_fails_says_why(tmp_path: Path) -> None:
 
 def test_reports_are_found_among_other_lines() -> None:
     line = json.dumps({"node": "n1", "canary": "", "skew": 0.25, "own": "", "reached": ""})
-    assert node_view.read_reports(f'welcome\n{line}\n{{"a": 1}}\n[1]\n') == [
-        node_view.Report("n1", "", 0.25, "", "")
+    assert node_view.read_views(f'welcome\n{line}\n{{"a": 1}}\n[1]\n') == [
+        node_view.NodeView("n1", "", 0.25, "", "")
     ]
 
 
 def test_silent_and_blind_nodes_are_named(tmp_path: Path) -> None:
     good, blind = (
-        node_view.Report("n1", "", 0.0, "", ""),
-        node_view.Report("n2", "No such file or directory", None, "", "timed out"),
+        node_view.NodeView("n1", "", 0.0, "", ""),
+        node_view.NodeView("n2", "No such file or directory", None, "", "timed out"),
     )
     assert node_view.check_canary(tmp_path, [good], ["n1"], "").level == "ok"
     silent = node_view.check_canary(tmp_path, [good], ["n1", "n3"], "srun: error: n3: not found")
@@ -394,7 +394,7 @@ def test_silent_and_blind_nodes_are_named(tmp_path: Path) -> None:
     unseen = node_view.check_canary(tmp_path, [good, blind], ["n1", "n2"], "")
     assert (unseen.level, "n2 (No such file or directory)" in unseen.what) == ("fail", True)
     assert node_view.check_reached("10.0.0.1", [good]).level == "ok"
-    lone = node_view.Report("n3", "", 0.0, "interface 'ib0' has no IPv4 address here", "")
+    lone = node_view.NodeView("n3", "", 0.0, "interface 'ib0' has no IPv4 address here", "")
     assert "none on n3 (interface 'ib0'" in node_view.check_reached("10.0.0.1", [good, lone]).what
     assert "n2 (timed out)" in node_view.check_reached("10.0.0.1", [good, blind]).what
 

@@ -7,57 +7,58 @@ from collections import Counter
 
 import pytest
 
-from orchestrator.execution.schedule import Job, Schedule
+from orchestrator.execution.schedule import Schedule, WaitingCell
 
 SETUP = 60.0
 
 
 def simulate(
-    jobs: list[Job], slots: int, seconds: dict[str, float]
+    waiting: list[WaitingCell], slots: int, seconds: dict[str, float]
 ) -> tuple[float, int, Counter[str]]:
-    """Run all jobs on `slots` workers that keep their last two architectures; makespan, set-ups,
-    times each job ran.
+    """Run all waiting on `slots` workers that keep their last two architectures; makespan, set-ups,
+    times each cell ran.
     """
-    schedule = Schedule(jobs, SETUP)
+    schedule = Schedule(waiting, SETUP)
     free: list[tuple[float, int]] = [(0.0, worker) for worker in range(slots)]
     warm: list[list[str]] = [[] for _ in range(slots)]
-    running: dict[int, Job] = {}
+    running: dict[int, WaitingCell] = {}
     ran: Counter[str] = Counter()
     end, setups = 0.0, 0
     while free:
         now, worker = heapq.heappop(free)
         end = max(end, now)
         if worker in running:
-            job = running.pop(worker)
-            schedule.release(job, seconds[job.key])
-        job = schedule.take(warm[worker][-1] if warm[worker] else None)
-        if job is None:
+            cell = running.pop(worker)
+            schedule.release(cell, seconds[cell.key])
+        cell = schedule.take(warm[worker][-1] if warm[worker] else None)
+        if cell is None:
             continue
-        ran[job.key] += 1
-        cold = job.architecture not in warm[worker]
+        ran[cell.key] += 1
+        cold = cell.architecture not in warm[worker]
         setups += cold
-        warm[worker] = [*(a for a in warm[worker] if a != job.architecture), str(job.architecture)][
-            -2:
-        ]
-        running[worker] = job
-        heapq.heappush(free, (now + seconds[job.key] + (SETUP if cold else 0), worker))
+        warm[worker] = [
+            *(a for a in warm[worker] if a != cell.architecture),
+            str(cell.architecture),
+        ][-2:]
+        running[worker] = cell
+        heapq.heappush(free, (now + seconds[cell.key] + (SETUP if cold else 0), worker))
     return end, setups, ran
 
 
 def grid(
     rng: random.Random, cells: dict[str, int], true_cost: dict[str, float], wrong_by: float
-) -> tuple[list[Job], dict[str, float]]:
+) -> tuple[list[WaitingCell], dict[str, float]]:
     """Cells with estimates that are off by a factor per architecture, and with the spread of early
     stopping.
     """
-    jobs, seconds = [], {}
+    waiting, seconds = [], {}
     for architecture, count in cells.items():
         factor = rng.uniform(1 / wrong_by, wrong_by)
         for index in range(count):
             key = f"{architecture}/{index}"
-            jobs.append(Job(key, architecture, true_cost[architecture] * factor))
+            waiting.append(WaitingCell(key, architecture, true_cost[architecture] * factor))
             seconds[key] = true_cost[architecture] * rng.uniform(0.6, 1.0)
-    return jobs, seconds
+    return waiting, seconds
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,10 +66,10 @@ def test_two_thousand_cells_on_64_slots_end_within_ten_percent_of_the_ideal(seed
     rng = random.Random(seed)
     cost = {"B0": 240.0, "V2B0": 300.0, "ResNet50": 420.0, "B4": 1500.0, "B7": 5400.0}
     cells = {"B0": 700, "V2B0": 600, "ResNet50": 400, "B4": 200, "B7": 100}
-    jobs, seconds = grid(rng, cells, cost, wrong_by=2.0)
-    rng.shuffle(jobs)
+    waiting, seconds = grid(rng, cells, cost, wrong_by=2.0)
+    rng.shuffle(waiting)
     tracemalloc.start()
-    makespan, setups, ran = simulate(jobs, 64, seconds)
+    makespan, setups, ran = simulate(waiting, 64, seconds)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     ideal = sum(seconds.values()) / 64
@@ -79,51 +80,53 @@ def test_two_thousand_cells_on_64_slots_end_within_ten_percent_of_the_ideal(seed
 
 
 def test_few_short_cells_keep_their_workers_warm() -> None:
-    jobs = [Job(f"{a}/{i}", a, 20.0) for a in ("A", "B") for i in range(5)]
-    makespan, setups, _ = simulate(jobs, 2, {job.key: 20.0 for job in jobs})
+    waiting = [WaitingCell(f"{a}/{i}", a, 20.0) for a in ("A", "B") for i in range(5)]
+    makespan, setups, _ = simulate(waiting, 2, {cell.key: 20.0 for cell in waiting})
     assert setups == 2
     assert makespan == SETUP + 5 * 20
 
 
 def test_two_models_of_unlike_cost_get_a_worker_each() -> None:
-    jobs = [Job(f"{a}/{i}", a, cost) for a, cost in (("A", 14.0), ("B", 8.0)) for i in range(5)]
-    _, setups, _ = simulate(jobs, 2, {job.key: job.cost for job in jobs})
+    waiting = [
+        WaitingCell(f"{a}/{i}", a, cost) for a, cost in (("A", 14.0), ("B", 8.0)) for i in range(5)
+    ]
+    _, setups, _ = simulate(waiting, 2, {cell.key: cell.cost for cell in waiting})
     assert setups <= 3  # B's worker may lend a hand at the end
 
 
 def test_the_costliest_start_first() -> None:
-    jobs = [
-        *(Job(f"small/{i}", "small", 10.0) for i in range(20)),
-        *(Job(f"big/{i}", "big", 900.0) for i in range(4)),
+    waiting = [
+        *(WaitingCell(f"small/{i}", "small", 10.0) for i in range(20)),
+        *(WaitingCell(f"big/{i}", "big", 900.0) for i in range(4)),
     ]
-    schedule = Schedule(jobs, SETUP)
+    schedule = Schedule(waiting, SETUP)
     first = [schedule.take(None) for _ in range(2)]
-    assert [job.architecture for job in first if job] == ["big", "big"]
+    assert [cell.architecture for cell in first if cell] == ["big", "big"]
 
 
 def test_nobody_idles_while_cells_wait() -> None:
-    schedule = Schedule([Job("a", "A", 1.0), Job("b", "B", 1.0)], SETUP)
+    schedule = Schedule([WaitingCell("a", "A", 1.0), WaitingCell("b", "B", 1.0)], SETUP)
     assert schedule.take("A") is not None
     assert schedule.take("A") is not None  # another architecture, but work
     assert schedule.take("A") is None
 
 
 def test_measured_cells_correct_the_estimate() -> None:
-    jobs = [Job(f"a{i}", "A", 10.0) for i in range(3)] + [Job("b", "B", 10.0)]
-    schedule = Schedule(jobs, SETUP)
+    waiting = [WaitingCell(f"a{i}", "A", 10.0) for i in range(3)] + [WaitingCell("b", "B", 10.0)]
+    schedule = Schedule(waiting, SETUP)
     first = schedule.take(None)
     assert first is not None
     schedule.release(first, 40.0)
-    assert [schedule.expected(job) for job in jobs] == [
+    assert [schedule.expected(cell) for cell in waiting] == [
         40.0
     ] * 4  # B has only its estimate and the pace of A
 
 
 def test_a_failed_cell_waits_behind_the_others() -> None:
-    schedule = Schedule([Job("a0", "A", 1.0), Job("a1", "A", 1.0)], SETUP)
+    schedule = Schedule([WaitingCell("a0", "A", 1.0), WaitingCell("a1", "A", 1.0)], SETUP)
     first = schedule.take(None)
     assert first is not None
     schedule.release(first, None)
     schedule.put_back(first)
-    assert [job.key for job in (schedule.take("A"), schedule.take("A")) if job] == ["a1", "a0"]
+    assert [cell.key for cell in (schedule.take("A"), schedule.take("A")) if cell] == ["a1", "a0"]
     assert schedule.expected(first) == 1.0

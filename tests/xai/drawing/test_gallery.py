@@ -139,7 +139,7 @@ def test_maps_come_back_from_the_page(tmp_path: Path) -> None:
         )
         np.testing.assert_allclose(levels * row["high"] / 255, heat, atol=row["high"] / 509)
         assert row["peak"] == pytest.approx(render.peak(heat))
-    scale = render.shared_scale(np.maximum(heats.astype(np.float32), 0))
+    scale = render.scale_of_peaks(map(render.peak, np.maximum(heats.astype(np.float32), 0)))
     assert data["sets"][0]["scale"] == pytest.approx(scale)
 
 

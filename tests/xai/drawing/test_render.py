@@ -49,7 +49,7 @@ def test_no_evidence_shows_the_bare_image(heat: render.Floats) -> None:
 
 
 def test_a_set_without_evidence_draws_nothing() -> None:
-    assert render.shared_scale([flat(-1), flat(0)]) == 0
+    assert render.scale_of_peaks(map(render.peak, [flat(-1), flat(0)])) == 0
     np.testing.assert_array_equal(render.overlay(GREY, flat(1), 0.0), render.rgb(GREY))
 
 
@@ -98,8 +98,10 @@ def test_a_few_odd_maps_do_not_decide_the_scale_of_a_set() -> None:
     maps = [flat(1 + number / 1000) for number in range(995)] + [
         np.full((9, 4), 1e6, np.float32)
     ] * 5
-    assert 1.9 < render.shared_scale(maps) < 2
-    assert render.shared_scale(reversed(maps)) == render.shared_scale(maps)
+    assert 1.9 < render.scale_of_peaks(map(render.peak, maps)) < 2
+    assert render.scale_of_peaks(map(render.peak, reversed(maps))) == render.scale_of_peaks(
+        map(render.peak, maps)
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------

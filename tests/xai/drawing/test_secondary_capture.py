@@ -18,7 +18,8 @@ from trainables.data.manifest import build_manifest
 from trainables.pictures.readers import read_image
 from xai.drawing.pages import Style, draw_cell, overlay_name
 from xai.drawing.secondary_capture import capture_row, derivation, write_secondary_capture
-from xai.shards.heatmaps import pack, write_shard
+from xai.shards.heatmaps import write_shard
+from xai.shards.map_columns import pack
 
 pydicom = pytest.importorskip("pydicom")
 

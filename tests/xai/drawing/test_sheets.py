@@ -192,28 +192,15 @@ def test_equal_tables_give_equal_sheets_in_any_order() -> None:
     )
 
 
-# --- side by side, figures ------------------------------------------------------------------------
-
-
-def test_side_by_side_has_a_column_for_each_candidate_and_method_and_says_what_is_missing() -> None:
-    several = pd.concat(
-        [table(CASES), table(CASES, candidate="other"), table(CASES, method="own", layer="input")]
-    )
-    picture = sheets.side_by_side(several, pixels, ["spot 0.9", "clear 0.1"])
-    assert picture.shape[1] == 4 * (sheets.EDGE + 12) + 12
-    missing = sheets.side_by_side(
-        several[several["candidate"] == "net"], pixels, ["spot 0.9"], class_name="Other"
-    )
-    place = 240, 12 + sheets.EDGE + 12 + 5  # in the first map
-    assert (missing[place] == 235).all()
-    assert (picture[place] == 90).all()
+# --- figures --------------------------------------------------------------------------------------
 
 
 def test_maps_show_where_they_are_hot_in_the_shape_of_the_image() -> None:
-    picture = sheets.side_by_side(table({"a": ("Spot", 0.9)}), pixels, ["a"])
-    top = next(row for row in range(picture.shape[0]) if (picture[row, 20] == 90).all())
-    left = 12 + sheets.EDGE + 12
-    assert (picture[top : top + 168, 20] == 90).all()  # 30 × 40 pixels: three quarters of the edge
+    picture = sheets.contact_sheet(table({"a": ("Spot", 0.9)}), pixels, "Spot")
+    left = 12
+    bare = np.flatnonzero((picture[:, left + sheets.EDGE - 10] == 90).all(axis=1))
+    top = bare[0]
+    assert (bare == top + np.arange(168)).all()  # 30 × 40 pixels: three quarters of the edge
     assert np.ptp(picture[top + 10, left + 10].astype(int)) > 50  # the map's hot corner is coloured
     assert np.ptp(picture[top + 160, left + 10].astype(int)) == 0
 

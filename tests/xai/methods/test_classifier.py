@@ -430,18 +430,6 @@ def test_input_gradients_equal_the_tapes() -> None:
     np.testing.assert_array_equal(gradients[1, 0], gradients[1, 1])
 
 
-def test_head_gradients_equal_the_tapes() -> None:
-    model, pixels = pooled(), images(2, 16)
-    features, head = split(
-        model, model.get_layer("features").output, model.get_layer("logits").output
-    )
-    _, expected, _ = tape(features, head, pixels)
-    assert_same(
-        Classifier(model).head_gradients(pixels, np.array([[2, 0], [1, 1]])),
-        expected[[[0], [1]], [[2, 0], [1, 1]]],
-    )
-
-
 # --- what it refuses ------------------------------------------------------------------------------
 
 

@@ -20,12 +20,11 @@ from xai.methods.placement import Placement
 from xai.shards.heatmaps import (
     SCORES,
     Heatmaps,
-    pack,
     read_shard,
     shard_digest,
-    unpacked,
     write_shard,
 )
+from xai.shards.map_columns import pack, unpacked
 
 
 def row(image: str, heat: np.ndarray[Any, Any], **more: Any) -> dict[str, Any]:
@@ -264,3 +263,10 @@ def test_the_ensemble_is_the_mean_over_fold_models(layout: RunLayout) -> None:
     write(layout, [row("i0", maps[0, 0], method="hirescam")], key="k1", digest="other")
     with pytest.raises(ValueError, match="one candidate, method and layer"):
         Heatmaps(layout).ensemble(candidate="c")
+
+
+def test_the_table_is_read_once(layout: RunLayout) -> None:
+    write(layout, [row("x", np.ones((2, 3), np.float32))])
+    heatmaps = Heatmaps(layout)
+    assert heatmaps.table is heatmaps.table
+    assert "map" not in heatmaps.table

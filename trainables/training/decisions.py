@@ -1,0 +1,57 @@
+"""What is decided while a cell trains: learning rates, the best epoch, when to stop, when to save.
+
+Pure functions of the settings and of plain numbers: no files, no clock, no TensorFlow. Epochs count
+from 1.
+"""
+
+import math
+
+from trainables.core.config import Training
+
+_CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume states
+
+
+def is_head_only(training: Training, epoch: int) -> bool:
+    """Whether this epoch trains the head alone."""
+    return epoch <= training.frozen_epochs
+
+
+def learning_rate(training: Training, epoch: int) -> float:
+    """Of this epoch: the one for fine-tuning once a frozen backbone is released."""
+    fine = training.fine_tune_learning_rate
+    released = training.frozen_epochs > 0 and not is_head_only(training, epoch)
+    return fine if released and fine is not None else training.learning_rate
+
+
+def merit(training: Training, monitored: float) -> float:
+    """The monitored validation metric such that more is better; -inf where it is not finite, which
+    no epoch can be the best with.
+    """
+    value = -monitored if training.monitor == "loss" else monitored
+    return value if math.isfinite(value) else -math.inf
+
+
+def is_over(training: Training, finished: int, best_epoch: int | None) -> bool:
+    """Whether training ends after `finished` epochs, of which `best_epoch` was the best, if any."""
+    # Patience begins when the backbone is released: it must not end a phase that only prepares.
+    waited = finished - max(best_epoch or 0, training.frozen_epochs)
+    stalled = training.early_stopping is not None and waited >= training.early_stopping
+    return finished >= training.epochs or (finished > 0 and stalled)
+
+
+class CheckpointCadence:
+    """When to save a resume state: as often as a small share of the time pays for.
+
+    `cost`: seconds that one is thought to take, until one has been measured; `now`: seconds of any
+    clock, the same in all calls.
+    """
+
+    def __init__(self, cost: float, now: float) -> None:
+        self._cost, self._last = cost, now
+
+    def is_due(self, now: float) -> bool:
+        return now - self._last >= self._cost / _CHECKPOINT_SHARE
+
+    def note_saved(self, began: float, ended: float) -> None:
+        """One was written in the time between."""
+        self._cost, self._last = ended - began, ended
