@@ -129,12 +129,15 @@ class Heatmaps:
         """Names of the numeric columns that judge a map."""
         return [name for name in self._scores if not name.endswith("_curve")]
 
-    @cached_property
+    @property
     def table(self) -> pd.DataFrame:
-        """Every row with all columns but the maps and curves, read once: not to be changed."""
-        return self._read(
-            {}, [*(name for name in COLUMNS if name not in ("map", "scale")), *self.scores]
-        )
+        """Every row with all columns but the maps and curves; read once."""
+        return self._without_maps.copy(deep=False)
+
+    @cached_property
+    def _without_maps(self) -> pd.DataFrame:
+        columns = [name for name in COLUMNS if name not in ("map", "scale")]
+        return self._read({}, [*columns, *self.scores])
 
     @property
     def guessed(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -268,5 +269,9 @@ def test_the_ensemble_is_the_mean_over_fold_models(layout: RunLayout) -> None:
 def test_the_table_is_read_once(layout: RunLayout) -> None:
     write(layout, [row("x", np.ones((2, 3), np.float32))])
     heatmaps = Heatmaps(layout)
-    assert heatmaps.table is heatmaps.table
-    assert "map" not in heatmaps.table
+    first = heatmaps.table
+    assert "map" not in first
+    first["label"] = "changed by its user"
+    shutil.rmtree(layout.heatmaps)
+    assert len(heatmaps.table) == 1
+    assert "changed by its user" not in set(heatmaps.table["label"])
