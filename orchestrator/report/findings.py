@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import yaml
 
-from orchestrator.report.data_summary import Table, counts_by_class, describe_data
+from orchestrator.report.cautions import warnings_of
+from orchestrator.report.data_summary import Table, describe_data
 from orchestrator.report.explanations import explanation_tables, explanation_warnings
-from orchestrator.report.figures import METRIC_LABELS
 from orchestrator.report.method import describe_method
+from orchestrator.report.style import METRIC_LABELS
 from trainables.training.metrics import PER_CLASS
-from xai.drawing.fonts import missing_note
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run
 
-_FEW = 10  # images of a class below which a part's metrics are called coarse
 _NONE = "–"
 _IDENTITY = ("Index", "id", "name", "model", "image_size", "parameters")
 
@@ -39,7 +38,7 @@ class CandidatePart:
 
 
 @dataclass(frozen=True)
-class Report:
+class Findings:
     name: str
     started: str
     verdict: tuple[str, ...]
@@ -57,7 +56,7 @@ class Report:
     experiment: str
 
 
-def gather(run: "Run") -> Report:
+def gather(run: "Run") -> Findings:
     """Everything a report says about `run`, ready to be laid out."""
     best = _best(run)
     names = _names(run)
@@ -80,14 +79,14 @@ def gather(run: "Run") -> Report:
         for f in run.failures()
     )
     columns = ("Candidate", "Fold", "Seed", "State", "Attempts", "Reason")
-    return Report(
+    return Findings(
         name=run.name,
         started=next((str(i["started"]) for i in _invocations(run)), _NONE)
         .replace("T", " ")
         .replace("+00:00", " UTC"),
         verdict=tuple(_verdict(run, best)),
         numbers=tuple(_key_numbers(run, best)),
-        warnings=(*_warnings(run), *explanation_warnings(run, names)),
+        warnings=(*warnings_of(run, names), *explanation_warnings(run, names)),
         comparison=_comparison(run, best),
         candidates=tuple(_candidate(run, candidate) for candidate in run.candidates.itertuples()),
         best=None if best is None else str(best["candidate"]),
@@ -201,83 +200,6 @@ def _key_numbers(run: "Run", best: "pd.Series[Any] | None") -> Iterator[tuple[st
         yield "seeds", str(_seeds(run))
     yield "images", f"{len(images):,}"
     yield "groups", f"{images['group'].nunique():,}"
-
-
-def _warnings(run: "Run") -> Iterator[str]:
-    states = run.cells["state"].value_counts()
-    for state, meaning in (
-        ("failed", "failed"),
-        ("missing", "did not run yet"),
-        ("running", "did not finish yet"),
-    ):
-        if count := int(states.get(state, 0)):
-            yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
-    if skipped := int((run.manifest.table["state"] == "skipped").sum()):
-        yield (
-            f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and "
-            "skipped; see Data."
-        )
-    yield from (f"{note[:1].upper()}{note[1:]}." for note in run.manifest.notes)
-    for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
-        counts = counts_by_class(run, role)
-        if len(counts) and counts["least"].min() < _FEW:
-            label, least = counts["least"].idxmin(), int(counts["least"].min())
-            which = "The test set" if role == "test" else f"The smallest {part}"
-            yield (
-                f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its "
-                "metrics are coarse."
-            )
-    if note := missing_note((*run.classes, *_names(run).values())):
-        yield f"{note}."
-    for package, versions in _differing_versions(run):
-        yield f"The run was continued with another version of {package}: {', '.join(versions)}."
-    devices = sorted(
-        {str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]}
-    )
-    if len(devices) > 1:
-        yield (
-            "The cells ran on different devices, whose last digits may differ: "
-            f"{', '.join(devices)}."
-        )
-    yield from _differing_threads(run)
-
-
-def _differing_threads(run: "Run") -> Iterator[str]:
-    """Where the done cells had different numbers of threads, which cells had which."""
-    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(
-        subset=["threads"]
-    )
-    if done["threads"].nunique() < 2:
-        return
-    names = _names(run)
-    had = []
-    for threads, cells in done.groupby("threads"):
-        labels = [
-            f"{names[str(c.candidate)]} fold {c.fold} seed {c.seed}" for c in cells.itertuples()
-        ]
-        more = f" and {len(labels) - _FEW} more" if len(labels) > _FEW else ""
-        had.append(f"{threads} ({', '.join(labels[:_FEW])}{more})")
-    yield (
-        "Cells were computed with different numbers of threads, which may move probabilities by "
-        f"hundredths: {'; '.join(had)}. Do not read small differences between them; "
-        "resources.cpus_per_cell fixes the number."
-    )
-
-
-def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:
-    """Packages of which this run's commands had different versions, with these versions in the
-    order of use.
-    """
-    used: dict[str, dict[str, None]] = {}
-    for invocation in _invocations(run):
-        for package, version in {
-            "python": invocation.get("python"),
-            **invocation.get("packages", {}),
-        }.items():
-            used.setdefault(package, {})[str(version)] = None
-    yield from (
-        (package, list(versions)) for package, versions in used.items() if len(versions) > 1
-    )
 
 
 def _comparison(run: "Run", best: "pd.Series[Any] | None") -> Table:

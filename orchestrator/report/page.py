@@ -4,16 +4,16 @@ say the same.
 
 import base64
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import jinja2
 
 from orchestrator.report.data_summary import Table
-from orchestrator.report.findings import Report, gather
+from orchestrator.report.drawing import Drawing
+from orchestrator.report.findings import Findings, gather
 from trainables.core.files import whole_files, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.quoting import printable
@@ -30,19 +30,17 @@ _LESS_COMPARED = ("Balanced accuracy", "F1")
 _LESS_OF_A_FOLD = ("Precision", "Recall", "Brier score", "Log loss", "Best epoch", "Minutes")
 
 
-def write_report(run: "Run", figures: list[Path]) -> None:
-    """Write `final_report.txt` and `report.html`; `figures` are the PNG files of `draw_figures`, to
-    be embedded.
-    """
+def write_report(run: "Run", drawings: Sequence[Drawing]) -> None:
+    """Write `final_report.txt` and `report.html`, with the drawings embedded."""
     report = gather(run)
     write_text(run.layout.report_text, "\n".join(_text_lines(report)) + "\n")
-    write_text(run.layout.report_html, _html(report, run.layout, figures))
+    write_text(run.layout.report_html, _html(report, run.layout, drawings))
 
 
 # --- text -----------------------------------------------------------------------------------------
 
 
-def _text_lines(report: Report) -> Iterator[str]:
+def _text_lines(report: Findings) -> Iterator[str]:
     yield from (
         "=" * _WIDTH,
         f"Model comparison: {printable(report.name)}",
@@ -122,7 +120,7 @@ def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[st
 # --- HTML -----------------------------------------------------------------------------------------
 
 
-def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
+def _html(report: Findings, layout: RunLayout, drawings: Sequence[Drawing]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("orchestrator.report"),
         autoescape=True,
@@ -132,11 +130,8 @@ def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
     )
     return environment.get_template("report.html").render(
         report=report,
-        chart=_rows(figures, layout.figures),
-        pictures={
-            candidate.id: _rows(figures, layout.candidate_figures(candidate.id))
-            for candidate in report.candidates
-        },
+        chart=_rows(drawings, ""),
+        pictures={candidate.id: _rows(drawings, candidate.id) for candidate in report.candidates},
         gallery=quote(layout.gallery.relative_to(layout.root).as_posix())
         if layout.gallery.is_file()
         else "",
@@ -144,45 +139,23 @@ def _html(report: Report, layout: RunLayout, figures: list[Path]) -> str:
     )
 
 
-def _rows(figures: list[Path], folder: Path) -> list[list[dict[str, Any]]]:
-    """The figures of one folder, those that belong beside each other in one row."""
-    here = [path for path in figures if path.parent == folder]
-    return [[_figure(path) for path in row] for _, row in groupby(here, key=_row)]
+def _rows(drawings: Sequence[Drawing], candidate: str) -> list[list[dict[str, Any]]]:
+    """The drawings of one candidate, those that belong beside each other in one row."""
+    here = [drawing for drawing in drawings if drawing.candidate == candidate]
+    rows = groupby(here, key=lambda drawing: drawing.row)
+    return [[_embedded(drawing) for drawing in row] for _, row in rows]
 
 
-def _row(path: Path) -> str:
-    """The two ranking curves stand together, and the two figures of a cell."""
-    return (
-        "curves"
-        if path.stem in ("roc", "pr")
-        else path.stem.removesuffix("_acc_loss").removesuffix("_cm")
-    )
-
-
-def _figure(path: Path) -> dict[str, Any]:
-    """What an <img> needs; all figures are shown at one scale, so that their letters are equally
+def _embedded(drawing: Drawing) -> dict[str, Any]:
+    """What an <img> needs; all drawings are shown at one scale, so that their letters are equally
     large.
     """
-    caption = (
-        path.stem.replace("acc_loss", "accuracy and loss")
-        .replace("cm", "confusion matrix")
-        .replace("_", " ")
-    )
-    caption = {
-        "roc": "ROC curves",
-        "pr": "Precision-recall curves",
-        "comparison": "All candidates",
-    }.get(caption, caption)
-    caption = caption.replace("oof", "of the pooled out-of-fold predictions")
-    png = path.read_bytes()
-    # From the PNG header.
-    width, height = (round(int.from_bytes(png[start : start + 4]) * _SCALE) for start in (16, 20))
-    source = f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+    content = base64.b64encode(drawing.path.read_bytes()).decode("ascii")
     return {
-        "caption": caption[0].upper() + caption[1:],
-        "source": source,
-        "width": width,
-        "height": height,
+        "caption": drawing.caption,
+        "source": f"data:image/png;base64,{content}",
+        "width": round(drawing.width * _SCALE),
+        "height": round(drawing.height * _SCALE),
     }
 
 

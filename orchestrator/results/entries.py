@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock, Timeout
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import roles_digest
@@ -104,6 +105,28 @@ def epochs_of(entry: Entry, state: CellState) -> pd.DataFrame:
     if len(table) != state.epochs or state.best_epoch not in table["epoch"].to_numpy():
         raise DamagedRecord(entry.folder / "state.json", "it has other epochs than epochs.parquet")
     return table
+
+
+def held(lock: Path) -> bool:
+    """Whether a process is at work that holds one of the locks of a run folder."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, PermissionError):
+        return True
+    except OSError:  # no lock that a process could hold
+        return False
+
+
+def interrupted(state: CellState) -> CellState:
+    """What a cell that counts as running is when nobody runs it."""
+    if state.state != "running":
+        return state
+    return state.model_copy(
+        update={"state": "missing", "reason": f"interrupted after epoch {state.epochs}"}
+    )
 
 
 def _other_classes(entry: Entry) -> RunFolderError:

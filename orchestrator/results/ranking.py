@@ -41,6 +41,17 @@ def ensemble_ranks(predictions: pd.DataFrame) -> pd.DataFrame:
     return odds.set_axis([f"log_odds_{name}" for name in classes], axis=1).rename_axis("image")
 
 
+def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row per image: label, the mean of the probabilities over all models that predicted it,
+    and its log-odds.
+    """
+    probabilities = [column for column in predictions.columns if column.startswith("prob_")]
+    means = predictions.groupby("image").agg(
+        {"label": "first", **dict.fromkeys(probabilities, "mean")}
+    )
+    return means.join(ensemble_ranks(predictions)).reset_index()
+
+
 def _log_sum(logs: pd.DataFrame) -> pd.DataFrame:
     """log Σ exp over the rows of each image."""
     most = logs.groupby(level=0).max()

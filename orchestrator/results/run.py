@@ -11,11 +11,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from orchestrator.experiment.experiment_file import read_experiment
-from orchestrator.results.entries import epochs_of, predictions_of, run_entries, run_folds
-from orchestrator.results.ranking import ensemble_ranks, ranking
+from orchestrator.results.entries import (
+    epochs_of,
+    held,
+    interrupted,
+    predictions_of,
+    run_entries,
+    run_folds,
+)
+from orchestrator.results.ranking import ensemble_predictions, ranking
 from trainables.core.errors import RunFolderError
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
@@ -88,8 +94,13 @@ class Run:
     def _states(self) -> list[CellState]:
         states = [entry.state() for entry in self.entries]
         if not held(self.layout.lock):
-            states = [_interrupted(state) for state in states]
+            states = [interrupted(state) for state in states]
         return states
+
+    @cached_property
+    def _places(self) -> dict[Entry, int]:
+        """Where each entry stands among all."""
+        return {entry: place for place, entry in enumerate(self.entries)}
 
     @cached_property
     def _done(self) -> list[Entry]:
@@ -176,9 +187,7 @@ class Run:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """One row per epoch of every done cell."""
-        return self._collect(
-            lambda entry: epochs_of(entry, self._states[self.entries.index(entry)])
-        )
+        return self._collect(lambda entry: epochs_of(entry, self._states[self._places[entry]]))
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -209,7 +218,7 @@ class Run:
         """Count a cell as missing whose tables are not what a cell's are; whatever knew it as done
         is made anew.
         """
-        self._states[self.entries.index(entry)] = CellState(reason=str(error))
+        self._states[self._places[entry]] = CellState(reason=str(error))
         for name in (
             "_done",
             "candidates",
@@ -367,39 +376,6 @@ class Run:
             with replacing(self.layout.results / f"{name}.parquet") as temporary:
                 table.to_parquet(temporary, index=False)
             write_csv(self.layout.results / f"{name}.csv", table)
-
-
-def ensemble_predictions(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per image: label, the mean of the probabilities over all models that predicted it,
-    and its log-odds.
-    """
-    probabilities = [column for column in predictions.columns if column.startswith("prob_")]
-    means = predictions.groupby("image").agg(
-        {"label": "first", **dict.fromkeys(probabilities, "mean")}
-    )
-    return means.join(ensemble_ranks(predictions)).reset_index()
-
-
-def held(lock: Path) -> bool:
-    """Whether a process is at work that holds one of the locks of a run folder."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except (Timeout, PermissionError):
-        return True
-    except OSError:  # no lock that a process could hold
-        return False
-
-
-def _interrupted(state: CellState) -> CellState:
-    """What a cell that counts as running is when nobody runs it."""
-    if state.state != "running":
-        return state
-    return state.model_copy(
-        update={"state": "missing", "reason": f"interrupted after epoch {state.epochs}"}
-    )
 
 
 def _identity(entry: Entry) -> dict[str, Any]:

@@ -14,9 +14,8 @@ import pytest
 
 from orchestrator.execution.progress import log_to
 from orchestrator.experiment.experiment_file import parse_experiment
-from orchestrator.report.write_up import _is_png
-from orchestrator.results.entries import run_entries
-from orchestrator.results.run import held
+from orchestrator.report.drawing import drawing_on_disk
+from orchestrator.results.entries import held, run_entries
 from tests.trainables.core.test_ledger import FILES, SPEC, finished, write_model
 from trainables.core.errors import DataError, RunFolderError
 from trainables.core.files import write_json
@@ -287,4 +286,4 @@ def test_what_lies_in_the_place_of_a_lock_or_a_log_is_no_hang(tmp_path: Path, ca
 @pytest.mark.parametrize("case", ODD)
 def test_what_is_no_picture_is_left_out_of_the_report(tmp_path: Path, case: str) -> None:
     ODD[case](tmp_path / "gradcam_a.png")
-    assert not _is_png(tmp_path / "gradcam_a.png")
+    assert drawing_on_disk(tmp_path / "gradcam_a.png", "a") is None

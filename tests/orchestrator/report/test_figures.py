@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orchestrator.report.figures import _comparison as comparison
+from orchestrator.report.comparison import draw_comparison as comparison
 from orchestrator.report.figures import _confusion, _ranking, draw_figures
 from trainables.core.layout import RunLayout
 from trainables.training.metrics import HEADLINE, metric_names, score
@@ -296,7 +296,9 @@ def size(path: Path) -> tuple[int, int]:
 
 def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> None:
     run = make_run(tmp_path, broken={(1, 2): "failed"})
-    written = draw_figures(run)
+    drawings = draw_figures(run)
+    written = [drawing.path for drawing in drawings]
+    assert [(drawing.width, drawing.height) for drawing in drawings] == [*map(size, written)]
     names = [path.relative_to(run.layout.figures).as_posix() for path in written]
     whole = ["roc.png", "pr.png", "cm_oof.png"] + [
         f"fold_{i}_{kind}.png" for i in range(3) for kind in ("acc_loss", "cm")
@@ -314,15 +316,15 @@ def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> No
 
 def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
     first = {
-        path.name: path.read_bytes()
-        for path in draw_figures(
+        drawing.path.name: drawing.path.read_bytes()
+        for drawing in draw_figures(
             make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2)
         )
     }
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 10}):
         second = {
-            path.name: path.read_bytes()
-            for path in draw_figures(
+            drawing.path.name: drawing.path.read_bytes()
+            for drawing in draw_figures(
                 make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2)
             )
         }
@@ -334,7 +336,9 @@ def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
     better = draw_figures(make_run(tmp_path / "a", names=("model",), skill=(2.0,), n_folds=2))
     worse = draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
     changed = {
-        a.name for a, b in zip(better, worse, strict=True) if a.read_bytes() != b.read_bytes()
+        a.path.name
+        for a, b in zip(better, worse, strict=True)
+        if a.path.read_bytes() != b.path.read_bytes()
     }
     assert changed >= {"comparison.png", "roc.png", "pr.png", "cm_oof.png", "fold_0_cm.png"}
     assert "fold_0_acc_loss.png" not in changed
@@ -342,8 +346,8 @@ def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
 
 def test_several_seeds_are_in_the_names(tmp_path: Path) -> None:
     names = {
-        path.name
-        for path in draw_figures(
+        drawing.path.name
+        for drawing in draw_figures(
             make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2, seeds=(3, 11))
         )
     }
@@ -371,7 +375,7 @@ def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
         n_folds=2,
         broken={(0, 0): "missing"},
     )
-    assert all(max(size(path)) < 2000 for path in draw_figures(run))
+    assert all(max(size(each.path)) < 2000 for each in draw_figures(run))
 
 
 def test_a_fold_of_one_class_and_diverged_scores_are_still_drawn(tmp_path: Path) -> None:
@@ -382,7 +386,7 @@ def test_a_fold_of_one_class_and_diverged_scores_are_still_drawn(tmp_path: Path)
     ]
     run.predictions.loc[run.predictions["fold"] == 1, ["prob_Normal", "prob_Opacity"]] = np.nan
     run.epochs.loc[run.epochs["epoch"] > 2, "train_loss"] = np.inf
-    assert all(size(path) for path in draw_figures(run))
+    assert all(size(each.path) for each in draw_figures(run))
 
 
 def test_no_done_cell_gives_no_figures(tmp_path: Path) -> None:

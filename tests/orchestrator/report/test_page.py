@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator.report import findings
+from orchestrator.report import cautions
 from orchestrator.report.figures import draw_figures
 from orchestrator.report.page import write_report
 from tests.orchestrator.report.test_figures import StandInRun, make_run
@@ -241,7 +241,7 @@ def test_cells_with_different_numbers_of_threads_are_named() -> None:
         seed=0
     )
     run: Any = SimpleNamespace(cells=cells, candidates=pd.DataFrame({"id": ["a"], "name": ["A"]}))
-    (warning,) = findings._differing_threads(run)
+    (warning,) = cautions._differing_threads(run, {"a": "A"})
     assert "1 (A fold 0 seed 0); 2 (A fold 1 seed 0)." in warning
     run.cells = cells[cells["fold"] != 1]
-    assert not list(findings._differing_threads(run))
+    assert not list(cautions._differing_threads(run, {"a": "A"}))

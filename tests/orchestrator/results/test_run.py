@@ -13,7 +13,8 @@ from filelock import FileLock
 from orchestrator import load_run
 from orchestrator.execution.cells import Prepared, cell_entries
 from orchestrator.experiment.experiment_file import parse_experiment
-from orchestrator.results.run import TABLES, Run, ensemble_predictions
+from orchestrator.results.ranking import ensemble_predictions
+from orchestrator.results.run import TABLES, Run
 from orchestrator.splits.folds import make_folds
 from tests.conftest import rayfold
 from tests.trainables.core.test_ledger import write_model

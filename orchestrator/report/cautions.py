@@ -1,0 +1,89 @@
+"""What a reader must be warned of before reading numbers."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from orchestrator.report.data_summary import counts_by_class
+from xai.drawing.fonts import missing_note
+
+if TYPE_CHECKING:
+    from orchestrator.results.run import Run
+
+_FEW = 10  # images of a class below which a part's metrics are called coarse
+
+
+def warnings_of(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
+    """Sentences; `names`: of the candidates, by id."""
+    states = run.cells["state"].value_counts()
+    for state, meaning in (
+        ("failed", "failed"),
+        ("missing", "did not run yet"),
+        ("running", "did not finish yet"),
+    ):
+        if count := int(states.get(state, 0)):
+            yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
+    if skipped := int((run.manifest.table["state"] == "skipped").sum()):
+        yield (
+            f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and "
+            "skipped; see Data."
+        )
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in run.manifest.notes)
+    for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
+        counts = counts_by_class(run, role)
+        if len(counts) and counts["least"].min() < _FEW:
+            label, least = counts["least"].idxmin(), int(counts["least"].min())
+            which = "The test set" if role == "test" else f"The smallest {part}"
+            yield (
+                f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its "
+                "metrics are coarse."
+            )
+    if note := missing_note((*run.classes, *names.values())):
+        yield f"{note}."
+    for package, versions in _differing_versions(run):
+        yield f"The run was continued with another version of {package}: {', '.join(versions)}."
+    devices = sorted(
+        {str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]}
+    )
+    if len(devices) > 1:
+        yield (
+            "The cells ran on different devices, whose last digits may differ: "
+            f"{', '.join(devices)}."
+        )
+    yield from _differing_threads(run, names)
+
+
+def _differing_threads(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
+    """Where the done cells had different numbers of threads, which cells had which."""
+    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(
+        subset=["threads"]
+    )
+    if done["threads"].nunique() < 2:
+        return
+    had = []
+    for threads, cells in done.groupby("threads"):
+        labels = [
+            f"{names[str(c.candidate)]} fold {c.fold} seed {c.seed}" for c in cells.itertuples()
+        ]
+        more = f" and {len(labels) - _FEW} more" if len(labels) > _FEW else ""
+        had.append(f"{threads} ({', '.join(labels[:_FEW])}{more})")
+    yield (
+        "Cells were computed with different numbers of threads, which may move probabilities by "
+        f"hundredths: {'; '.join(had)}. Do not read small differences between them; "
+        "resources.cpus_per_cell fixes the number."
+    )
+
+
+def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:
+    """Packages of which this run's commands had different versions, with these versions in the
+    order of use.
+    """
+    used: dict[str, dict[str, None]] = {}
+    for invocation in run.provenance.get("invocations", []):
+        for package, version in {
+            "python": invocation.get("python"),
+            **invocation.get("packages", {}),
+        }.items():
+            used.setdefault(package, {})[str(version)] = None
+    yield from (
+        (package, list(versions)) for package, versions in used.items() if len(versions) > 1
+    )

@@ -1,0 +1,104 @@
+"""The figure that compares all candidates of a run."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from orchestrator.report.style import BLUE, COMPARED, METRIC_LABELS, ORANGE, wrapped
+
+if TYPE_CHECKING:
+    from orchestrator.results.run import Run
+
+
+def draw_comparison(run: "Run") -> Figure:
+    """Every candidate's folds, mean ± standard deviation and test ensemble, one panel per
+    metric.
+    """
+    names = [
+        _row_label(run, str(candidate.id), str(candidate.name))
+        for candidate in run.candidates.itertuples()
+    ]
+    height = sum(max(0.17 * (name.count("\n") + 1) + 0.12, 0.4) for name in names)
+    figure = Figure(figsize=(11, 2 * max(height, 0.8) + 1.8))
+    panels = figure.subplots(2, 3, sharey=True)
+    for axes, metric in zip(panels.flat, COMPARED, strict=True):
+        handles = _panel(axes, run, metric)
+        axes.set_title(METRIC_LABELS[metric], loc="left")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.tick_params(axis="y", length=0, labelsize=9)
+        axes.hlines(
+            np.arange(1, len(names)) - 0.5,
+            0,
+            1,
+            transform=axes.get_yaxis_transform(),
+            color="#E4E4E4",
+            linewidth=1,
+        )
+        axes.grid(visible=False, axis="y")
+        axes.margins(x=0.08)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _row_label(run: "Run", candidate: str, name: str) -> str:
+    states = run.cells.loc[run.cells["candidate"] == candidate, "state"]
+    done = int((states == "done").sum())
+    unit = "folds" if run.cells["seed"].nunique() == 1 else "cells"
+    return wrapped(name, 36) + ("" if done == len(states) else f"\n{done} of {len(states)} {unit}")
+
+
+def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
+    """Draw one metric and return the legend's handles."""
+    order = {str(candidate): row for row, candidate in enumerate(run.candidates["id"])}
+    folds = run.folds_summary[run.folds_summary["state"] == "done"]
+    models = run.models_summary
+    complete = models[f"{metric}_mean"].notna().to_numpy()
+    rows = models["candidate"].map(order).to_numpy(dtype=float)
+    one_seed = run.cells["seed"].nunique() == 1
+    bars = axes.errorbar(
+        models[f"{metric}_mean"],
+        rows,
+        xerr=models[f"{metric}_std"].fillna(0),
+        fmt="|",
+        color="black",
+        markersize=13,
+        markeredgewidth=2,
+        capsize=3,
+        label="mean ± standard deviation"
+        if one_seed
+        else "mean ± standard deviation over folds and seeds",
+    )
+    whole = folds["candidate"].isin(models.loc[complete, "candidate"]).to_numpy()
+    dots = []
+    cell = "fold" if one_seed else "fold and seed"
+    for chosen, face, label in (
+        (whole, BLUE, cell),
+        (~whole, "none", f"{cell} of an incomplete candidate"),
+    ):
+        points = folds[chosen]
+        at = points["candidate"].map(order).to_numpy(dtype=float) - 0.14
+        edge = BLUE
+        drawn = axes.scatter(
+            points[metric],
+            at,
+            s=22,
+            facecolor=face,
+            edgecolor=edge,
+            linewidth=1,
+            alpha=0.75,
+            label=label,
+        )
+        dots += [drawn] if chosen.any() or label == cell else []
+    tests = models[f"{metric}_test_ensemble"]
+    diamonds = axes.scatter(
+        tests,
+        rows + 0.16,
+        s=34,
+        marker="D",
+        color=ORANGE,
+        zorder=3,
+        label=f"ensemble of the {'folds' if one_seed else 'cells'}' models on the test set",
+    )
+    return [*dots, bars, *([diamonds] if tests.notna().any() else [])]
