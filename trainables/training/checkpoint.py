@@ -41,9 +41,8 @@ def save(path: Path, training: TrainingState) -> None:
         "arrays": sorted(arrays),
     }
     with replacing(path) as temporary:
-        np.savez(
-            temporary, facts=np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8), **arrays
-        )  # type: ignore[arg-type]
+        stated = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
+        np.savez(temporary, facts=stated, **arrays)  # type: ignore[arg-type]
 
 
 def load(path: Path) -> TrainingState | None:
