@@ -16,7 +16,6 @@ from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 ROOT = Path(__file__).absolute().parents[1]
 NAMES = ("orchestrator", "trainables", "xai")
@@ -84,25 +83,6 @@ def current_folder_last(added: bool = False) -> None:
     others = [entry for entry in sys.path if os.path.realpath(entry) != here]
     if added or len(others) < len(sys.path):
         sys.path[:] = [*others, here]
-
-
-def job_config() -> Any:
-    """Settings of a Ray job for `ray.init`: its workers have the signposts, and no folder of the
-    driver's, first.
-
-    Ray puts the driver's current folder and that of its script in front of a worker's search path,
-    so that a user's `xai.py` or `keras.py` there would be imported instead of ours and Keras's.
-    This relies on Ray's private `JobConfig._serialize` and `_py_driver_sys_path`; should they go,
-    workers are what they are with any driver.
-    """
-    from ray.job_config import JobConfig
-
-    class WithSignposts(JobConfig):  # type: ignore[misc]
-        def _serialize(self) -> Any:
-            self._py_driver_sys_path = [str(SIGNPOSTS)]
-            return super()._serialize()
-
-    return WithSignposts()
 
 
 def _place(module: ModuleType | None) -> str | None:

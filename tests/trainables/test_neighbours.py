@@ -153,7 +153,7 @@ print(*sys.modules["xai"].__path__, cluster.__file__, sys.path[-1], sep="\\n")
 
 
 def test_ray_still_asks_the_job_for_its_search_path(tmp_path: Path) -> None:
-    """Should a later Ray not: see `neighbours.job_config`."""
+    """Should a later Ray not: see `ray_internals.job_config`."""
     plant(tmp_path, "script.py", text="""
 import os
 from trainables.runtime.connection import connect, prepare_ray

@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from trainables.core.errors import ModelError
-from trainables.models.head import inner_graph, is_graph
+from trainables.models.head import is_graph
 from trainables.models.opening import load, with_softmax
 from trainables.models.weights import one_line
+from trainables.runtime.keras_internals import all_layers, inner_graph, maker
 
 _PASSED_ON = {"linear", "deserialize", "get", "serialize"}
 #: Layers and operations that bend or bound what they are given, by the name of their class in lower
@@ -56,7 +57,7 @@ def check(model: str, built: Any, input_shape: tuple[int, int, int], n_classes: 
         raise ModelError(
             f"{model} must return a model with one output, got a dictionary: return its only entry"
         )
-    activation = _activation_behind(built.outputs[0], (), [])
+    activation = _activation_behind(built.outputs[0], inner_graph(built), (), [])
     if activation:
         what = (
             "probabilities" if activation == "softmax" else f"what has passed through {activation}"
@@ -77,7 +78,7 @@ def check_before_training(model: str, built: Any) -> None:
     _check_outputs(model, built, images)
     _check_numbers(model, built, images)
     local = sorted(
-        {type(x).__name__ for x in built._flatten_layers() if "<locals>" in type(x).__qualname__}
+        {type(x).__name__ for x in all_layers(built) if "<locals>" in type(x).__qualname__}
     )
     if local:
         raise ModelError(
@@ -113,7 +114,7 @@ def _check_weights(model: str, built: Any) -> None:
         raise ModelError(
             f"{model} builds a model in which nothing learns: leave some of its weights trainable"
         )
-    for layer in built._flatten_layers():
+    for layer in all_layers(built):
         if layer.compute_dtype == "float16" and not (
             is_graph(layer) or isinstance(layer, keras.layers.InputLayer)
         ):
@@ -157,32 +158,34 @@ def _check_outputs(model: str, built: Any, images: np.ndarray) -> None:
 
 
 def _activation_behind(
-    tensor: Any, outside: tuple[tuple[Any, Any], ...], last: list[Any]
+    tensor: Any, graph: Any, outside: tuple[tuple[Any, Any], ...], last: list[Any]
 ) -> str | None:
-    """The activation that a tensor has passed through since its last weights; `outside`: the models
-    around it.
+    """The activation that a tensor of a graph has passed through since its last weights; `outside`:
+    the calls of the models around it, each with the graph that it is in.
 
     A sum or product is free where one of its parts is. Layers with weights that are reached are
     appended to `last`.
     """
-    operation, index, position = tensor._keras_history
-    node = operation._inbound_nodes[index]
+    if (found := maker(graph, tensor)) is None:
+        return None
+    node, position = found
+    operation = node.operation
     if node.is_input:
         if not outside:
             return None
-        (call, graph), further = outside[-1], outside[:-1]
+        (call, around), further = outside[-1], outside[:-1]
         place = next(number for number, each in enumerate(graph.inputs) if each is tensor)
-        return _activation_behind(call.input_tensors[place], further, last)
+        return _activation_behind(call.input_tensors[place], around, further, last)
     if is_graph(operation):
-        graph = inner_graph(operation)
-        return _activation_behind(graph.outputs[position], (*outside, (node, graph)), last)
+        inner = inner_graph(operation)
+        return _activation_behind(inner.outputs[position], inner, (*outside, (node, graph)), last)
     if getattr(operation, "weights", None):
         last.append(operation)
     if activation := _own_activation(operation, len(node.input_tensors)):
         return activation
     if getattr(operation, "weights", None):
         return None
-    behind = [_activation_behind(each, outside, last) for each in node.input_tensors]
+    behind = [_activation_behind(each, graph, outside, last) for each in node.input_tensors]
     joined = type(operation).__name__ in ("Concatenate", "Stack")
     return next(filter(None, behind), None) if joined or all(behind) else None
 
@@ -207,7 +210,7 @@ def _check_numbers(model: str, built: Any, images: np.ndarray) -> None:
     not.
     """
     last: list[Any] = []
-    _activation_behind(built.outputs[0], (), last)
+    _activation_behind(built.outputs[0], inner_graph(built), (), last)
     variables = list({id(v): v for layer in last for v in layer.trainable_variables}.values())
     before = [np.asarray(variable) for variable in variables]
     rng = np.random.default_rng(0)

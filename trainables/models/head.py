@@ -13,6 +13,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainables.runtime.keras_internals import (
+    all_layers,
+    calls_in,
+    clear_losses,
+    inner_graph,
+    made_to_learn,
+    run_through,
+)
+
 _ZOO_NAMES = ("logits", "head_norm")
 
 
@@ -43,15 +52,13 @@ class Head:
 
     def forward(self, images: tf.Tensor) -> tf.Tensor:
         """The logits in a head-only step: the head as in training, all else as at inference."""
-        self._model._clear_losses()  # as its own call would
+        clear_losses(self._model)
         (logits,) = tf.nest.flatten(self._step_into(self._model, images))
         return logits
 
     def _step_into(self, model: Any, images: Any) -> Any:
-        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a
-        # nested model.
-        return inner_graph(model)._run_through_graph(
-            images, lambda operation: partial(self._run, operation)
+        return run_through(
+            inner_graph(model), images, lambda operation: partial(self._run, operation)
         )
 
     def _run(self, operation: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -73,11 +80,6 @@ def is_graph(layer: Any) -> bool:
     )
 
 
-def inner_graph(model: Any) -> Any:
-    """The graph of operations of a functional or built Sequential model."""
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
 def _last_that_learns(graph: Any) -> list[Any]:
     return [layer for layer in graph.layers if layer.trainable_variables][-1:]
 
@@ -88,17 +90,15 @@ def _holds_all(graph: Any, layer: Any) -> bool:
     """
     if not is_graph(layer):
         return False
-    others = [
-        part for other in graph.layers if other is not layer for part in other._flatten_layers()
-    ]
-    return not any(part._trainable_variables for part in others)
+    others = [part for other in graph.layers if other is not layer for part in all_layers(other)]
+    return not any(made_to_learn(part) for part in others)
 
 
 def _without_weights_before(graph: Any, layer: Any) -> Iterator[Any]:
     """What stands before the head in a single line, such as pooling and dropout, up to the next
     weights or branch.
     """
-    nodes = [node for node in layer._inbound_nodes if _among(node, graph._nodes)]
+    nodes = calls_in(graph, layer)
     while len(nodes) == 1 and len(nodes[0].parent_nodes) == 1:
         nodes = nodes[0].parent_nodes
         operation = nodes[0].operation

@@ -13,9 +13,9 @@ from trainables.core.errors import ModelError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.models import builders, user_code
-from trainables.models.head import inner_graph
 from trainables.models.weight_files import check_weights
 from trainables.models.weights import one_line
+from trainables.runtime.keras_internals import inner_graph
 
 
 def with_softmax(model: keras.Model) -> keras.Model:

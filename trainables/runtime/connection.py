@@ -14,13 +14,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from trainables.core.errors import ResourceError
-from trainables.neighbours import job_config
 from trainables.runtime.address import asked_for, check_answer, check_form, check_own
 from trainables.runtime.heartbeat import joining, starting, watched
 from trainables.runtime.private_folder import PrivateFolder
+from trainables.runtime.ray_internals import host_and_port, initialise, job_config
 from trainables.runtime.standard_error import held_back
 
 #: What a cluster of our own is told before Ray is imported, since only the environment reaches all
@@ -118,17 +119,14 @@ def _started_here() -> Iterator[None]:
 
 
 def _join(address: str) -> None:
-    from ray._private.services import canonicalize_bootstrap_address
-
     with held_back() as written:
         try:
-            # What `auto` and localhost stand for, as Ray will find it.
-            found = canonicalize_bootstrap_address(address) or address
+            found = host_and_port(address)
             if address == "auto":
                 check_own(found)
             check_answer(found, address)
             with joining(found):
-                _initialise(address=found)
+                _initialise(None, address=found)
         except ResourceError:
             raise
         except Exception as error:
@@ -156,18 +154,17 @@ def _start_here(folder: PrivateFolder) -> None:
         "address": "local",
         "include_dashboard": False,
         "num_cpus": _usable_cpus(),
-        "_temp_dir": str(folder.ray),
     }
     before = set(psutil.Process().children())
     try:
         with held_back(), starting():
-            _initialise(**own)
+            _initialise(folder.ray, **own)
     except Exception:
         for process in set(psutil.Process().children()) - before:
             process.kill()  # what Ray had begun
         try:
             with held_back(), starting():
-                _initialise(**own)
+                _initialise(folder.ray, **own)
         except Exception as error:
             raise ResourceError(
                 f"Ray cannot start on this machine: {_cause(error)}; try again when it is less "
@@ -175,13 +172,12 @@ def _start_here(folder: PrivateFolder) -> None:
             ) from error
 
 
-def _initialise(**options: Any) -> None:
+def _initialise(folder: Path | None, **options: Any) -> None:
     import ray
 
+    options |= {"log_to_driver": False, "logging_level": logging.ERROR, "job_config": job_config()}
     try:
-        ray.init(
-            log_to_driver=False, logging_level=logging.ERROR, job_config=job_config(), **options
-        )
+        initialise(folder, **options)
     except BaseException:
         ray.shutdown()
         raise

@@ -8,22 +8,20 @@ last.
 
 from contextlib import suppress
 
+from trainables.runtime.ray_internals import draining_nodes, found_word, leave_word
+
 
 def ask_cells_to_stop() -> None:
     """Ask all cells of this driver to save their state after the epoch that they are in, and to go
     no further.
     """
-    from ray.experimental import internal_kv
-
-    internal_kv._internal_kv_put(_key(), b"1", overwrite=True)
+    leave_word(_key())
 
 
 def told_to_stop() -> bool:
     """Whether the driver of this worker has asked."""
-    from ray.experimental import internal_kv
-
     with suppress(Exception):  # no answer: then Tune's own way must do
-        return bool(internal_kv._internal_kv_exists(_key()))
+        return found_word(_key())
     return False
 
 
@@ -32,10 +30,9 @@ def node_is_drained() -> bool:
     its time limit.
     """
     import ray
-    from ray._private.state import state  # Ray has no public way to ask from within a task
 
     with suppress(Exception):
-        return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+        return ray.get_runtime_context().get_node_id() in draining_nodes()
     return False
 
 

@@ -2,7 +2,6 @@
 computes.
 """
 
-import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from trainables.core.errors import ModelError
+from trainables.runtime.keras_internals import save_quickly
 from trainables.runtime.standard_error import without_lines
 
 #: What may be set in a user's environment, is left to her, and moves numbers: kept with the run
@@ -31,7 +31,6 @@ def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
     """
     prepare_keras()
     import tensorflow as tf
-    from keras.src.saving import saving_lib
 
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
     tf.config.threading.set_inter_op_parallelism_threads(cpus)
@@ -44,9 +43,7 @@ def configure_tensorflow(cpus: int, deterministic: bool = True) -> None:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     if deterministic:
         tf.config.experimental.enable_op_determinism()
-    # Keras stores this set under one name and looks for it under another, so saving a model makes
-    # it for every layer.
-    saving_lib.get_attr_skipset = functools.cache(saving_lib.get_attr_skipset)
+    save_quickly()
 
 
 def prepare_keras() -> Any:

@@ -13,13 +13,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainables.runtime.keras_internals import all_layers
+
 
 def batch_normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     """All batch normalization layers of a model, those of models inside it as well."""
     return [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)
     ]
 
 

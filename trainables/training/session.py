@@ -16,7 +16,6 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
 from numpy.typing import NDArray
 
 from trainables.core.config import Augmentation
@@ -25,6 +24,7 @@ from trainables.models import user_code, zoo
 from trainables.models.architecture import Architecture
 from trainables.models.head import Head
 from trainables.models.opening import with_softmax
+from trainables.runtime.keras_internals import all_layers, global_seeds, seed_generators
 from trainables.training import normalization
 from trainables.training.optimizers import SGD, Adam
 
@@ -97,7 +97,7 @@ class Session:
 
     def logits(self, pixels: Any) -> tf.Tensor:
         """Inference: (b, size, size, channels) uint8 → (b, classes) float32."""
-        with _global_seeds(self._generator):  # the first call traces
+        with global_seeds(self._generator):  # the first call traces
             return self._logits(pixels)
 
     def weights(self) -> Arrays:
@@ -156,7 +156,7 @@ class Session:
         with (
             python_seed(seed),
             _keras_settings(a.precision),
-            _global_seeds(keras.random.SeedGenerator(seed)),
+            global_seeds(keras.random.SeedGenerator(seed)),
         ):
             model = zoo.build(
                 a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments
@@ -214,7 +214,7 @@ class Session:
             tf.TensorSpec((None,), tf.int32),
             tf.TensorSpec((None,), tf.float32),
         ]
-        with normalization.fused(self.model), _global_seeds(self._generator):
+        with normalization.fused(self.model), global_seeds(self._generator):
             traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)
             return traced.get_concrete_function(*signature)
 
@@ -224,9 +224,7 @@ def _values(variables: Sequence[Any]) -> Arrays:
 
 
 def _seed_states(layer: keras.layers.Layer) -> list[Any]:
-    return [
-        generator.state for part in layer._flatten_layers() for generator in part._seed_generators
-    ]
+    return [generator.state for part in all_layers(layer) for generator in seed_generators(part)]
 
 
 def _steady_variables(model: keras.Model) -> list[Any]:
@@ -234,7 +232,7 @@ def _steady_variables(model: keras.Model) -> list[Any]:
     random states.
     """
     found = [*model.weights, *model.variables]
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         found += layer.metrics_variables
         # Variables of TensorFlow's own are unknown to Keras.
         own = [
@@ -263,17 +261,6 @@ def python_seed(seed: int) -> Iterator[None]:
     finally:
         random.setstate(before)
         np.random.set_state(of_numpy)
-
-
-@contextmanager
-def _global_seeds(generator: keras.random.SeedGenerator) -> Iterator[None]:
-    """Make `generator` what Keras draws from where a layer names no seed."""
-    before = global_state.get_global_attribute("global_seed_generator")
-    global_state.set_global_attribute("global_seed_generator", generator)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute("global_seed_generator", before)
 
 
 @contextmanager

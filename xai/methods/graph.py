@@ -14,6 +14,8 @@ import keras
 import tensorflow as tf
 
 from trainables.core.errors import ModelError, nearest
+from trainables.models.head import is_graph
+from trainables.runtime.keras_internals import run_through
 from xai.methods.fields import Fields
 from xai.methods.placement import Placement
 
@@ -62,10 +64,7 @@ def check(model: Any) -> None:
     """Raise ModelError unless the model can be walked through, from images to one row of numbers
     each.
     """
-    walkable = isinstance(model, keras.Sequential) or (
-        isinstance(model, keras.Model) and isinstance(model, keras.Function)
-    )
-    if not walkable or not model.built:
+    if not is_graph(model) or not model.built:
         raise ModelError(
             "only a functional or built Sequential model can be explained, got "
             f"{type(model).__name__}"
@@ -94,10 +93,10 @@ def replay(
             x = replay(visit, layer, x, path=_join(path, layer))
         return x
     if isinstance(operation, keras.Function):
-        # Private, but the same since Keras 3.0; the public ways rebuild the graph or stop at a
-        # nested model.
-        return operation._run_through_graph(
-            arguments[0], lambda inner: partial(replay, visit, inner, path=_join(path, inner))
+        return run_through(
+            operation,
+            arguments[0],
+            lambda inner: partial(replay, visit, inner, path=_join(path, inner)),
         )
     if "training" in inspect.signature(operation.call).parameters:
         keywords["training"] = False
