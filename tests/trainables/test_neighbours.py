@@ -12,7 +12,9 @@ import pytest
 from tests.conftest import ROOT
 
 FOREIGN = "raise RuntimeError('this is not rayfold: ' + __file__)\n"
-IMPORTS = "import rayfold, orchestrator, trainables.core.layout, xai.methods.registry; print('loaded')\n"
+IMPORTS = (
+    "import rayfold, orchestrator, trainables.core.layout, xai.methods.registry; print('loaded')\n"
+)
 LOAD_RUN = "from rayfold import load_run; print('loaded')\n"
 
 
@@ -154,7 +156,12 @@ def plant_project(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    ["rayfold", "orchestrator.experiment.candidates", "trainables.core.layout", "xai.methods.registry"],
+    [
+        "rayfold",
+        "orchestrator.experiment.candidates",
+        "trainables.core.layout",
+        "xai.methods.registry",
+    ],
 )
 def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_path: Path) -> None:
     """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's
