@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # files keep the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-slow test-slurm test-wheel bench lint clean
+.PHONY: setup demo test test-slow test-slurm test-wheel bench docs lint clean
 
 setup: $(INSTALLED)
 
@@ -36,6 +36,10 @@ test-wheel: setup
 bench: setup
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(VENV)/bin/python -m benchmarks
+
+docs: setup
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(VENV)/bin/mkdocs build --strict --quiet
 
 lint: setup
 	$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

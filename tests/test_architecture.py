@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 HEAVY = ("ray", "tensorflow", "keras", "pandas", "matplotlib", "sklearn", "scipy", "cv2")
 MODULES = sorted(
     path
-    for package in ("cluster", "orchestrator", "trainables", "xai")
+    for package in ("cluster", "orchestrator", "rayfold", "trainables", "xai")
     for path in (ROOT / package).rglob("*.py")
 )
 
@@ -76,6 +76,7 @@ def loaded(code: str) -> set[str]:
 @pytest.mark.parametrize(
     "module",
     [
+        "rayfold",
         "orchestrator",
         "orchestrator.cli",
         "orchestrator.experiment.experiment_file",
@@ -195,7 +196,7 @@ def test_every_import_is_declared() -> None:
     for extra, names in optional.items():
         assert names == {name.split(">")[0] for name in project["optional-dependencies"][extra]}
     distributions = packages_distributions()
-    ours = {"cluster", "orchestrator", "trainables", "xai"}
+    ours = {"cluster", "orchestrator", "rayfold", "trainables", "xai"}
     for path in MODULES:
         for module in (
             imported(ast.parse(path.read_text("utf-8"))) - ours - set(sys.stdlib_module_names)

@@ -103,7 +103,7 @@ def install(folder: Path, what: str) -> None:
 def test_the_archives_are_whole(built: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    packages = ("cluster", "orchestrator", "trainables", "xai")
+    packages = ("cluster", "orchestrator", "rayfold", "trainables", "xai")
     tracked = subprocess.run(
         ["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
@@ -154,7 +154,7 @@ def test_the_launcher_comes_along_and_needs_nothing_but_itself(project: Path, wh
 def test_load_run_works_in_a_script_beside_files_called_as_ours(project: Path) -> None:
     plant(project, "scripts/xai.py", "scripts/trainables.py", "scripts/cluster/__init__.py")
     plant(project, "scripts/script.py", text="""
-from orchestrator import load_run
+from rayfold import load_run
 run = load_run("runs/my_experiment")
 print(len(run.models_summary), (run.cells["state"] == "done").all(), len(run.heatmaps.table) > 0)
 print(run.model(run.cells["candidate"].iloc[0], fold=0).count_params() > 0)

@@ -3,7 +3,7 @@ names.
 
 A user may well have an `xai.py` beside her script or experiment, and Python takes what it finds
 first. So each of our packages opens this file by its place, as its first act. `cluster` runs in
-processes of its own only: hers comes first.
+processes of its own, but for `rayfold.submit`: hers comes first.
 
 In Ray's workers the user's folders may come first on the search path before any line of ours runs.
 There the folder `signposts` stands in front of them all: a module in it becomes our package of its
@@ -12,13 +12,15 @@ name.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).absolute().parents[1]
-NAMES = ("orchestrator", "trainables", "xai")
+NAMES = ("rayfold", "orchestrator", "trainables", "xai")
 SIGNPOSTS = ROOT / "trainables" / "signposts"
 
 
@@ -71,6 +73,34 @@ def stand_for(name: str) -> None:
     assert spec.loader
     sys.modules[name] = module_from_spec(spec)
     spec.loader.exec_module(sys.modules[name])
+
+
+@contextmanager
+def our_cluster() -> Iterator[None]:
+    """Here `cluster` is our package; afterwards it is again what it was, where the user has one.
+
+    Our modules find each other while they are imported, and hold on to what they have found.
+    """
+    place = _place(sys.modules.get("cluster"))
+    if place and _is_ours("cluster", place):
+        yield
+        return
+    hers = _taken_out()
+    spec = spec_from_file_location("cluster", ROOT / "cluster" / "__init__.py")
+    assert spec
+    sys.modules["cluster"] = module_from_spec(spec)  # its __init__ holds nothing but words
+    try:
+        yield
+    finally:
+        if hers or _users("cluster"):
+            _taken_out()
+            sys.modules.update(hers)
+
+
+def _taken_out() -> dict[str, ModuleType]:
+    """The modules of what `cluster` is now, which are no longer known under their names."""
+    names = [name for name in sys.modules if name.partition(".")[0] == "cluster"]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def current_folder_last(added: bool = False) -> None:

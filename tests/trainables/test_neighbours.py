@@ -12,8 +12,10 @@ import pytest
 from tests.conftest import ROOT
 
 FOREIGN = "raise RuntimeError('this is not rayfold: ' + __file__)\n"
-IMPORTS = "import orchestrator, trainables.core.layout, xai.methods.registry; print('loaded')\n"
-LOAD_RUN = "from orchestrator import load_run; print('loaded')\n"
+IMPORTS = (
+    "import rayfold, orchestrator, trainables.core.layout, xai.methods.registry; print('loaded')\n"
+)
+LOAD_RUN = "from rayfold import load_run; print('loaded')\n"
 
 
 def plant(folder: Path, *paths: str, text: str = FOREIGN) -> None:
@@ -55,6 +57,28 @@ def test_a_cluster_of_the_users_stays_hers(tmp_path: Path) -> None:
     assert python(tmp_path, "script.py").stdout == "loaded\nmine\n"
 
 
+@pytest.mark.parametrize("order", ["import cluster\n", ""])
+def test_submit_is_ours_beside_a_cluster_of_the_users(order: str, tmp_path: Path) -> None:
+    plant(tmp_path, "cluster/__init__.py", "cluster/launcher.py", text="mine = 'mine'\n")
+    plant(tmp_path, "script.py", text=f"""
+{order}from rayfold import submit
+import cluster, cluster.launcher
+print(submit.__module__, submit.__code__.co_filename, cluster.mine, cluster.launcher.mine, sep="\\n")
+try:
+    submit("x.yaml", slurm_options="a text")
+except Exception as error:
+    print(error)
+""")  # fmt: skip
+    done = python(tmp_path, "script.py")
+    assert done.stdout.splitlines() == [
+        "cluster.launcher.submit",
+        str(ROOT / "cluster" / "launcher" / "submit.py"),
+        "mine",
+        "mine",
+        "slurm_options must be a list of options, got 'a text'",
+    ], done.stderr
+
+
 @pytest.mark.parametrize("name", ["xai.py", "xai/__init__.py", "trainables.py"])
 def test_a_module_imported_before_ours_is_one_line_that_names_both(
     name: str, tmp_path: Path
@@ -69,7 +93,7 @@ def test_a_module_imported_before_ours_is_one_line_that_names_both(
     assert line.endswith(f"in {str(ROOT)!r}: import rayfold first, or rename the other")
 
 
-@pytest.mark.parametrize("module", ["orchestrator", "xai"])
+@pytest.mark.parametrize("module", ["rayfold", "orchestrator", "xai"])
 def test_a_command_that_cannot_have_its_packages_ends_with_two(module: str, tmp_path: Path) -> None:
     other = "trainables"
     plant(tmp_path, f"{other}.py", text="")
@@ -79,12 +103,15 @@ def test_a_command_that_cannot_have_its_packages_ends_with_two(module: str, tmp_
     assert done.stderr.startswith(f"rayfold: {other!r} stands for {str(tmp_path / other)!r}"[:-1])
 
 
+@pytest.mark.parametrize("module", ["rayfold", "orchestrator"])
 @pytest.mark.parametrize(
     "name", ["keras.py", "typer.py", "statistics.py", "xai.py", "cluster/__init__.py"]
 )
-def test_the_module_is_not_led_astray_by_the_current_folder(name: str, tmp_path: Path) -> None:
+def test_the_module_is_not_led_astray_by_the_current_folder(
+    name: str, module: str, tmp_path: Path
+) -> None:
     plant(tmp_path, name)
-    done = python(tmp_path, "-m", "orchestrator", "plan", "--help")
+    done = python(tmp_path, "-m", module, "plan", "--help")
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -129,13 +156,18 @@ def plant_project(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "first",
-    ["orchestrator.experiment.candidates", "trainables.core.layout", "xai.methods.registry"],
+    [
+        "rayfold",
+        "orchestrator.experiment.candidates",
+        "trainables.core.layout",
+        "xai.methods.registry",
+    ],
 )
 def test_signposts_lead_to_our_packages_past_the_users_files(first: str, tmp_path: Path) -> None:
     """As in a worker of `ray job submit --working-dir .`, where PYTHONPATH names the user's
     folder.
     """
-    plant(tmp_path, "xai.py", "trainables/__init__.py", "orchestrator.py", "keras.py")
+    plant(tmp_path, "xai.py", "trainables/__init__.py", "orchestrator.py", "rayfold.py", "keras.py")
     plant(tmp_path, "cluster.py", text="")
     code = f"""
 import sys, importlib

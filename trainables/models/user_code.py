@@ -24,6 +24,7 @@ from trainables.core.files import file_digest
 from trainables.core.layout import RunLayout
 from trainables.core.records import read_provenance
 from trainables.models.weights import one_line
+from trainables.neighbours import NAMES
 
 _OURS = Path(__file__).resolve().parents[2]
 _folders: list[str] = []
@@ -201,7 +202,7 @@ def _with_packages(
 def _in_users_folder(folder: Path) -> Callable[[Path], bool]:
     root = folder.resolve()
     others = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")]
-    others += [_OURS / package for package in ("cluster", "orchestrator", "trainables", "xai")]
+    others += [_OURS / package for package in ("cluster", *NAMES)]
 
     def counts(path: Path) -> bool:
         path = path.resolve()
