@@ -136,9 +136,9 @@ def steady(run: Path) -> tuple[float, float, int]:
     from xai.drawing.pages import Style, draw_cell
     from xai.shards.explainer import Explainer
     from xai.shards.heatmaps import Heatmaps
-    from xai.shards.shard_plan import Options, chosen_cells, shards
+    from xai.shards.shard_plan import ExplainOptions, chosen_cells, shards
 
-    layout, options = RunLayout(run), Options(folds=(0,), split="test", faithfulness=0)
+    layout, options = RunLayout(run), ExplainOptions(folds=(0,), split="test", faithfulness=0)
     entries = chosen_cells(layout, options)
     explainer = Explainer(run)
     wanted = list(shards(entries, options, Manifest.load(layout.manifest)))

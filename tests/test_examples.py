@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from trainables.core.layout import RunLayout
 from trainables.data.manifest import Manifest
 from xai.shards.explainer import Explainer
-from xai.shards.shard_plan import Options, chosen_cells, shards
+from xai.shards.shard_plan import ExplainOptions, chosen_cells, shards
 
 EXAMPLES = ROOT / "examples"
 EXPERIMENT = """
@@ -102,7 +102,7 @@ def test_a_model_of_ones_own_has_the_filters_that_were_asked_for(run: Path) -> N
 
 
 def test_maps_are_arrays(run: Path, tmp_path: Path) -> None:
-    layout, options = RunLayout(run), Options(split="test", faithfulness=0)
+    layout, options = RunLayout(run), ExplainOptions(split="test", faithfulness=0)
     entries = chosen_cells(layout, options)
     explainer = Explainer(run)
     for shard in shards(entries, options, Manifest.load(layout.manifest)):

@@ -18,11 +18,20 @@ from xai.drawing.pages import Style, write_overlays, write_pages
 from xai.shards.export import Outcome, export
 from xai.shards.heatmaps import Heatmaps, write_shard
 from xai.shards.randomisation import randomise
-from xai.shards.shard_plan import Options, Say, check_explanations, chosen_cells, missing, shards
+from xai.shards.shard_plan import (
+    ExplainOptions,
+    Say,
+    check_explanations,
+    chosen_cells,
+    missing,
+    shards,
+)
 from xai.shards.summary import save_table, summarise
 
 
-def explain_run(run: Path, options: Options, style: Style, address: str | None, say: Say) -> int:
+def explain_run(
+    run: Path, options: ExplainOptions, style: Style, address: str | None, say: Say
+) -> int:
     """Explain the done cells of a run folder: what is asked for and not there yet.
 
     Args:
@@ -67,7 +76,7 @@ def _alone(layout: RunLayout) -> Iterator[None]:
 def _explain(
     layout: RunLayout,
     entries: Sequence[Entry],
-    options: Options,
+    options: ExplainOptions,
     style: Style,
     address: str | None,
     say: Say,

@@ -18,7 +18,7 @@ from cluster.common.events import Child, Event, Events, Exited, Line, Signalled
 from cluster.common.folder import JobFolder, Journal, last_line, read_cluster
 from cluster.launcher import precheck
 from cluster.launcher.asking import Asking
-from cluster.launcher.options import Options
+from cluster.launcher.options import LaunchOptions
 from cluster.launcher.roster import Roster
 
 SPARE_SECONDS = 4.0  # for a node to report, after the bound it was given
@@ -29,7 +29,7 @@ class Cluster:
     handled.
     """
 
-    def __init__(self, options: Options, allocation: Allocation, journal: Journal) -> None:
+    def __init__(self, options: LaunchOptions, allocation: Allocation, journal: Journal) -> None:
         self.options, self.allocation, self.journal = options, allocation, journal
         self.folder = JobFolder(options.jobs_folder, allocation)
         self.events = Events()

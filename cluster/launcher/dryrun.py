@@ -11,7 +11,7 @@ from cluster.common import commands, slurm
 from cluster.common.allocation import StartError, gpus_by_host, read_allocation
 from cluster.common.folder import JobFolder, read_cluster
 from cluster.launcher import precheck
-from cluster.launcher.options import Options
+from cluster.launcher.options import LaunchOptions
 from cluster.node import network, ray_node
 
 ASSUMED = {
@@ -22,7 +22,7 @@ ASSUMED = {
 }
 
 
-def text(options: Options, environ: Mapping[str, str]) -> str:
+def text(options: LaunchOptions, environ: Mapping[str, str]) -> str:
     """Commands and environments of head, workers and driver, as a shell would take them; nothing is
     run.
     """
@@ -82,7 +82,7 @@ def text(options: Options, environ: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
+def check(options: LaunchOptions, environ: Mapping[str, str]) -> tuple[int, str]:
     """Whether the driver's command could run, as far as that can be seen here: an exit code and a
     line.
     """
@@ -99,7 +99,7 @@ def check(options: Options, environ: Mapping[str, str]) -> tuple[int, str]:
 
 
 def _head(
-    options: Options, environ: Mapping[str, str], in_job: bool
+    options: LaunchOptions, environ: Mapping[str, str], in_job: bool
 ) -> tuple[commands.RayNode, str]:
     """The head's node as it would be now, and its address; in a job this is the head's node
     itself.

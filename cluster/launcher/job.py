@@ -24,7 +24,7 @@ from cluster.common.events import Child, Exited
 from cluster.common.folder import Journal, read_cluster, read_jobs
 from cluster.launcher import precheck
 from cluster.launcher.bringup import Cluster
-from cluster.launcher.options import Options
+from cluster.launcher.options import LaunchOptions
 from cluster.node import teardown
 
 DEADLINE_SECONDS = (
@@ -53,7 +53,7 @@ def driver_ending(code: int, is_rayfold: bool) -> Ending:
 class Job:
     """One batch job: a cluster and what it is for."""
 
-    def __init__(self, options: Options, allocation: Allocation, journal: Journal) -> None:
+    def __init__(self, options: LaunchOptions, allocation: Allocation, journal: Journal) -> None:
         self.options, self.allocation, self.journal = options, allocation, journal
         self.cluster = Cluster(options, allocation, journal)
         self.driver: Child | None = None

@@ -23,7 +23,7 @@ from cluster.common.events import Signalled
 from cluster.common.folder import JOBS, Journal
 from cluster.launcher import dryrun
 from cluster.launcher.job import Job
-from cluster.launcher.options import Options
+from cluster.launcher.options import LaunchOptions
 
 USAGE_ERROR = 2
 
@@ -96,7 +96,7 @@ def parser() -> Parser:
 
 
 def parse(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str], bool]:
-    """Options, driver's command, and whether the command is a rayfold subcommand."""
+    """LaunchOptions, driver's command, and whether the command is a rayfold subcommand."""
     made = parser()
     with_value = {
         name for action in made._actions if action.nargs != 0 for name in action.option_strings
@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parsed, command, is_rayfold = parse(sys.argv[1:] if arguments is None else arguments)
         submitted_from = Path(os.environ.get("SLURM_SUBMIT_DIR") or Path.cwd())
-        options = Options(
+        options = LaunchOptions(
             command=tuple(command),
             is_rayfold=is_rayfold,
             serve=parsed.serve,

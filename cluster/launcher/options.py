@@ -7,7 +7,7 @@ from cluster.common.allocation import Allocation
 
 
 @dataclass(frozen=True)
-class Options:
+class LaunchOptions:
     """One of: a command (a rayfold subcommand or any other), `serve`, `join`; paths are
     absolute.
     """

@@ -17,11 +17,11 @@ def demo(run: RunOption = None, address: Address = None) -> None:
         # Slow to import, and of no use to whoever gets a mistake answered.
         from orchestrator.execution.explanation import explain_and_report
         from xai.drawing.pages import Style
-        from xai.shards.shard_plan import Options
+        from xai.shards.shard_plan import ExplainOptions
 
         # Lite0's last map has 3 × 3 cells, too few to point at an opacity; its last of 6 × 6 can.
         methods = ("gradcam", "layercam@6")
-        options = Options(split="test", methods=methods, faithfulness=16)
+        options = ExplainOptions(split="test", methods=methods, faithfulness=16)
         folder = run_folder(run, experiment.name)
         code = explain_and_report(folder, options, Style(), address, say)
     raise typer.Exit(code)

@@ -81,7 +81,7 @@ def explain(
             "explain needs a run folder: `rayfold explain RUN`, with what `rayfold run` has made"
         )
     # Slow to import, and of no use to whoever asks for the list or forgets the run.
-    from xai.shards.shard_plan import Options
+    from xai.shards.shard_plan import ExplainOptions
 
     try:
         numbers = tuple(int(part) for part in _parts(folds, "--folds"))
@@ -89,7 +89,7 @@ def explain(
         raise RunFolderError(
             f"--folds must be whole numbers separated by commas, got {folds!r}"
         ) from None
-    options = Options(
+    options = ExplainOptions(
         candidates=_parts(candidates, "--candidates"),
         folds=numbers,
         split=split,

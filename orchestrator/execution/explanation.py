@@ -7,11 +7,15 @@ from orchestrator.report.write_up import write_reports
 from orchestrator.results.run import load_run
 from xai.drawing.pages import Style
 from xai.explain import explain_run
-from xai.shards.shard_plan import Options
+from xai.shards.shard_plan import ExplainOptions
 
 
 def explain_and_report(
-    run: Path, options: Options, style: Style, address: str | None, say: Callable[[str], None]
+    run: Path,
+    options: ExplainOptions,
+    style: Style,
+    address: str | None,
+    say: Callable[[str], None],
 ) -> int:
     """Explain the done cells of a run folder, then write its report again; the exit code of
     `rayfold explain`.

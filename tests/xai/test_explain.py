@@ -25,7 +25,7 @@ from trainables.data.manifest import Manifest
 from xai.methods.registry import METHODS
 from xai.shards.explainer import Explainer
 from xai.shards.heatmaps import SCORES, read_shard, shard_digest, write_shard
-from xai.shards.shard_plan import Options, chosen_cells, missing, shards
+from xai.shards.shard_plan import ExplainOptions, chosen_cells, missing, shards
 
 EXPERIMENT = """
 name: explained
@@ -126,7 +126,7 @@ def test_scores_pictures_and_report_come_of_it(explained: Path) -> None:
 
 def explain_here(run: Path, faithfulness: int) -> int:
     """What `rayfold explain` makes, without Ray; how many shards there were to make."""
-    layout, options = RunLayout(run), Options(faithfulness=faithfulness)
+    layout, options = RunLayout(run), ExplainOptions(faithfulness=faithfulness)
     work = missing(
         layout, list(shards(chosen_cells(layout, options), options, Manifest.load(layout.manifest)))
     )

@@ -36,7 +36,7 @@ Say = Callable[[str], None]
 _SPLITS = {"test": ("test",), "oof": ("fold",), "all": ("fold", "test")}
 
 
-class Options(Frozen):
+class ExplainOptions(Frozen):
     """What to explain of a run."""
 
     candidates: tuple[str, ...] = Field((), description="Ids or names; none: all.")
@@ -100,7 +100,9 @@ class Shard(Frozen):
         return f"{self.method}/{layer}/{self.key}/{self.split}-{self.number:05}.parquet"
 
 
-def chosen_cells(layout: RunLayout, options: Options, say: Say = lambda _: None) -> list[Entry]:
+def chosen_cells(
+    layout: RunLayout, options: ExplainOptions, say: Say = lambda _: None
+) -> list[Entry]:
     """The done cells that the options name, in the order of the experiment; RunFolderError where
     there is none.
 
@@ -146,7 +148,7 @@ def _readable(layout: RunLayout, say: Say) -> Iterator[Entry]:
         raise lost[0]
 
 
-def check_explanations(entries: Sequence[Entry], options: Options) -> None:
+def check_explanations(entries: Sequence[Entry], options: ExplainOptions) -> None:
     """Raise ModelError, before anything starts, where a library is missing or no model asked for
     has a layer.
 
@@ -195,7 +197,7 @@ def _layer_names(path: Path) -> set[str]:
 
 
 def shards(
-    entries: Sequence[Entry], options: Options, manifest: Manifest, say: Say = lambda _: None
+    entries: Sequence[Entry], options: ExplainOptions, manifest: Manifest, say: Say = lambda _: None
 ) -> Iterator[Shard]:
     """Every shard that the options ask for. Its name depends on no option but method and layer, so
     none overlap.
