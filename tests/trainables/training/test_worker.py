@@ -153,15 +153,6 @@ def test_a_warm_worker_gives_the_bits_of_a_fresh_one(
     )
 
 
-@pytest.mark.slow
-def test_warm_and_fresh_agree_with_batch_normalisation_too(spots: Path, tmp_path: Path) -> None:
-    fresh = prepared_run(tmp_path / "fresh", spots, "MobileNetV3Small")
-    warm = prepared_run(tmp_path / "warm", spots, "MobileNetV3Small")
-    work(tmp_path / "fresh", [fresh["plain", 1]])
-    work(tmp_path / "warm", [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
-    same_result(fresh["plain", 1], warm["plain", 1])
-
-
 def test_a_worker_keeps_sessions_within_its_budget(spots: Path, tmp_path: Path) -> None:
     kept = {}
     for name, budget in (("roomy", 1e9), ("narrow", 0.0)):
