@@ -158,7 +158,17 @@ class Experiment(Frozen):
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read and resolve an experiment file; raises ExperimentError with one line."""
+    """Read and resolve an experiment file.
+
+    Args:
+        path: The YAML file; relative paths in it start at its folder.
+
+    Returns:
+        The experiment with every default written out.
+
+    Raises:
+        ExperimentError: One line with the rule, the value, its place and the remedy.
+    """
     return parse_experiment(read_text(path), path.name, path.absolute().parent)
 
 

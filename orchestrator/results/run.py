@@ -39,7 +39,17 @@ TABLES = ("cells", "epochs", "predictions", "folds_summary", "models_summary")
 
 
 def load_run(path: str | Path) -> "Run":
-    """Open a run folder; raises RunFolderError where there is no run."""
+    """Open a run folder; nothing is computed yet, and the run may still be at work.
+
+    Args:
+        path: The run folder.
+
+    Returns:
+        Its tables, models and heatmaps, each read when it is first asked for.
+
+    Raises:
+        RunFolderError: There is no run, or it is not whole.
+    """
     layout = RunLayout(Path(path).absolute())
     for needed in (layout.experiment, layout.manifest, layout.folds, layout.cells):
         if not needed.exists():
@@ -337,9 +347,22 @@ class Run:
         return candidate_id(candidate, self._experiment.candidates)
 
     def model(self, candidate: str, fold: int, seed: int | None = None) -> Any:
-        """The Keras model of a done cell: raw pixels 0–255 in, class probabilities out.
+        """The Keras model of a done cell.
 
         Keras is imported on TensorFlow for it; its other settings in this process stay as they are.
+
+        Args:
+            candidate: Id or name.
+            fold: Counted from 0.
+            seed: Default: the experiment's first.
+
+        Returns:
+            A model from raw pixels 0–255, float32 (n, size, size, channels), to class
+            probabilities (n, classes), in the order of `classes`.
+
+        Raises:
+            RunFolderError: No such candidate, or its cell is not done.
+            ModelError: The file is damaged, or the code of the user's that it needs is gone.
         """
         entry = self.entry(candidate, fold, seed)
         with keras_settings():
@@ -348,7 +371,16 @@ class Run:
             return open_model(self.layout, entry)
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:
-        """The ledger entry of a done cell; `seed` defaults to the experiment's first."""
+        """The ledger entry of a done cell.
+
+        Args:
+            candidate: Id or name.
+            fold: Counted from 0.
+            seed: Default: the experiment's first.
+
+        Raises:
+            RunFolderError: No such candidate, or its cell is not done.
+        """
         identity, seed = (
             self.candidate_id(candidate),
             self._experiment.seeds[0] if seed is None else seed,

@@ -140,7 +140,14 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote; raises `DataError` for anything else."""
+        """Read what `save` wrote.
+
+        Args:
+            path: A `manifest.parquet`.
+
+        Raises:
+            DataError: It is no manifest, is damaged, or of another version.
+        """
         try:
             table, metadata = read_table(path, _SCHEMA)
             about = _About.model_validate_json(metadata.get(b"rayfold.manifest", b""))

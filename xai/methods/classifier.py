@@ -115,11 +115,18 @@ class Classifier:
     def cam(
         self, weigh: Weigh, pixels: Pixels, targets: Targets | None = None
     ) -> tuple[Floats, Floats]:
-        """Maps Σₖ weigh(A, ∂ logit / ∂ A)ₖ Aₖ, signed (b, t, h, w), and the logits (b, n), from one
-        call.
+        """Class activation maps Σₖ weigh(A, ∂ logit / ∂ A)ₖ Aₖ of the feature map A.
 
-        Without `targets` every class is one, in order. Where `analytic`, the gradient W / (h w) is
-        read from the last layer: the call costs one forward pass, whatever the number of targets.
+        Where `analytic`, the gradient W / (h w) is read from the last layer: the call costs one
+        forward pass, whatever the number of targets.
+
+        Args:
+            weigh: The weights of a method, from features (b, 1, h, w, k) and gradients.
+            pixels: Raw, 0 to 255, uint8 or float32 (b, size, size, channels).
+            targets: The classes of each image, int32 (b, t); default: all, in order.
+
+        Returns:
+            Signed maps, float32 (b, t, h, w), and the logits, float32 (b, n).
         """
         if targets is None:
             targets = np.tile(np.arange(self.n_classes, dtype=np.int32), (len(pixels), 1))

@@ -43,12 +43,19 @@ class Method:
     def explain(
         self, classifier: "Classifier", pixels: "Pixels", targets: "Targets", seed: int = 0
     ) -> "Floats":
-        """Signed, unnormalised maps, float32 (b, t, h, w), at the method's own resolution.
+        """Explain a batch. The same input and seed give the same maps, whatever else is in it.
 
-        `pixels`: raw, 0 to 255, uint8 or float32 (b, size, size, channels). `targets`: int32 (b,
-        t), the classes to explain for each image. The same input and seed give the same maps,
-        whatever else is in the batch. Raises ModelError where the method cannot explain this model
-        or its library is missing.
+        Args:
+            classifier: The opened model.
+            pixels: Raw, 0 to 255, uint8 or float32 (b, size, size, channels).
+            targets: The classes to explain for each image, int32 (b, t).
+            seed: Of what the method draws at random.
+
+        Returns:
+            Signed, unnormalised maps, float32 (b, t, h, w), at the method's own resolution.
+
+        Raises:
+            ModelError: The method cannot explain this model, or its library is missing.
         """
         module, _, name = self.function.partition(":")
         function = getattr(importlib.import_module(module), name)

@@ -145,15 +145,32 @@ class Heatmaps:
         return sorted(self._read({"placed": GUESS}, _ORDER)["layer"].unique())
 
     def rows(self, **filters: Any) -> pd.DataFrame:
-        """The rows that match, with `map`: float32, row-major, or None where there is an error."""
+        """The rows that match, with their maps.
+
+        Args:
+            filters: A value or several for any of `columns`.
+
+        Returns:
+            A table with `map`: float32, row-major, or None where there is an error.
+
+        Raises:
+            ValueError: There is no such column, or no row has such a value.
+        """
         found = self._read(filters, None)
         self._check_occurring(filters, found)
         return found
 
     def arrays(self, **filters: Any) -> tuple[pd.DataFrame, Floats]:
-        """The rows that match and have a map, without it, and their maps (n, h, w).
+        """The maps that match, as one array.
 
-        ValueError where sizes differ, which says by what to filter.
+        Args:
+            filters: As those of `rows`.
+
+        Returns:
+            The rows that have a map, without it, and their maps, float32 (n, h, w).
+
+        Raises:
+            ValueError: As by `rows`, or the maps differ in size; it says by what to filter.
         """
         return stacked(self.rows(**filters))
 
@@ -161,7 +178,14 @@ class Heatmaps:
         """The maps of all fold models together, for each test image and class that every one of
         them explains.
 
-        The filters must leave one candidate, method and layer; ValueError otherwise.
+        Args:
+            filters: As those of `rows`; they must leave one candidate, method and layer.
+
+        Returns:
+            What the models agree on, and by how much they differ.
+
+        Raises:
+            ValueError: As by `rows`, or several candidates, methods or layers are left.
         """
         from xai.judging.agreement import fold_agreement
 
@@ -200,8 +224,14 @@ class Heatmaps:
         return table[steps.eq(steps.stack().median()).all(axis=1)].reset_index(drop=True)
 
     def save_npz(self, path: Path | str, **filters: Any) -> None:
-        """Write the maps that match as `maps` (n, h, w) float32, with one array per identifying
-        column.
+        """Write the maps that match for programs that know no Parquet.
+
+        Args:
+            path: The file: `maps`, float32 (n, h, w), and one array per identifying column.
+            filters: As those of `rows`.
+
+        Raises:
+            ValueError: As by `arrays`.
         """
         rows, maps = self.arrays(**filters)
         names = [name for name in COLUMNS if name in rows]
