@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from orchestrator.experiment.experiment_file import read_experiment
@@ -21,7 +20,7 @@ from orchestrator.results.entries import (
     run_entries,
     run_folds,
 )
-from orchestrator.results.ranking import ensemble_predictions, ranking
+from orchestrator.results.summaries import score_images, summarise_candidate
 from trainables.core.errors import RunFolderError
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
@@ -31,7 +30,7 @@ from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
 from trainables.data.manifest import Manifest
 from trainables.runtime.startup import keras_settings
-from trainables.training.metrics import HEADLINE, metric_names, score
+from trainables.training.metrics import HEADLINE, metric_names
 from xai.shards.heatmaps import Heatmaps
 
 _CELL = ["candidate", "fold", "seed"]
@@ -273,16 +272,8 @@ class Run:
             spec = entry.spec
             part = groups[(spec.candidate.id, spec.fold, spec.seed)]
             part = part[part["split"] == split]
-            scores[spec.key] = self._score(part)
+            scores[spec.key] = score_images(part, self.classes)
         return scores
-
-    def _score(self, predictions: pd.DataFrame) -> dict[str, float]:
-        index = {name: number for number, name in enumerate(self.classes)}
-        labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
-        probabilities = predictions[[f"prob_{name}" for name in self.classes]].to_numpy()
-        return score(
-            labels, probabilities, self.classes, ranking(predictions)[list(self.classes)].to_numpy()
-        )
 
     @cached_property
     def models_summary(self) -> pd.DataFrame:
@@ -311,9 +302,8 @@ class Run:
                     for entry in self._done
                     if entry.spec.candidate.id == candidate.id
                 ]
-                row |= self._aggregate(
-                    cells, [test_scores[key] for key in keys], by_candidate[candidate.id]
-                )
+                tests = [test_scores[key] for key in keys]
+                row |= summarise_candidate(cells, tests, by_candidate[candidate.id], self.classes)
             rows.append(row)
         columns = [
             f"{metric}_{kind}"
@@ -323,24 +313,6 @@ class Run:
         return pd.DataFrame(rows).reindex(
             columns=["candidate", "model", "folds_done", "folds_missing", *columns]
         )
-
-    def _aggregate(
-        self, cells: pd.DataFrame, tests: list[dict[str, float]], predictions: pd.DataFrame
-    ) -> dict[str, float]:
-        pooled = predictions[predictions["split"] == "fold"]
-        oof = pd.DataFrame([self._score(part) for _, part in pooled.groupby("seed")]).mean(
-            skipna=False
-        )
-        ensemble = self._score(ensemble_predictions(predictions[predictions["split"] == "test"]))
-        test = pd.DataFrame(tests)
-        row = {}
-        for metric in HEADLINE:
-            row[f"{metric}_mean"] = cells[metric].mean(skipna=False)
-            row[f"{metric}_std"] = cells[metric].std(ddof=1, skipna=False)
-            row[f"{metric}_oof"] = oof[metric]
-            row[f"{metric}_test_mean"] = test[metric].mean(skipna=False)
-            row[f"{metric}_test_ensemble"] = ensemble[metric]
-        return row
 
     def candidate_id(self, candidate: str) -> str:
         """The id of a candidate that is named by its id or its name."""

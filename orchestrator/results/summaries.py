@@ -1,0 +1,45 @@
+"""What predictions come to, as pure functions over tables."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.results.ranking import ensemble_predictions, ranking
+from trainables.training.metrics import HEADLINE, score
+
+
+def score_images(predictions: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
+    """Every metric of `metric_names(classes)` for predictions of one model, or of an ensemble."""
+    index = {name: number for number, name in enumerate(classes)}
+    labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
+    probabilities = predictions[[f"prob_{name}" for name in classes]].to_numpy()
+    odds = ranking(predictions)[list(classes)].to_numpy()
+    return score(labels, probabilities, classes, odds)
+
+
+def summarise_candidate(
+    cells: pd.DataFrame,
+    tests: Sequence[dict[str, float]],
+    predictions: pd.DataFrame,
+    classes: tuple[str, ...],
+) -> dict[str, float]:
+    """The columns of `models_summary` for a candidate whose cells are all done.
+
+    `cells`: its rows of `folds_summary`. `tests`: the metrics of each of its models on the test
+    set. `predictions`: all of its own.
+    """
+    pooled = predictions[predictions["split"] == "fold"]
+    of_seeds = [score_images(part, classes) for _, part in pooled.groupby("seed")]
+    oof = pd.DataFrame(of_seeds).mean(skipna=False)
+    on_test = ensemble_predictions(predictions[predictions["split"] == "test"])
+    ensemble = score_images(on_test, classes)
+    test = pd.DataFrame(tests)
+    row = {}
+    for metric in HEADLINE:
+        row[f"{metric}_mean"] = cells[metric].mean(skipna=False)
+        row[f"{metric}_std"] = cells[metric].std(ddof=1, skipna=False)
+        row[f"{metric}_oof"] = oof[metric]
+        row[f"{metric}_test_mean"] = test[metric].mean(skipna=False)
+        row[f"{metric}_test_ensemble"] = ensemble[metric]
+    return row
