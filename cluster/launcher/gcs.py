@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,15 @@ def say(text: str) -> None:
 
 def watch(address: str) -> int:
     """Say which nodes live, whenever that changes, until the parent process is gone."""
-    client_class = _client_class()
-    client: Any = None
+    look: Callable[[], list[tuple[str, str]]] | None = None
     said = None
     parent, quick_until = os.getppid(), time.monotonic() + 300
     while os.getppid() == parent:
         try:
-            client = client or _connect(client_class, address)
-            alive = sorted(
-                (info.node_name, info.node_manager_address) for info in _alive(client).values()
-            )
+            look = look or _living(address)
+            alive = sorted(look())
         except Exception as error:  # Ray's own kinds, while the head is not there yet or any more
-            client, alive = None, None
+            look, alive = None, None
             sys.stderr.write(f"{type(error).__name__}: {error}\n")
         if alive is not None and alive != said:
             said = alive
@@ -75,18 +72,42 @@ def watch(address: str) -> int:
     return 0
 
 
+def _living(address: str) -> Callable[[], list[tuple[str, str]]]:
+    """A look at the names and addresses of the living nodes.
+
+    By the private client, since in public only a driver sees them, which takes seconds to join and
+    counts as a job. Where the name is gone, as a driver all the same.
+    """
+    _check_answer(address)
+    client_class = _client_class()
+    client = client_class(address=address) if client_class else None
+    if hasattr(client, "get_all_node_info"):
+        return lambda: [
+            (info.node_name, info.node_manager_address) for info in _alive(client).values()
+        ]
+    import ray
+
+    ray.shutdown()
+    ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    return lambda: [
+        (node["NodeName"], node["NodeManagerAddress"]) for node in ray.nodes() if node["Alive"]
+    ]
+
+
 def _client_class() -> Any:
-    import ray._raylet
+    """Ray's private client of the head; None where the name is gone."""
+    try:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+    except ImportError:
+        return None
+    return GcsClient
 
-    return ray._raylet.GcsClient
 
-
-def _connect(client_class: Any, address: str) -> Any:
+def _check_answer(address: str) -> None:
+    """Raise OSError where nobody listens: quicker to refuse than Ray's own client."""
     host, _, port = address.rpartition(":")
-    # Quicker to refuse than Ray's own client.
     with socket.create_connection((host, int(port)), timeout=2):
         pass
-    return client_class(address=address)
 
 
 def _alive(client: Any) -> dict[Any, Any]:
@@ -100,10 +121,14 @@ def _alive(client: Any) -> dict[Any, Any]:
 def drain(address: str, seconds: float, names: Sequence[str]) -> int:
     """Announce the end of nodes to Ray: no new work there, and `ray.train.get_preemption_info()`
     knows.
+
+    Only Ray's own autoscaler may do that in public. Where the names are gone this raises, and
+    `main` says that nothing is announced: the nodes' jobs then end without warning.
     """
     from ray.core.generated import autoscaler_pb2
 
-    client = _connect(_client_class(), address)
+    _check_answer(address)
+    client = _client_class()(address=address)
     reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
     refused = 0
     for node_id, info in _alive(client).items():

@@ -153,7 +153,7 @@ def run_through(graph: Any, inputs: Any, step: Callable[[Any], Callable[..., Any
 def maker(graph: Any, tensor: Any) -> tuple[Any, int] | None:
     """The call that made a symbolic tensor of a graph, and which of its outputs it is.
 
-    A call has `operation`, `input_tensors`, `is_input` and `parent_nodes`; the public has no calls.
+    A call has `operation`, `input_tensors` and `is_input`; the public has no calls.
     Where the names are gone: what is public of first calls, and None where that is not enough.
     """
     history = _private(tensor, "_keras_history")
@@ -164,33 +164,31 @@ def maker(graph: Any, tensor: Any) -> tuple[Any, int] | None:
     for operation in graph.operations:
         for position, output in enumerate(keras.tree.flatten(operation.output)):
             if output is tensor:
-                return _FirstCall(graph, operation), position
+                return _FirstCall(operation), position
     return None
 
 
 def calls_in(graph: Any, operation: Any) -> list[Any]:
-    """The calls of an operation that belong to a graph, as `maker` gives them."""
-    calls, nodes = _private(operation, "_inbound_nodes"), _private(graph, "_nodes")
-    if calls is None or nodes is None:
-        return [_FirstCall(graph, operation)]
+    """The calls of an operation that belong to a graph, as `maker` gives them.
+
+    Where the names are gone, none. So it is with the present Keras, whose `_nodes` are keys.
+    """
+    calls, nodes = (
+        _private(operation, "_inbound_nodes") or (),
+        _private(graph, "_nodes") or (),
+    )
     return [call for call in calls if any(call is node for node in nodes)]
 
 
 class _FirstCall:
     """What Keras's public names tell of the first call of an operation."""
 
-    def __init__(self, graph: Any, operation: Any) -> None:
+    def __init__(self, operation: Any) -> None:
         import keras
 
         self.operation = operation
         self.is_input = isinstance(operation, keras.layers.InputLayer)
         self.input_tensors = [] if self.is_input else keras.tree.flatten(operation.input)
-        self._graph = graph
-
-    @property
-    def parent_nodes(self) -> list[Any]:
-        found = [maker(self._graph, tensor) for tensor in self.input_tensors]
-        return [made[0] for made in found if made]
 
 
 def _private(owner: Any, name: str) -> Any:

@@ -40,7 +40,7 @@ def families(texts: Iterable[str]) -> list[str]:
     for font in fonts:
         if str(font) not in known:
             font_manager.fontManager.addfont(font)
-    return ["DejaVu Sans", *dict.fromkeys(FT2Font(font).family_name for font in fonts)]
+    return ["DejaVu Sans", *dict.fromkeys(FT2Font(str(font)).family_name for font in fonts)]
 
 
 def runs(text: str) -> Iterator[tuple[Path | None, str]]:
@@ -81,7 +81,7 @@ def _fonts_of(text: str) -> dict[str, Path | None]:
 def _covered(font: Path, characters: list[str]) -> set[str]:
     """Those of the characters that a font has as outlines; a font that cannot be read has none."""
     try:
-        face = FT2Font(font)
+        face = FT2Font(str(font))
     except (OSError, RuntimeError):
         return set()
     return {c for c in characters if face.get_char_index(ord(c))} if face.scalable else set()
