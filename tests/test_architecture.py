@@ -224,3 +224,41 @@ def imported(tree: ast.AST) -> set[str]:
 def test_no_remedy_names_an_extra_of_a_distribution_that_is_on_no_index() -> None:
     for path in [*MODULES, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         assert "rayfold[" not in path.read_text("utf-8"), path
+
+
+#: The only modules that may know private names of a library, each with a fallback and a canary.
+FENCES = {
+    "cluster/launcher/gcs.py",
+    "trainables/runtime/keras_internals.py",
+    "trainables/runtime/ray_internals.py",
+}
+INTERNALS = ("keras.src", "tensorflow.python", "ray._private")
+
+
+def private_names(tree: ast.AST) -> set[str]:
+    """The names with an underscore, and the internal packages, that a module takes from libraries."""
+    ours = ("cluster", "orchestrator", "rayfold", "trainables", "xai", *sys.stdlib_module_names)
+    found: set[str] = set()
+    modules: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            whole = [alias.name for alias in node.names]
+            modules |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        theirs = [name for name in whole if name.partition(".")[0] not in ours]
+        found |= {name for name in theirs if "._" in name or name.startswith(INTERNALS)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            private = node.attr.startswith("_") and not node.attr.startswith("__")
+            if private and node.value.id in modules - set(ours):
+                found.add(f"{node.value.id}.{node.attr}")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_private_names_of_libraries_stay_behind_their_fences(path: Path) -> None:
+    found = private_names(ast.parse(path.read_text("utf-8")))
+    assert not found or str(path.relative_to(ROOT)) in FENCES, found

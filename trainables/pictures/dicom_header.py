@@ -47,22 +47,34 @@ def read_dataset(file: BinaryIO, max_megapixels: float, **options: Any) -> "Data
 
 
 def _inflates_beyond(file: BinaryIO, most: int) -> bool:
-    """Whether a data set is deflated, and holds more bytes than `most`.
-
-    Relies on pydicom's private `_read_file_meta_info`, which leaves the file where the data set
-    begins.
-    """
-    from pydicom.filereader import _read_file_meta_info, read_preamble
+    """Whether a data set is deflated, and holds more bytes than `most`."""
+    from pydicom.filereader import read_preamble
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     file.seek(0)
     read_preamble(file, force=True)
-    if _read_file_meta_info(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    if _file_meta(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return False
     inflate, found = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while found <= most and (data := inflate.unconsumed_tail or file.read(_BLOCK)):
         found += len(inflate.decompress(data, 16 * _BLOCK))
     return found > most
+
+
+def _file_meta(file: BinaryIO) -> Any:
+    """The file meta information, group 2; leaves the file where the data set begins."""
+    from pydicom.filereader import read_dataset
+
+    start = file.tell()
+    for implicit in (False, True):  # explicit by the standard, implicit in some files
+        file.seek(start)
+        meta = read_dataset(file, implicit, True, stop_when=lambda tag, *_: tag.group != 2)
+        try:
+            next(iter(meta), None)
+        except NotImplementedError:  # no kind of value is called so
+            continue
+        break
+    return meta
 
 
 def read_patient(path: Path) -> str | None:
