@@ -264,6 +264,7 @@ def test_a_damaged_image_is_a_row_and_stops_nothing(trained: Path, tmp_path: Pat
     assert list(lost["image"]) == [victim]
     assert "truncated" in lost["error"].iloc[0]
     assert found["image"].nunique() == (opened.predictions["split"] == "test").sum() / 2
+    assert "\nExplanations\n" in (run / "final_report.txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
