@@ -1,6 +1,4 @@
-"""Real chest X-rays, where they are at hand: ImageNet features find pneumonia, patients never
-straddle a split.
-"""
+"""Real chest X-rays, where they are at hand: ImageNet features find pneumonia, patients never straddle a split."""
 
 from pathlib import Path
 
@@ -24,11 +22,11 @@ data:
   path: {DATA / "manifest.csv"}
   columns: {{path: file, group: patient}}
   classes: [Normal, Pneumonia]
-folds: {{k: 2, validation_fraction: 0.15}}
-training: {{epochs: 8, early_stopping: 3, batch_norm_momentum: 0.9, monitor: auc}}
+folds: {{k: 3, validation_fraction: 0.15}}
+training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
-     frozen_epochs: 2, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
+     frozen_epochs: 3, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
   - {{name: random, model: EfficientNetLite0, image_size: 96, weights: none, learning_rate: 1.0e-3}}
 """
 
