@@ -2,11 +2,8 @@
 what is missing.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
@@ -14,6 +11,7 @@ from trainables.core.ledger import Entry
 from trainables.data.manifest import Manifest
 from trainables.models.user_code import folder_that_trained
 from trainables.runtime.connection import connect
+from trainables.runtime.waiting import taken
 from xai.drawing.pages import Style, write_overlays, write_pages
 from xai.shards.export import Outcome, export
 from xai.shards.heatmaps import Heatmaps, write_shard
@@ -54,21 +52,12 @@ def explain_run(
     for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
         if ":" in spec.candidate.model:
             folder_that_trained(layout, spec)  # raises where the cells could not be opened
-    with _alone(layout):
+    lock = taken(
+        layout.xai_lock,
+        f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it",
+    )
+    try:
         return _explain(layout, entries, options, style, address, say)
-
-
-@contextmanager
-def _alone(layout: RunLayout) -> Iterator[None]:
-    lock = FileLock(layout.xai_lock, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise RunFolderError(
-            f"another explanation is at work in {str(layout.root)!r}: wait for it or stop it"
-        ) from None
-    try:
-        yield
     finally:
         lock.release()
 

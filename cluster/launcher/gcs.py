@@ -55,6 +55,7 @@ def say(text: str) -> None:
 
 def watch(address: str) -> int:
     """Say which nodes live, whenever that changes, until the parent process is gone."""
+    _client_class()  # slow to import: while the head starts
     look: Callable[[], list[tuple[str, str]]] | None = None
     said = None
     parent, quick_until = os.getppid(), time.monotonic() + 300

@@ -35,7 +35,7 @@ def status(
 
 
 def _at_work(run: "Run") -> list[str]:
-    from orchestrator.results.entries import held
+    from trainables.runtime.waiting import held
 
     locks = {"running": run.layout.lock, "explaining": run.layout.xai_lock}
     return [work for work, lock in locks.items() if held(lock)]

@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Thread
 
 import pandas as pd
-from filelock import FileLock, Timeout
 from ray.exceptions import WorkerCrashedError
 from rich.console import Console
 
@@ -28,6 +27,7 @@ from trainables.models.user_code import search_also
 from trainables.runtime import connection, lifeline
 from trainables.runtime.gpu_check import blind_reason
 from trainables.runtime.private_folder import foreign_owner
+from trainables.runtime.waiting import taken
 from trainables.training.gpu_cost import measure_steps
 
 _STOPPED = "stopped before the end; run the same command again to continue"
@@ -270,13 +270,11 @@ def _locked(layout: RunLayout) -> Iterator[None]:
         )
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(layout.lock, timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise RunFolderError(
+        lock = taken(
+            layout.lock,
             f"another run is at work in {str(layout.root)!r}: wait for it, stop it, or choose "
-            "another folder with --run"
-        ) from None
+            "another folder with --run",
+        )
     except OSError as error:
         raise RunFolderError(
             f"cannot write into the run folder {str(layout.root)!r}: {error.strerror or error}; "

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from orchestrator.report.style import BLUE, COMPARED, METRIC_LABELS, ORANGE, wrapped
+from orchestrator.report.style import COMPARED, METRIC_LABELS, ORANGE, wrapped
+from xai.drawing.style import BLUE
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run

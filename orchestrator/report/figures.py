@@ -20,10 +20,11 @@ from sklearn import metrics as sk
 
 from orchestrator.report.comparison import draw_comparison
 from orchestrator.report.drawing import Drawing
-from orchestrator.report.style import BLUE, COLOURS, GREY, ORANGE, STYLE, wrapped
+from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
 from orchestrator.results.ranking import ranking
 from trainables.core.files import replacing
 from xai.drawing.fonts import families
+from xai.drawing.style import BLUE, GREY
 
 if TYPE_CHECKING:
     from orchestrator.results.run import Run

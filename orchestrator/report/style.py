@@ -4,6 +4,7 @@ import textwrap
 from unicodedata import east_asian_width
 
 from xai.drawing.fonts import legible
+from xai.drawing.style import BLUE, COMMON
 
 #: How people call the metrics; higher is better except for the last two.
 METRIC_LABELS = {
@@ -23,23 +24,15 @@ COMPARED = ("auc", "accuracy", "balanced_accuracy", "f1", "mcc", "average_precis
 
 # Okabe & Ito's palette, which the colour-blind can tell apart, without its yellow, which vanishes
 # on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-BLUE, ORANGE, GREY = COLOURS[0], COLOURS[1], "#767676"
-STYLE = {
-    "text.parse_math": False,  # a '$' in a class name is a '$'
-    "figure.constrained_layout.use": True,
+COLOURS = (BLUE, "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+ORANGE = COLOURS[1]
+STYLE = COMMON | {
     "figure.constrained_layout.w_pad": 0.1,
     "figure.constrained_layout.h_pad": 0.1,
     "figure.dpi": 120,
     "font.size": 10,
     "axes.titlesize": 11,
     "figure.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
     "legend.fontsize": 9,
 }
 

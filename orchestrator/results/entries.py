@@ -6,7 +6,6 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-from filelock import FileLock, Timeout
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import roles_digest
@@ -15,7 +14,7 @@ from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
 from trainables.core.records import DamagedRecord
-from trainables.core.run_folder import read_entries, read_folds
+from trainables.core.run_folder import read_entries, read_folds, read_keys
 from trainables.data.manifest import Manifest
 
 
@@ -37,10 +36,10 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     """
     entries: dict[str, Entry] = {}
     lost: dict[str, RunFolderError] = {}
-    cells = read_entries(layout)
-    if len(cells) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
+    keys = read_keys(layout)
+    if len(keys) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
         raise _other_cells(layout)
-    for key, entry in cells.items():
+    for key, entry in read_entries(layout, keys).items():
         if isinstance(entry, RunFolderError):
             lost[key] = entry
         elif entry.spec.classes != manifest.classes:
@@ -69,7 +68,7 @@ def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -
     for key, (candidate, seed, fold) in zip(lost, left, strict=True):
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
         entries[key] = LostEntry(layout.ledger / key, spec, str(lost[key]))
-    return [entries[key] for key in cells]
+    return [entries[key] for key in keys]
 
 
 def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
@@ -105,19 +104,6 @@ def epochs_of(entry: Entry, state: CellState) -> pd.DataFrame:
     if len(table) != state.epochs or state.best_epoch not in table["epoch"].to_numpy():
         raise DamagedRecord(entry.folder / "state.json", "it has other epochs than epochs.parquet")
     return table
-
-
-def held(lock: Path) -> bool:
-    """Whether a process is at work that holds one of the locks of a run folder."""
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, timeout=0):
-            return False
-    except (Timeout, PermissionError):
-        return True
-    except OSError:  # no lock that a process could hold
-        return False
 
 
 def interrupted(state: CellState) -> CellState:

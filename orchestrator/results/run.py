@@ -14,7 +14,6 @@ import pandas as pd
 from orchestrator.experiment.experiment_file import read_experiment
 from orchestrator.results.entries import (
     epochs_of,
-    held,
     interrupted,
     predictions_of,
     run_entries,
@@ -30,6 +29,7 @@ from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
 from trainables.data.manifest import Manifest
 from trainables.runtime.startup import keras_settings
+from trainables.runtime.waiting import held
 from trainables.training.metrics import HEADLINE, metric_names
 from xai.shards.heatmaps import Heatmaps
 

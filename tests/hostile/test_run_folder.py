@@ -15,7 +15,7 @@ import pytest
 from orchestrator.execution.progress import log_to
 from orchestrator.experiment.experiment_file import parse_experiment
 from orchestrator.report.drawing import drawing_on_disk
-from orchestrator.results.entries import held, run_entries
+from orchestrator.results.entries import run_entries
 from tests.trainables.core.test_ledger import FILES, SPEC, finished, write_model
 from trainables.core.errors import DataError, RunFolderError
 from trainables.core.files import write_json
@@ -31,6 +31,7 @@ from trainables.core.records import (
 )
 from trainables.core.run_folder import read_folds, read_keys
 from trainables.data.manifest import Manifest
+from trainables.runtime.waiting import held
 
 
 def sparse(path: Path) -> None:

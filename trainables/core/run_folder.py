@@ -13,13 +13,10 @@ from trainables.core.ledger import Entry, read_entry, read_kept
 from trainables.core.records import DamagedRecord, Keys, read_json
 
 
-def read_entries(layout: RunLayout) -> dict[str, Entry | RunFolderError]:
-    """By its key, in the order of the experiment: each cell's entry, or why it cannot be read.
-
-    Raises DamagedRecord where the run does not tell its cells.
-    """
+def read_entries(layout: RunLayout, keys: Iterable[str]) -> dict[str, Entry | RunFolderError]:
+    """By its key, in the order of `keys`: each cell's entry, or why it cannot be read."""
     entries: dict[str, Entry | RunFolderError] = {}
-    for key in read_keys(layout):
+    for key in keys:
         try:
             entries[key] = read_entry(layout.ledger / key)
         except RunFolderError as error:

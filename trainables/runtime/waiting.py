@@ -1,4 +1,4 @@
-"""Every wait for others has a word, on standard error, and a bound."""
+"""Locks, and every wait for others: it has a word, on standard error, and a bound."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from trainables.core.errors import ResourceError
+from trainables.core.errors import ResourceError, RunFolderError
 
 _WORD = 60.0  # seconds between two words
 _STILL = 1800.0  # seconds without any progress of the others
@@ -41,6 +41,31 @@ def results(references: Sequence[Any], what: str, patience: float = 4 * 3600.0) 
             yield ray.get(reference)
         except ray.exceptions.RayError as error:
             yield error
+
+
+def taken(path: Path, refusal: str) -> FileLock:
+    """The lock file at `path`, to be released; raises RunFolderError with the refusal where another
+    process holds it. The kernel frees the lock of a process that dies.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise RunFolderError(refusal) from None
+    return lock
+
+
+def held(lock: Path) -> bool:
+    """Whether a process is at work that holds one of the locks of a run folder."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except (Timeout, PermissionError):
+        return True
+    except OSError:  # no lock that a process could hold
+        return False
 
 
 @contextmanager

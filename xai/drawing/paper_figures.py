@@ -23,26 +23,16 @@ from trainables.core.quoting import printable
 from xai.drawing import render
 from xai.drawing.fonts import families, legible
 from xai.drawing.render import Bytes, Colours, Floats, Scales
+from xai.drawing.style import BLUE, COMMON, GREY
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Of Okabe & Ito's palette, which the colour-blind can tell apart; grey for what knows nothing of
-# the model.
-_BLUE, _GREY = "#0072B2", "#767676"
-_STYLE = {
-    "text.parse_math": False,  # a '$' in a class name is a '$'
-    "figure.constrained_layout.use": True,
+_STYLE = COMMON | {
     "figure.dpi": 200,
     "font.size": 8,
     "axes.titlesize": 8,
     "figure.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "legend.frameon": False,
     "pdf.fonttype": 42,
 }
 _NORMAL = 1.96  # standard errors, for 95 %
@@ -178,7 +168,7 @@ def _curve_panel(axes: Any, of: Mapping[str, Floats], kind: str, title: str) -> 
     for ending, label, dashes in _CURVES:
         values = _finite(of[kind + ending]).astype(float)
         at, mean = np.linspace(0, 1, values.shape[1]), values.mean(axis=0)
-        colour, width = (_GREY, 1.1) if ending else (_BLUE, 1.8)
+        colour, width = (GREY, 1.1) if ending else (BLUE, 1.8)
         axes.plot(at, mean, dashes, color=colour, linewidth=width, label=label)
         if len(values) > 1:
             half = _NORMAL * values.std(axis=0, ddof=1) / np.sqrt(len(values))

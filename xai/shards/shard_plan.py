@@ -18,7 +18,7 @@ from trainables.core.files import file_digest
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.core.records import DamagedRecord
-from trainables.core.run_folder import candidate_id, read_entries
+from trainables.core.run_folder import candidate_id, read_entries, read_keys
 from trainables.data.manifest import Manifest
 from xai.methods.registry import Method, method_named
 from xai.shards.heatmaps import SCORES, shard_digest
@@ -137,7 +137,7 @@ def chosen_cells(
 
 
 def _readable(layout: RunLayout, say: Say) -> Iterator[Entry]:
-    entries = read_entries(layout)
+    entries = read_entries(layout, read_keys(layout))
     lost = [error for error in entries.values() if isinstance(error, RunFolderError)]
     for entry in entries.values():
         if isinstance(entry, RunFolderError):
