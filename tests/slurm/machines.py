@@ -162,6 +162,21 @@ class Machines:
         marks = (f"\0SLURM_JOB_ID={job}\0", f"/slurm-jobs/{job}/")
         return [each for each in found if any(mark in f"\0{each.environment}" for mark in marks)]
 
+    def listening(self, node: str, job: str) -> set[int]:
+        """The TCP and UDP ports of a node on which a job's processes wait."""
+        held = set()
+        for each in self.processes(node, job):
+            for number in Path(f"/proc/{each.pid}/fd").glob("*"):
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    held.add(str(number.readlink()))
+        found = set()
+        for table, waiting in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
+            rows = Path(f"/proc/{self.hosts[node].pid}/net/{table}").read_text().splitlines()[1:]
+            for _, local, _, state, _, _, _, _, _, inode, *_ in map(str.split, rows):
+                if state == waiting and f"socket:[{inode}]" in held:
+                    found.add(int(local.rpartition(":")[2], 16))
+        return found
+
     def kill(self, process: Process) -> None:
         """End a process of a node as a crash of its own would."""
         os.kill(process.pid, signal.SIGKILL)
