@@ -1,35 +1,35 @@
 """What a reader must be warned of before reading numbers."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+
+import pandas as pd
 
 from orchestrator.report.data_summary import counts_by_class
+from orchestrator.report.facts import Facts
 from xai.drawing.fonts import missing_note
-
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
 
 _FEW = 10  # images of a class below which a part's metrics are called coarse
 
 
-def warnings_of(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
-    """Sentences; `names`: of the candidates, by id."""
-    states = run.cells["state"].value_counts()
+def warnings_of(facts: Facts) -> Iterator[str]:
+    states = facts.cells["state"].value_counts()
     for state, meaning in (
         ("failed", "failed"),
         ("missing", "did not run yet"),
         ("running", "did not finish yet"),
     ):
         if count := int(states.get(state, 0)):
-            yield f"{count} of {len(run.cells)} cells {meaning}; their candidates have no averages."
-    if skipped := int((run.manifest.table["state"] == "skipped").sum()):
+            yield (
+                f"{count} of {len(facts.cells)} cells {meaning}; their candidates have no averages."
+            )
+    if skipped := int((facts.images["state"] == "skipped").sum()):
         yield (
             f"{skipped:,} listed {'image was' if skipped == 1 else 'images were'} unusable and "
             "skipped; see Data."
         )
-    yield from (f"{note[:1].upper()}{note[1:]}." for note in run.manifest.notes)
+    yield from (f"{note[:1].upper()}{note[1:]}." for note in facts.notes)
     for role, part in (("fold", "fold"), ("validation", "validation part"), ("test", "test set")):
-        counts = counts_by_class(run, role)
+        counts = counts_by_class(facts, role)
         if len(counts) and counts["least"].min() < _FEW:
             label, least = counts["least"].idxmin(), int(counts["least"].min())
             which = "The test set" if role == "test" else f"The smallest {part}"
@@ -37,26 +37,22 @@ def warnings_of(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
                 f"{which} holds {least} {'image' if least == 1 else 'images'} of {label}: its "
                 "metrics are coarse."
             )
-    if note := missing_note((*run.classes, *names.values())):
+    if note := missing_note((*facts.classes, *facts.names.values())):
         yield f"{note}."
-    for package, versions in _differing_versions(run):
+    for package, versions in _differing_versions(facts):
         yield f"The run was continued with another version of {package}: {', '.join(versions)}."
-    devices = sorted(
-        {str(device) for device in run.cells.loc[run.cells["state"] == "done", "device"]}
-    )
+    devices = sorted(set(map(str, facts.done["device"])))
     if len(devices) > 1:
         yield (
             "The cells ran on different devices, whose last digits may differ: "
             f"{', '.join(devices)}."
         )
-    yield from _differing_threads(run, names)
+    yield from _differing_threads(facts.done, facts.names)
 
 
-def _differing_threads(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
+def _differing_threads(done: pd.DataFrame, names: Mapping[str, str]) -> Iterator[str]:
     """Where the done cells had different numbers of threads, which cells had which."""
-    done = run.cells[(run.cells["state"] == "done") & (run.cells["device"] == "CPU")].dropna(
-        subset=["threads"]
-    )
+    done = done[done["device"] == "CPU"].dropna(subset=["threads"])
     if done["threads"].nunique() < 2:
         return
     had = []
@@ -73,12 +69,12 @@ def _differing_threads(run: "Run", names: Mapping[str, str]) -> Iterator[str]:
     )
 
 
-def _differing_versions(run: "Run") -> Iterator[tuple[str, list[str]]]:
+def _differing_versions(facts: Facts) -> Iterator[tuple[str, list[str]]]:
     """Packages of which this run's commands had different versions, with these versions in the
     order of use.
     """
     used: dict[str, dict[str, None]] = {}
-    for invocation in run.provenance.get("invocations", []):
+    for invocation in facts.invocations:
         for package, version in {
             "python": invocation.get("python"),
             **invocation.get("packages", {}),

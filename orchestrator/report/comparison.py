@@ -1,30 +1,25 @@
 """The figure that compares all candidates of a run."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from orchestrator.report.facts import CandidateFacts, Facts
 from orchestrator.report.style import COMPARED, METRIC_LABELS, ORANGE, wrapped
 from xai.drawing.style import BLUE
 
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
 
-
-def draw_comparison(run: "Run") -> Figure:
+def draw_comparison(facts: Facts) -> Figure:
     """Every candidate's folds, mean ± standard deviation and test ensemble, one panel per
     metric.
     """
-    names = [
-        _row_label(run, str(candidate.id), str(candidate.name))
-        for candidate in run.candidates.itertuples()
-    ]
+    names = [_row_label(candidate) for candidate in facts.candidates]
     height = sum(max(0.17 * (name.count("\n") + 1) + 0.12, 0.4) for name in names)
     figure = Figure(figsize=(11, 2 * max(height, 0.8) + 1.8))
     panels = figure.subplots(2, 3, sharey=True)
     for axes, metric in zip(panels.flat, COMPARED, strict=True):
-        handles = _panel(axes, run, metric)
+        handles = _panel(axes, facts, metric)
         axes.set_title(METRIC_LABELS[metric], loc="left")
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
@@ -43,21 +38,18 @@ def draw_comparison(run: "Run") -> Figure:
     return figure
 
 
-def _row_label(run: "Run", candidate: str, name: str) -> str:
-    states = run.cells.loc[run.cells["candidate"] == candidate, "state"]
-    done = int((states == "done").sum())
-    unit = "folds" if run.cells["seed"].nunique() == 1 else "cells"
-    return wrapped(name, 36) + ("" if done == len(states) else f"\n{done} of {len(states)} {unit}")
+def _row_label(candidate: CandidateFacts) -> str:
+    return wrapped(candidate.name, 36) + ("" if candidate.complete else f"\n{candidate.progress}")
 
 
-def _panel(axes: Any, run: "Run", metric: str) -> list[Any]:
+def _panel(axes: Any, facts: Facts, metric: str) -> list[Any]:
     """Draw one metric and return the legend's handles."""
-    order = {str(candidate): row for row, candidate in enumerate(run.candidates["id"])}
-    folds = run.folds_summary[run.folds_summary["state"] == "done"]
-    models = run.models_summary
+    order = {identity: row for row, identity in enumerate(facts.names)}
+    folds = facts.folds_summary[facts.folds_summary["state"] == "done"]
+    models = facts.models_summary
     complete = models[f"{metric}_mean"].notna().to_numpy()
     rows = models["candidate"].map(order).to_numpy(dtype=float)
-    one_seed = run.cells["seed"].nunique() == 1
+    one_seed = len(facts.seeds) == 1
     bars = axes.errorbar(
         models[f"{metric}_mean"],
         rows,

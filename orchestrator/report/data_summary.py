@@ -1,48 +1,29 @@
 """What the images of a run are, as tables of text."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
+from orchestrator.report.facts import Facts
+from orchestrator.report.tables import Table
 
 _ROLES = ("train", "validation", "fold", "test")
 _MOST_ROWS = 30  # rows of a table that has no natural bound
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as they are shown; the first `left` columns hold text, the others numbers; `best` is a
-    row to mark.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    left: int = 1
-    best: int | None = None
-
-    def without(self, *columns: str) -> "Table":
-        keep = [index for index, column in enumerate(self.columns) if column not in columns]
-        rows = tuple(tuple(row[index] for index in keep) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[index] for index in keep), rows=rows)
-
-
-def describe_data(run: "Run") -> Iterator[Table]:
+def describe_data(facts: Facts) -> Iterator[Table]:
     """Images by class, role and fold, what was left out and why, views and sizes."""
-    listed = run.manifest.table
-    yield _by_class(run, listed)
+    listed = facts.images
+    yield _by_class(facts, listed)
     columns = tuple(role.capitalize() for role in _ROLES)
-    ranges = [counts_by_class(run, role) for role in _ROLES]
-    rows = tuple((label, *(_range(counts, label) for counts in ranges)) for label in run.classes)
+    ranges = [counts_by_class(facts, role) for role in _ROLES]
+    rows = tuple((label, *(_range(counts, label) for counts in ranges)) for label in facts.classes)
     yield Table(
         "Images per class and role, least to most over the folds", ("Class", *columns), rows
     )
     sizes = (
-        run.folds.groupby(["fold", "role"])
+        facts.folds.groupby(["fold", "role"])
         .size()
         .unstack(fill_value=0)
         .reindex(columns=list(_ROLES), fill_value=0)
@@ -76,21 +57,21 @@ def describe_data(run: "Run") -> Iterator[Table]:
     yield Table("Image sizes", ("Width × height in pixels", "Channels", "Images"), rows)
 
 
-def counts_by_class(run: "Run", role: str) -> pd.DataFrame:
+def counts_by_class(facts: Facts, role: str) -> pd.DataFrame:
     """Least and most images of each class (the index) that a fold has in `role`: columns least,
     most.
     """
-    part = run.folds[run.folds["role"] == role]
+    part = facts.folds[facts.folds["role"] == role]
     counts = part.groupby(["label", "fold"]).size().unstack(fill_value=0)
     return pd.DataFrame({"least": counts.min(axis=1), "most": counts.max(axis=1)})
 
 
-def _by_class(run: "Run", listed: pd.DataFrame) -> Table:
+def _by_class(facts: Facts, listed: pd.DataFrame) -> Table:
     """Every listed image by label and state; groups as the folds know them, where groups with equal
     pixels are one.
     """
-    in_folds = run.folds.drop_duplicates("image")
-    labels = [*run.classes, *sorted(set(listed["label"].dropna()) - set(run.classes))]
+    in_folds = facts.folds.drop_duplicates("image")
+    labels = [*facts.classes, *sorted(set(listed["label"].dropna()) - set(facts.classes))]
     rows = []
     for name, images, grouped in [
         *(

@@ -1,20 +1,12 @@
 """What the heatmaps of a run showed, as the report tells it."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
-import pandas as pd
-
-from orchestrator.report.data_summary import Table
-from trainables.core.records import DamagedRecord
+from orchestrator.report.facts import ExplanationFacts, Facts
+from orchestrator.report.tables import NONE, Table
 from xai.drawing.render import method_title
-from xai.shards.summary import load_table
 
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
-
-_NONE = "–"
 _SET = ["candidate", "method", "layer"]
 _HEAD = ("Candidate", "Method", "Layer and map")
 _PLACES = {
@@ -39,20 +31,20 @@ class _Explained(NamedTuple):
     sanity: str
 
     def mean(self, score: str) -> str:
-        return f"{self.means[score]:.2f}" if score in self.means else _NONE
+        return f"{self.means[score]:.2f}" if score in self.means else NONE
 
     def against_random(self, score: str) -> str:
         return f"{self.mean(score)} ({self.mean(f'{score}_blurred_random')})"
 
     def times(self, score: str) -> str:
-        return f"{self.mean(score)}×" if score in self.means else _NONE
+        return f"{self.mean(score)}×" if score in self.means else NONE
 
     def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str]:
         """The mean, what chance gives, and the best that is possible; of maps that older versions
         judged, the first.
         """
         shown = (self.means[score], *self.limits.get(score, ()))
-        chance, ceiling = [f"{value:.2f}{unit}" for value in shown[1:]] or (_NONE, _NONE)
+        chance, ceiling = [f"{value:.2f}{unit}" for value in shown[1:]] or (NONE, NONE)
         return f"{shown[0]:.2f}{unit}", chance, ceiling
 
     @property
@@ -63,12 +55,12 @@ class _Explained(NamedTuple):
         return self.times(max(corners, key=lambda name: self.means[name], default=""))
 
 
-def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
+def explanation_tables(facts: Facts) -> Iterator[Table]:
     """Where the maps lie and whether the model agrees; nothing for a run that was not explained."""
-    scores = _summary(run)
+    scores = facts.explanations.summary
     if scores.empty:
         return
-    explained = list(_explained(scores, _table(run, "sanity"), names))
+    explained = list(_explained(facts.explanations, facts.names))
     known = set(map(str, scores["score"]))
     masks = sorted(
         score.removesuffix("_pointing") for score in known if score.endswith("_pointing")
@@ -103,33 +95,6 @@ def explanation_tables(run: "Run", names: dict[str, str]) -> Iterator[Table]:
     yield Table(title, tuple(columns), tuple(judged), left=3)
 
 
-def _summary(run: "Run") -> pd.DataFrame:
-    """The table, with what one of an older version lacks as unknown."""
-    table = _table(run, "summary")
-    return table.assign(
-        **{name: np.nan for name in ("chance", "ceiling", "p_adjusted") if name not in table}
-    )
-
-
-def _table(run: "Run", name: str) -> pd.DataFrame:
-    """A table of explanations; nothing where it is damaged, which is among the warnings."""
-    try:
-        return load_table(run.layout, name)
-    except DamagedRecord:
-        return pd.DataFrame()
-
-
-def _damaged(run: "Run") -> Iterator[str]:
-    for name in ("summary", "sanity"):
-        try:
-            load_table(run.layout, name)
-        except DamagedRecord as error:
-            yield (
-                f"xai/tables/{name}.parquet is damaged, {error.reason}, and counts as none: "
-                "`rayfold explain` makes it again."
-            )
-
-
 def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
     """How well the maps of each candidate and method find each mask, beside chance and the best
     that they could do.
@@ -154,14 +119,13 @@ def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
     return Table(title, (*_HEAD, *columns), tuple(rows), left=4)
 
 
-def _explained(
-    scores: pd.DataFrame, sanity: pd.DataFrame, names: dict[str, str]
-) -> Iterator[_Explained]:
+def _explained(tables: ExplanationFacts, names: Mapping[str, str]) -> Iterator[_Explained]:
+    scores, sanity = tables.summary, tables.sanity
     for identity in scores[_SET].drop_duplicates().astype(str).itertuples(index=False):
         candidate, method, layer = identity
         of_set = scores[(scores[_SET] == list(identity)).all(axis=1)]
         checked = sanity[(sanity[_SET] == list(identity)).all(axis=1)] if len(sanity) else sanity
-        verdict = _NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
+        verdict = NONE if checked.empty else "passed" if checked["passed"].all() else "failed"
         means = {
             str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()
         }
@@ -179,13 +143,17 @@ def _explained(
         )
 
 
-def explanation_warnings(run: "Run", names: dict[str, str]) -> Iterator[str]:
+def explanation_warnings(facts: Facts) -> Iterator[str]:
     """Candidates whose evidence lies where no disease is, methods that do not explain them, and
     what was left out.
     """
-    yield from _damaged(run)
-    scores, sanity = _summary(run), _table(run, "sanity")
-    trained = run.cells.loc[run.cells["state"] == "done", "candidate"].unique()
+    scores, sanity, names = facts.explanations.summary, facts.explanations.sanity, facts.names
+    for table, reason in facts.explanations.damaged.items():
+        yield (
+            f"xai/tables/{table}.parquet is damaged, {reason}, and counts as none: "
+            "`rayfold explain` makes it again."
+        )
+    trained = facts.done["candidate"].unique()
     if len(scores) and (
         left := [names[str(each)] for each in trained if each not in set(scores["candidate"])]
     ):

@@ -8,7 +8,7 @@ settings are.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.style
 import numpy as np
@@ -20,42 +20,40 @@ from sklearn import metrics as sk
 
 from orchestrator.report.comparison import draw_comparison
 from orchestrator.report.drawing import Drawing
+from orchestrator.report.facts import CandidateFacts, Facts, of_cell
 from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
 from orchestrator.results.ranking import ranking
 from trainables.core.files import replacing
+from trainables.core.layout import RunLayout
 from xai.drawing.fonts import families
 from xai.drawing.style import BLUE, GREY
-
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
 
 _MOST_FOLDS_IN_LEGEND = 10
 
 
-def draw_figures(run: "Run") -> list[Drawing]:
-    """Draw every figure that the run's done cells allow: the comparison, then by candidate.
+def draw_figures(layout: RunLayout, facts: Facts) -> list[Drawing]:
+    """Draw every figure that the done cells allow: the comparison, then by candidate.
 
     For each candidate: `roc.png`, `pr.png` and `cm_oof.png` from its fold predictions; for each
     done cell: `fold_<i>_acc_loss.png` and `fold_<i>_cm.png`, or `fold_<i>_seed_<s>_…` where the run
     has several seeds.
     """
-    done = run.cells[run.cells["state"] == "done"]
     drawings: list[Drawing] = []
-    names = (*run.classes, *map(str, run.candidates["name"]))
+    names = (*facts.classes, *facts.names.values())
     with matplotlib.style.context(["default", STYLE | {"font.family": families(names)}]):
-        if len(done):
-            path = run.layout.figures / "comparison.png"
-            width, height = _save(draw_comparison(run), path)
+        if len(facts.done):
+            path = layout.figures / "comparison.png"
+            width, height = _save(draw_comparison(facts), path)
             drawings.append(Drawing(path, "", "comparison", "All candidates", width, height))
-        for candidate in run.candidates.itertuples():
-            identity = str(candidate.id)
-            cells = done[done["candidate"] == identity]
-            folder = run.layout.candidate_figures(identity)
-            for planned in _candidate_figures(run, identity, str(candidate.name), cells):
+        for candidate in facts.candidates:
+            folder = layout.candidate_figures(candidate.id)
+            for planned in _candidate_figures(candidate, facts.classes, len(facts.seeds)):
                 width, height = _save(planned.figure, folder / planned.file)
                 caption = planned.caption
                 drawings.append(
-                    Drawing(folder / planned.file, identity, planned.row, caption, width, height)
+                    Drawing(
+                        folder / planned.file, candidate.id, planned.row, caption, width, height
+                    )
                 )
     return drawings
 
@@ -85,47 +83,31 @@ class _Figure(NamedTuple):
 
 
 def _candidate_figures(
-    run: "Run", candidate: str, name: str, cells: pd.DataFrame
+    candidate: CandidateFacts, classes: tuple[str, ...], seeds: int
 ) -> Iterator[_Figure]:
-    """The figures of one candidate; `cells` are its done cells."""
-    if not len(cells):
+    """The figures of a candidate of which a cell is done; `seeds`: how many the run has."""
+    if not len(candidate.done):
         return
-    predictions = run.predictions
-    folds = predictions[(predictions["candidate"] == candidate) & (predictions["split"] == "fold")]
-    seeds = run.cells["seed"].nunique()
-    planned = int((run.cells["candidate"] == candidate).sum())
-    extent = (
-        ""
-        if len(cells) == planned
-        else f" ({len(cells)} of {planned} {'folds' if seeds == 1 else 'cells'})"
-    )
+    name, folds = candidate.name, candidate.fold_predictions
+    extent = "" if candidate.complete else f" ({candidate.progress})"
     mean = "" if seeds == 1 else f", mean counts of {seeds} seeds"
     title = f"{name}{extent}"
-    roc = _ranking(folds, run.classes, title, roc=True)
+    roc = _ranking(folds, classes, title, roc=True)
     yield _Figure("roc.png", "curves", "ROC curves", roc)
-    pr = _ranking(folds, run.classes, title, roc=False)
+    pr = _ranking(folds, classes, title, roc=False)
     yield _Figure("pr.png", "curves", "Precision-recall curves", pr)
-    pooled = _confusion(folds, run.classes, f"{name} · pooled out-of-fold{mean}{extent}")
+    pooled = _confusion(folds, classes, f"{name} · pooled out-of-fold{mean}{extent}")
     caption = "Confusion matrix of the pooled out-of-fold predictions"
     yield _Figure("cm_oof.png", "pooled", caption, pooled)
-    for cell in cells.itertuples():
+    for cell in candidate.done.itertuples():
         stem = f"fold_{cell.fold}" if seeds == 1 else f"fold_{cell.fold}_seed_{cell.seed}"
-        of_cell = stem.replace("_", " ").capitalize()
+        named = stem.replace("_", " ").capitalize()
         title = f"{name} · fold {cell.fold}" + ("" if seeds == 1 else f" · seed {cell.seed}")
-        epochs = _of_cell(run.epochs, cell).sort_values("epoch")
+        epochs = of_cell(candidate.epochs, cell).sort_values("epoch")
         curves = _learning_curves(epochs, cell.best_epoch, title)
-        yield _Figure(f"{stem}_acc_loss.png", stem, f"{of_cell} accuracy and loss", curves)
-        matrix = _confusion(_of_cell(folds, cell), run.classes, title)
-        yield _Figure(f"{stem}_cm.png", stem, f"{of_cell} confusion matrix", matrix)
-
-
-def _of_cell(table: pd.DataFrame, cell: Any) -> pd.DataFrame:
-    chosen: pd.DataFrame = table[
-        (table["candidate"] == cell.candidate)
-        & (table["fold"] == cell.fold)
-        & (table["seed"] == cell.seed)
-    ]
-    return chosen
+        yield _Figure(f"{stem}_acc_loss.png", stem, f"{named} accuracy and loss", curves)
+        matrix = _confusion(of_cell(folds, cell), classes, title)
+        yield _Figure(f"{stem}_cm.png", stem, f"{named} confusion matrix", matrix)
 
 
 def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figure:

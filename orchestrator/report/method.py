@@ -1,17 +1,15 @@
 """How a run was done, in sentences."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
+from orchestrator.report.facts import Facts
 
 
-def describe_method(run: "Run") -> Iterator[str]:
+def describe_method(facts: Facts) -> Iterator[str]:
     """What a reader must know of folds, seeds and metrics to read the numbers."""
-    seeds = sorted(run.cells["seed"].unique())
+    seeds = facts.seeds
     yield (
-        f"The test set was held out first. The rest was divided into {run.folds['fold'].nunique()} "
+        f"The test set was held out first. The rest was divided into {facts.n_folds} "
         "folds, stratified by class, with no group in two parts, once and for all candidates."
     )
     yield (

@@ -6,20 +6,17 @@ import base64
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
 
-from orchestrator.report.data_summary import Table
 from orchestrator.report.drawing import Drawing
-from orchestrator.report.findings import Findings, gather
+from orchestrator.report.findings import Findings
+from orchestrator.report.tables import Table
 from trainables.core.files import whole_files, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.quoting import printable
-
-if TYPE_CHECKING:
-    from orchestrator.results.run import Run
 
 _WIDTH = 100  # columns of the text report
 _SCALE = 0.58  # CSS pixels per pixel of a figure
@@ -30,11 +27,10 @@ _LESS_COMPARED = ("Balanced accuracy", "F1")
 _LESS_OF_A_FOLD = ("Precision", "Recall", "Brier score", "Log loss", "Best epoch", "Minutes")
 
 
-def write_report(run: "Run", drawings: Sequence[Drawing]) -> None:
+def write_report(layout: RunLayout, report: Findings, drawings: Sequence[Drawing]) -> None:
     """Write `final_report.txt` and `report.html`, with the drawings embedded."""
-    report = gather(run)
-    write_text(run.layout.report_text, "\n".join(_text_lines(report)) + "\n")
-    write_text(run.layout.report_html, _html(report, run.layout, drawings))
+    write_text(layout.report_text, "\n".join(_text_lines(report)) + "\n")
+    write_text(layout.report_html, _html(report, layout, drawings))
 
 
 # --- text -----------------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
 """What a run leaves to be read: its tables, figures and report."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 from orchestrator.report.drawing import drawing_on_disk
+from orchestrator.report.facts import gather
 from orchestrator.report.figures import draw_figures
+from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
-from orchestrator.results.run import Run, load_run
+from orchestrator.results.run import load_run
 from trainables.core.layout import RunLayout
 from xai.drawing.fonts import missing_note
-from xai.methods.registry import METHODS
+from xai.drawing.sheets import representatives_in
 
 
 def write_reports(layout: RunLayout, say: Callable[[str], None] = lambda _: None) -> str | None:
@@ -20,21 +21,13 @@ def write_reports(layout: RunLayout, say: Callable[[str], None] = lambda _: None
     """
     run = load_run(layout.root)
     run.save_tables()
-    explanations = []
-    for path, candidate in _representatives(run):
-        if drawing := drawing_on_disk(path, candidate):
-            explanations.append(drawing)
-        else:
-            say(f"lost    {str(path)!r} is no PNG file: `rayfold explain` makes it again")
-    write_report(run, [*draw_figures(run), *explanations])
-    return missing_note((*run.classes, *map(str, run.candidates["name"])))
-
-
-def _representatives(run: Run) -> Iterator[tuple[Path, str]]:
-    """The pictures that `rayfold explain` has drawn for each class of each candidate, with its
-    id.
-    """
-    for candidate in map(str, run.candidates["id"]):
-        for method in METHODS:
-            for path in sorted(run.layout.candidate_figures(candidate).glob(f"{method}_*.png")):
-                yield path, candidate
+    facts = gather(run)
+    drawings = draw_figures(layout, facts)
+    for candidate in facts.names:
+        for path in representatives_in(layout.candidate_figures(candidate)):
+            if drawing := drawing_on_disk(path, candidate):
+                drawings.append(drawing)
+            else:
+                say(f"lost    {str(path)!r} is no PNG file: `rayfold explain` makes it again")
+    write_report(layout, find(facts), drawings)
+    return missing_note((*facts.classes, *facts.names.values()))

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.experiment.templates import text
+from orchestrator.report.facts import gather
+from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from orchestrator.results.run import load_run
 from tests.hostile.fuzz import Kind, Task
@@ -136,7 +138,7 @@ def report(run: Path) -> None:
     """`rayfold report` without the figures, which take seconds and read nothing but the tables."""
     opened = load_run(run)
     opened.save_tables()
-    write_report(opened, [])
+    write_report(opened.layout, find(gather(opened)), [])
 
 
 def heatmaps(rng: random.Random, folder: Path) -> Task:

@@ -15,6 +15,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.experiment.experiment_file import parse_experiment
+from orchestrator.report.facts import gather
+from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from orchestrator.results.run import load_run
 from tests.orchestrator.results.test_run import run_by_hand
@@ -197,7 +199,7 @@ def test_a_damaged_table_of_explanations_is_a_warning_of_the_report(layout: RunL
     for name, table in zip(("summary", "folds"), summarise(Heatmaps(layout)), strict=True):
         save_table(layout, name, table)
     (layout.xai_tables / "summary.parquet").write_bytes(b"PAR1")
-    write_report(load_run(layout.root), [])
+    write_report(layout, find(gather(load_run(layout.root))), [])
     assert "summary.parquet is damaged" in " ".join(layout.report_text.read_text("utf-8").split())
 
 

@@ -16,6 +16,7 @@ from trainables.core.config import digest
 from trainables.core.errors import UnreadableImage
 from xai.drawing import render
 from xai.drawing.render import Bytes, Colours, Row, Scales
+from xai.methods.registry import METHODS
 
 ImageReader = Callable[[str], Bytes]
 
@@ -77,6 +78,13 @@ def write_representatives(
                 folder / f"{method}_{_file_name(class_name)}.png", picture
             )
     return written
+
+
+def representatives_in(folder: Path) -> list[Path]:
+    """What `write_representatives` has written into a folder, by method as the registry has them,
+    then by class. Files alone say so: a list of them would be one more record to be believed.
+    """
+    return [path for method in METHODS for path in sorted(folder.glob(f"{method}_*.png"))]
 
 
 def visible_representative(

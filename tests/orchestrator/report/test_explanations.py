@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 
 from orchestrator.report.explanations import explanation_tables, explanation_warnings
+from orchestrator.report.facts import gather
+from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from tests.orchestrator.report.test_figures import StandInRun, make_run
 from xai.shards.summary import load_table, save_table
@@ -56,7 +58,7 @@ def run(tmp_path: Path) -> StandInRun:
 
 
 def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInRun) -> None:
-    on_masks, elsewhere, _ = explanation_tables(run, {"c0": "Model"})
+    on_masks, elsewhere, _ = explanation_tables(gather(run))
     assert on_masks.rows == (
         (
             "Model",
@@ -76,7 +78,7 @@ def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInR
 
 
 def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
-    (said,) = explanation_warnings(run, {"c0": "Model"})
+    (said,) = explanation_warnings(gather(run))
     assert (
         "4.0 times the evidence of a uniform map in the top left corner for what Model calls B"
         in said
@@ -87,7 +89,7 @@ def test_a_flag_says_how_sure_it_is_and_of_how_many(run: StandInRun) -> None:
 
 
 def test_both_reports_tell_it(run: StandInRun) -> None:
-    write_report(run, [])
+    write_report(run.layout, find(gather(run)), [])
     text = run.layout.report_text.read_text("utf-8")
     for said in (text, run.layout.report_html.read_text("utf-8")):
         assert "no map with this number of cells can have more" in " ".join(said.split())
@@ -98,14 +100,14 @@ def test_both_reports_tell_it(run: StandInRun) -> None:
 def test_a_table_of_an_older_version_has_no_limits(run: StandInRun) -> None:
     old = load_table(run.layout, "summary").drop(columns=["chance", "ceiling", "p", "p_adjusted"])
     save_table(run.layout, "summary", old.assign(flagged=False))
-    on_masks, *_ = explanation_tables(run, {"c0": "Model"})
+    on_masks, *_ = explanation_tables(gather(run))
     assert on_masks.rows[0][4:] == ("1.50×", "–", "–", "0.10", "–", "–")
-    assert not list(explanation_warnings(run, {"c0": "Model"}))
+    assert not list(explanation_warnings(gather(run)))
 
 
 def test_a_candidate_that_came_later_is_said_to_be_unexplained(run: StandInRun) -> None:
-    run.cells = pd.concat([run.cells, run.cells.assign(candidate="c1")])
-    said = list(explanation_warnings(run, {"c0": "Model", "c1": "Newcomer"}))
+    more = make_run(run.layout.root, names=("Model", "Newcomer"), skill=(1.0, 1.0))
+    said = list(explanation_warnings(gather(more)))
     assert (
         "Not explained yet, and so in no table of explanations: Newcomer. Run `rayfold explain` "
         "again." in said

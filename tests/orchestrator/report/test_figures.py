@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from orchestrator.report.comparison import draw_comparison as comparison
+from orchestrator.report.drawing import Drawing
+from orchestrator.report.facts import gather
 from orchestrator.report.figures import _confusion, _ranking, draw_figures
 from trainables.core.layout import RunLayout
 from trainables.training.metrics import HEADLINE, metric_names, score
@@ -140,6 +142,10 @@ def make_run(
     )
     run.folds_summary, run.models_summary = _summaries(run)
     return run
+
+
+def drawn(run: Any) -> list[Drawing]:
+    return draw_figures(run.layout, gather(run))
 
 
 def _cell(state: str, number: int) -> dict[str, Any]:
@@ -296,7 +302,7 @@ def size(path: Path) -> tuple[int, int]:
 
 def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> None:
     run = make_run(tmp_path, broken={(1, 2): "failed"})
-    drawings = draw_figures(run)
+    drawings = drawn(run)
     written = [drawing.path for drawing in drawings]
     assert [(drawing.width, drawing.height) for drawing in drawings] == [*map(size, written)]
     names = [path.relative_to(run.layout.figures).as_posix() for path in written]
@@ -317,14 +323,12 @@ def test_every_figure_of_a_run_with_a_failed_cell_is_a_png(tmp_path: Path) -> No
 def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Path) -> None:
     first = {
         drawing.path.name: drawing.path.read_bytes()
-        for drawing in draw_figures(
-            make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2)
-        )
+        for drawing in drawn(make_run(tmp_path / "a", names=("model",), skill=(1.0,), n_folds=2))
     }
     with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "savefig.dpi": 10}):
         second = {
             drawing.path.name: drawing.path.read_bytes()
-            for drawing in draw_figures(
+            for drawing in drawn(
                 make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2)
             )
         }
@@ -333,8 +337,8 @@ def test_the_same_tables_give_the_same_bytes_whatever_the_settings(tmp_path: Pat
 
 
 def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
-    better = draw_figures(make_run(tmp_path / "a", names=("model",), skill=(2.0,), n_folds=2))
-    worse = draw_figures(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
+    better = drawn(make_run(tmp_path / "a", names=("model",), skill=(2.0,), n_folds=2))
+    worse = drawn(make_run(tmp_path / "b", names=("model",), skill=(1.0,), n_folds=2))
     changed = {
         a.path.name
         for a, b in zip(better, worse, strict=True)
@@ -347,7 +351,7 @@ def test_the_pictures_follow_the_predictions(tmp_path: Path) -> None:
 def test_several_seeds_are_in_the_names(tmp_path: Path) -> None:
     names = {
         drawing.path.name
-        for drawing in draw_figures(
+        for drawing in drawn(
             make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2, seeds=(3, 11))
         )
     }
@@ -375,7 +379,7 @@ def test_class_names_are_drawn_as_they_are(tmp_path: Path) -> None:
         n_folds=2,
         broken={(0, 0): "missing"},
     )
-    assert all(max(size(each.path)) < 2000 for each in draw_figures(run))
+    assert all(max(size(each.path)) < 2000 for each in drawn(run))
 
 
 def test_a_fold_of_one_class_and_diverged_scores_are_still_drawn(tmp_path: Path) -> None:
@@ -386,12 +390,12 @@ def test_a_fold_of_one_class_and_diverged_scores_are_still_drawn(tmp_path: Path)
     ]
     run.predictions.loc[run.predictions["fold"] == 1, ["prob_Normal", "prob_Opacity"]] = np.nan
     run.epochs.loc[run.epochs["epoch"] > 2, "train_loss"] = np.inf
-    assert all(size(each.path) for each in draw_figures(run))
+    assert all(size(each.path) for each in drawn(run))
 
 
 def test_no_done_cell_gives_no_figures(tmp_path: Path) -> None:
     run = make_run(tmp_path, broken={(c, f): "failed" for c in (0, 1) for f in range(3)})
-    assert draw_figures(run) == []
+    assert drawn(run) == []
     assert not run.layout.figures.exists()
 
 
@@ -400,13 +404,13 @@ def test_the_comparison_grows_with_its_candidates(tmp_path: Path) -> None:
     for count in (1, 30):
         names = tuple(f"candidate {number} learning_rate=0.0002" for number in range(count))
         run = make_run(tmp_path, names=names, skill=(1.0,) * count, n_folds=2, per_class=10)
-        heights.append(comparison(run).get_figheight())
+        heights.append(comparison(gather(run)).get_figheight())
     assert heights[1] > 5 * heights[0]
 
 
 def test_an_incomplete_candidate_stays_in_the_comparison(tmp_path: Path) -> None:
     run = make_run(tmp_path, broken={(1, 0): "failed", (1, 1): "missing"})
-    figure = comparison(run)
+    figure = comparison(gather(run))
     panel = figure.axes[0]
     assert [label.get_text() for label in panel.get_yticklabels()] == [
         "perfect model",
@@ -455,7 +459,7 @@ def test_names_in_any_script_have_no_boxes_whatever_fonts_there_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A missing glyph would be a UserWarning, which is an error here."""
-    draw_figures(
+    drawn(
         make_run(
             tmp_path / "installed", classes=NAMES, names=NAMES[:2], skill=(1.0, 0.0), n_folds=2
         )
@@ -463,7 +467,7 @@ def test_names_in_any_script_have_no_boxes_whatever_fonts_there_are(
     monkeypatch.setattr(fonts, "_installed", lambda: ())
     monkeypatch.setattr(fonts, "_font_of", {})
     run = make_run(tmp_path / "none", classes=NAMES, names=NAMES[:1], skill=(1.0,), n_folds=2)
-    draw_figures(run)
+    drawn(run)
     assert fonts.legible("\u9633\u6027 <5mm") == r"\u9633\u6027 <5mm"
     assert fonts.legible("\u00e4 \u03a9 \u05e9 $a$b") == "\u00e4 \u03a9 \u05e9 $a$b"
     assert "fonts-noto-cjk" in (fonts.missing_note(["plain", "\u9633\u6027"]) or "")

@@ -3,15 +3,14 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from orchestrator.report import cautions
+from orchestrator.report.cautions import warnings_of
+from orchestrator.report.facts import gather
 from orchestrator.report.figures import draw_figures
+from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from tests.orchestrator.report.test_figures import StandInRun, make_run
 
@@ -41,7 +40,9 @@ class Page(HTMLParser):
 
 
 def write(run: StandInRun, with_figures: bool = False) -> tuple[str, Page]:
-    write_report(run, draw_figures(run) if with_figures else [])
+    facts = gather(run)
+    drawings = draw_figures(run.layout, facts) if with_figures else []
+    write_report(run.layout, find(facts), drawings)
     return run.layout.report_text.read_text("utf-8"), Page(
         run.layout.report_html.read_text("utf-8")
     )
@@ -160,8 +161,9 @@ def test_hostile_text_is_inert_everywhere(tmp_path: Path) -> None:
 
 def test_the_page_needs_nothing_from_outside(tmp_path: Path) -> None:
     run = make_run(tmp_path, names=("model",), skill=(1.0,), n_folds=2)
-    figures = draw_figures(run)
-    write_report(run, figures)
+    facts = gather(run)
+    figures = draw_figures(run.layout, facts)
+    write_report(run.layout, find(facts), figures)
     html = run.layout.report_html.read_text("utf-8")
     page = Page(html)
     sources = [value or "" for name, value in page.attributes if name in ("src", "href")]
@@ -230,18 +232,11 @@ def test_notes_on_the_data_are_warnings(tmp_path: Path) -> None:
         assert "Clutter is left out: 'Thumbs.db' (2)." in said
 
 
-def test_cells_with_different_numbers_of_threads_are_named() -> None:
-    rows = [
-        ("a", 0, "done", "CPU", 1),
-        ("a", 1, "done", "CPU", 2),
-        ("a", 2, "failed", "CPU", 4),
-        ("a", 3, "done", "GPU", 8),
-    ]
-    cells = pd.DataFrame(rows, columns=["candidate", "fold", "state", "device", "threads"]).assign(
-        seed=0
-    )
-    run: Any = SimpleNamespace(cells=cells, candidates=pd.DataFrame({"id": ["a"], "name": ["A"]}))
-    (warning,) = cautions._differing_threads(run, {"a": "A"})
+def test_cells_with_different_numbers_of_threads_are_named(tmp_path: Path) -> None:
+    run = make_run(tmp_path, names=("A",), skill=(1.0,), n_folds=4, broken={(0, 2): "failed"})
+    run.cells["device"] = ["CPU", "CPU", "CPU", "GPU"]
+    run.cells["threads"] = [1, 2, 4, 8]
+    (warning,) = [each for each in warnings_of(gather(run)) if "numbers of threads" in each]
     assert "1 (A fold 0 seed 0); 2 (A fold 1 seed 0)." in warning
-    run.cells = cells[cells["fold"] != 1]
-    assert not list(cautions._differing_threads(run, {"a": "A"}))
+    run.cells["threads"] = [1, 1, 4, 8]
+    assert not any("numbers of threads" in each for each in warnings_of(gather(run)))
