@@ -14,11 +14,11 @@ from orchestrator.splits.folds import make_folds, roles_digest
 from orchestrator.splits.leakage import leak_groups
 from trainables.core.config import Candidate, CellSpec, digest
 from trainables.core.errors import DataError, ExperimentError
-from trainables.core.files import replacing, write_json, write_text
+from trainables.core.files import write_json, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
-from trainables.core.quoting import write_csv
 from trainables.core.spelling import quoted
+from trainables.core.tables import write_csv, write_parquet
 from trainables.data.manifest import SHOWN_IN_ERROR, Manifest, UnusableImages, build_manifest
 from trainables.models import zoo
 
@@ -42,8 +42,7 @@ class Prepared:
         write_text(self.layout.experiment, self.experiment.to_yaml())
         self.manifest.save(self.layout.manifest)
         self.layout.unusable.unlink(missing_ok=True)
-        with replacing(self.layout.folds) as temporary:
-            self.folds.to_parquet(temporary, index=False)
+        write_parquet(self.layout.folds, self.folds)
         for entry in self.entries:
             entry.create()
         write_json(self.layout.cells, [entry.spec.key for entry in self.entries])

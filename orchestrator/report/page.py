@@ -9,14 +9,13 @@ from itertools import chain, groupby
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
-
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.findings import Findings
 from orchestrator.report.tables import Table
 from trainables.core.files import whole_files, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.quoting import printable
+from xai.drawing.markup import html_template
 
 _WIDTH = 100  # columns of the text report
 _SCALE = 0.58  # CSS pixels per pixel of a figure
@@ -117,14 +116,7 @@ def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[st
 
 
 def _html(report: Findings, layout: RunLayout, drawings: Sequence[Drawing]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("orchestrator.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html").render(
+    return html_template("orchestrator.report", "report.html").render(
         report=report,
         chart=_rows(drawings, ""),
         pictures={candidate.id: _rows(drawings, candidate.id) for candidate in report.candidates},

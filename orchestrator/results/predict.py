@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from orchestrator.results.run import Run
 from trainables.core.errors import DataError, ModelError, RunFolderError, UnreadableImage
-from trainables.core.quoting import write_csv
+from trainables.core.tables import write_csv
 from trainables.pictures import looks
 from trainables.pictures.decoders import each
 from trainables.pictures.depth import Uint8

@@ -21,12 +21,11 @@ from orchestrator.results.entries import (
 )
 from orchestrator.results.summaries import score_images, summarise_candidate
 from trainables.core.errors import RunFolderError
-from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
-from trainables.core.quoting import write_csv
 from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
+from trainables.core.tables import write_both
 from trainables.data.manifest import Manifest
 from trainables.runtime.startup import keras_settings
 from trainables.runtime.waiting import held
@@ -376,10 +375,7 @@ class Run:
         # Cells come last: others may lose some.
         tables = {name: getattr(self, name) for name in reversed(TABLES)}
         for name in TABLES:
-            table = tables[name]
-            with replacing(self.layout.results / f"{name}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
-            write_csv(self.layout.results / f"{name}.csv", table)
+            write_both(self.layout.results, name, tables[name])
 
 
 def _identity(entry: Entry) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.results.ranking import ensemble_predictions, ranking
+from trainables.core.config import class_index
 from trainables.training.metrics import HEADLINE, score
 
 
 def score_images(predictions: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
     """Every metric of `metric_names(classes)` for predictions of one model, or of an ensemble."""
-    index = {name: number for number, name in enumerate(classes)}
+    index = class_index(classes)
     labels = np.array([index[label] for label in predictions["label"]], dtype=np.int64)
     probabilities = predictions[[f"prob_{name}" for name in classes]].to_numpy()
     odds = ranking(predictions)[list(classes)].to_numpy()

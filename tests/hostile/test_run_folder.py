@@ -21,7 +21,7 @@ from trainables.core.errors import DataError, RunFolderError
 from trainables.core.files import write_json
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry
-from trainables.core.quoting import for_spreadsheet, write_csv
+from trainables.core.quoting import for_spreadsheet
 from trainables.core.records import (
     DamagedRecord,
     Provenance,
@@ -30,6 +30,7 @@ from trainables.core.records import (
     read_text,
 )
 from trainables.core.run_folder import read_folds, read_keys
+from trainables.core.tables import write_csv
 from trainables.data.manifest import Manifest
 from trainables.runtime.waiting import held
 

@@ -6,6 +6,7 @@ form is what the ledger hashes. This module knows neither Ray nor TensorFlow.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -292,6 +293,11 @@ class Candidate(Frozen):
         if ":" in self.model:
             training["dropout"] = None  # a builder has its own
         return content
+
+
+def class_index(classes: Iterable[str]) -> dict[str, int]:
+    """The number by which models know each class."""
+    return {name: number for number, name in enumerate(classes)}
 
 
 class CellSpec(Frozen):

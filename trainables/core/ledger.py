@@ -27,9 +27,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, TypeAdapter
 
-from trainables.core.config import CellSpec, Frozen
+from trainables.core.config import CellSpec, Frozen, class_index
 from trainables.core.errors import RayfoldError, RunFolderError
-from trainables.core.files import file_digest, parts_digest, replacing, write_json, write_text
+from trainables.core.files import file_digest, parts_digest, write_json, write_text
 from trainables.core.records import (
     DamagedRecord,
     check_regular,
@@ -37,6 +37,7 @@ from trainables.core.records import (
     read_table,
     read_text,
 )
+from trainables.core.tables import write_parquet
 
 State = Literal["missing", "running", "failed", "done"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
@@ -210,8 +211,7 @@ class Entry:
     def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
         """Write the tables, then declare the cell done. The model must be in place already."""
         for name, table in zip(_TABLES, (epochs, predictions), strict=True):
-            with replacing(self.folder / name) as temporary:
-                table.to_parquet(temporary, index=False)
+            write_parquet(self.folder / name, table)
         digests = {
             name: self._digest(self.folder / name) for name in (*_TABLES, self.model_path.name)
         }
@@ -255,9 +255,7 @@ def _check_scores(path: Path, table: pd.DataFrame, classes: Sequence[str]) -> No
     """
     probabilities = table[[f"prob_{name}" for name in classes]].to_numpy(float)
     logits = table[[name for name in table.columns if name.startswith("logit_")]].to_numpy(float)
-    predicted = (
-        table["prediction"].map({name: column for column, name in enumerate(classes)}).to_numpy()
-    )
+    predicted = table["prediction"].map(class_index(classes)).to_numpy()
     near = 1e-2  # bfloat16 has no more
     right = (probabilities >= -near) & (probabilities <= 1 + near)  # false for NaN as well
     if not (right.all() and (np.abs(probabilities.sum(axis=1) - 1) <= near).all()):

@@ -6,13 +6,7 @@ and labels come from files of others, so both go through here.
 """
 
 import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from trainables.core.files import replacing
-
-if TYPE_CHECKING:
-    import pandas as pd
+from typing import Any
 
 # With the wide forms of = + - @, which some spreadsheets take for the same.
 _FORMULA = re.compile(r"'*\s*[=+\-@\uff1d\uff0b\uff0d\uff20]")
@@ -34,16 +28,3 @@ def for_spreadsheet(value: Any) -> Any:
     if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
         return f"'{value}"
     return value
-
-
-def write_csv(path: Path, table: "pd.DataFrame", **options: Any) -> None:
-    """Write a table for people, whole or not at all, with every text and column name as
-    `for_spreadsheet` has it.
-    """
-    from pandas.api.types import is_numeric_dtype
-
-    quoted = table.apply(
-        lambda column: column if is_numeric_dtype(column) else column.map(for_spreadsheet)
-    )
-    with replacing(path) as temporary:
-        quoted.rename(columns=for_spreadsheet).to_csv(temporary, index=False, **options)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from trainables.core.config import CellSpec
+from trainables.core.config import CellSpec, class_index
 from trainables.core.layout import RunLayout, cache_folder
 from trainables.data.batches import Batches
 from trainables.data.manifest import Manifest
@@ -30,7 +30,7 @@ class CellImages:
         roles = folds[folds["fold"] == spec.fold].set_index("image")
         self._role = roles["role"].reindex(self._images["image"]).to_numpy()
         self._group = roles["group"].reindex(self._images["image"]).to_numpy()
-        index = {name: number for number, name in enumerate(spec.classes)}
+        index = class_index(spec.classes)
         self._labels = np.array([index[label] for label in self._images["label"]], dtype=np.int32)
         self._pixels = _store(manifest, spec.candidate.image_size).pixels
         training = spec.candidate.training

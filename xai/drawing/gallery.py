@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -21,6 +20,7 @@ from trainables.core.errors import RayfoldError
 from trainables.core.files import write_text
 from trainables.core.quoting import printable
 from xai.drawing import render
+from xai.drawing.markup import html_template
 from xai.drawing.render import Bytes, Floats, Row
 from xai.drawing.sheets import fitted
 
@@ -56,18 +56,13 @@ def write_gallery(
     0.2 KB.
     """
     data = _gallery_data(rows.to_dict("records"), images, scores)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("xai.drawing"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     style, script = _text("gallery.css"), _text("gallery.js") + _text("gallery_controls.js")
     reduced = (
         f" Maps of more than {LARGEST_MAP} pixels are averaged down to that."
         if data.pop("reduced")
         else ""
     )
-    page = environment.get_template("gallery.html").render(
+    page = html_template("xai.drawing", "gallery.html").render(
         title=printable(title),
         style=Markup(style),
         script=Markup(script),

@@ -5,6 +5,7 @@ Models of one architecture take turns in one set of traced graphs: for the next 
 weights are loaded.
 """
 
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from trainables.core.config import class_index
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry, read_entry
 from trainables.core.records import DamagedRecord
@@ -26,11 +28,11 @@ from xai.methods.placement import Placement
 from xai.methods.registry import method_named
 from xai.shards.heatmaps import read_shard, shard_digest, write_shard
 from xai.shards.images import Images
-from xai.shards.map_columns import pack, unpacked
+from xai.shards.map_columns import pack
+from xai.shards.map_rows import ClassMap, MapRow, Source
 from xai.shards.shard_plan import AUTO, Shard
 
 _SEED = 0
-Row = dict[str, Any]
 
 
 class Explainer:
@@ -49,7 +51,7 @@ class Explainer:
         entry = read_entry(self._layout.ledger / shard.key)
         path = self._layout.heatmaps / shard.name
         kept = _kept(path, shard)
-        rows: list[Row] = []
+        rows: list[MapRow] = []
         predictions = entry.predictions()
         predictions = (
             predictions[predictions["split"] == shard.split]
@@ -66,8 +68,9 @@ class Explainer:
                 if batch == 1:
                     raise
                 batch //= 2
-        write_shard(path, rows, shard.digest, shard.scores_digest)
-        lost = sum(row.get("error") is not None for row in rows)
+        columns = [row.columns() for row in rows]
+        write_shard(path, columns, shard.digest, shard.scores_digest)
+        lost = sum(row.map is None for row in rows)
         return len(rows) - lost, lost
 
     def classifier(self, entry: Entry, layer: str) -> Classifier:
@@ -84,8 +87,8 @@ class Explainer:
         return self._classifiers[place]
 
     def _rows(
-        self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[Row]]
-    ) -> list[Row]:
+        self, entry: Entry, shard: Shard, predictions: pd.DataFrame, kept: dict[str, list[MapRow]]
+    ) -> list[MapRow]:
         """The rows of one batch with their scores, and with the maps that were kept, if any
         were.
         """
@@ -94,7 +97,7 @@ class Explainer:
         if kept:
             rows = [row for name in names for row in kept[name]]
         else:
-            rows = self._explain(entry, shard, predictions, pixels, errors)
+            rows = list(self._explain(entry, shard, predictions, pixels, errors))
         self._judge(rows, dict(zip(names, pixels, strict=True)), entry, shard)
         return rows
 
@@ -105,50 +108,47 @@ class Explainer:
         predictions: pd.DataFrame,
         pixels: NDArray[np.uint8],
         errors: dict[str, str],
-    ) -> list[Row]:
+    ) -> Iterator[MapRow]:
         """Maps of every class for methods of a layer, else of the predicted class and the label."""
         spec, method = entry.spec, method_named(shard.method)
         classifier = self.classifier(entry, shard.layer)
-        index = {name: number for number, name in enumerate(spec.classes)}
+        index = class_index(spec.classes)
         predicted = np.array([index[name] for name in predictions["prediction"]], np.int32)
         labels = np.array([index[name] for name in predictions["label"]], np.int32)
         targets = np.stack([predicted, labels], axis=1)
         if method.layered:
             targets = np.tile(np.arange(len(spec.classes), dtype=np.int32), (len(pixels), 1))
         maps = method.explain(classifier, pixels, targets, _SEED)
-        common = {
-            "candidate": spec.candidate.id,
-            "fold": spec.fold,
-            "seed": spec.seed,
-            "split": shard.split,
-            "method": method.name,
-            "layer": classifier.layer if method.layered else "input",
-            "model_hash": shard.model_hash,
-        }
+        source = Source(
+            spec.candidate.id,
+            spec.fold,
+            spec.seed,
+            shard.split,
+            method.name,
+            classifier.layer if method.layered else "input",
+            shard.model_hash,
+        )
         placement = classifier.placement if method.layered else None
-        rows = []
-        for position, image in enumerate(predictions.index):
+        for position, image in enumerate(map(str, predictions.index)):
             facts = predictions.iloc[position]
-            one = (
-                common
-                | {"image": image}
-                | {name: facts[name] for name in ("label", "group", "prediction")}
-            )
+            known = source, image, facts["label"], facts["group"], facts["prediction"]
             if image in errors:
-                rows.append(one | {"error": errors[image]})
+                yield MapRow(*known, error=errors[image])
                 continue
             for target, heat in _once(targets[position], maps[position]):
+                if not np.isfinite(heat).all():
+                    yield MapRow(*known, error="the map is not finite")
+                    continue
                 name = spec.classes[target]
-                of_class = {
-                    "class": name,
-                    "logit": facts[f"logit_{name}"],
-                    "probability": facts[f"prob_{name}"],
-                }
-                rows.append(one | of_class | _packed(heat, placement))
-        return rows
+                said = float(facts[f"logit_{name}"]), float(facts[f"prob_{name}"])
+                yield MapRow(*known, map=ClassMap(name, *said, pack(heat, placement)))
 
     def _judge(
-        self, rows: list[Row], pixels: dict[str, NDArray[np.uint8]], entry: Entry, shard: Shard
+        self,
+        rows: Sequence[MapRow],
+        pixels: dict[str, NDArray[np.uint8]],
+        entry: Entry,
+        shard: Shard,
     ) -> None:
         """Add scores: agreement to the maps of the predicted class and of the label, faithfulness
         to some of them.
@@ -157,23 +157,26 @@ class Explainer:
         made.
         """
         spec, method = entry.spec, method_named(shard.method)
-        mapped = [row for row in rows if row.get("error") is None]
-        seen = [row for row in mapped if row["class"] in (row["prediction"], row["label"])]
+        mapped = [(row, row.map) for row in rows if row.map is not None]
+        seen = [
+            each for each in mapped if each[1].class_name in (each[0].prediction, each[0].label)
+        ]
         size = spec.candidate.image_size
         if seen:
-            masks = self._images.masks([row["image"] for row in seen], size)
-            heats = np.stack([unpacked(row) for row in seen])
-            _spread(seen, agreement_scores(heats, method.positive, masks, size, _placement(seen)))
+            masks = self._images.masks([row.image for row, _ in seen], size)
+            heats, placement = _stacked(seen)
+            _spread(seen, agreement_scores(heats, method.positive, masks, size, placement))
         judged = [
-            row
-            for row in mapped
-            if row["class"] == row["prediction"] and row["image"] in shard.judged
+            (row, found)
+            for row, found in mapped
+            if found.class_name == row.prediction and row.image in shard.judged
         ]
         if judged:
             classifier = self.classifier(entry, shard.layer)
-            chosen = np.stack([pixels[row["image"]] for row in judged])
-            classes = np.array([spec.classes.index(row["class"]) for row in judged])
-            heats = np.stack([unpacked(row) for row in judged])
+            chosen = np.stack([pixels[row.image] for row, _ in judged])
+            index = class_index(spec.classes)
+            classes = np.array([index[found.class_name] for _, found in judged])
+            heats, placement = _stacked(judged)
 
             def predict(images: NDArray[Any]) -> NDArray[Any]:
                 return softmax(classifier.logits(images))
@@ -181,20 +184,20 @@ class Explainer:
             _spread(
                 judged,
                 faithfulness_scores(
-                    predict, chosen, heats, method.positive, classes, _SEED, _placement(judged)
+                    predict, chosen, heats, method.positive, classes, _SEED, placement
                 ),
             )
 
 
-def _kept(path: Path, shard: Shard) -> dict[str, list[Row]]:
+def _kept(path: Path, shard: Shard) -> dict[str, list[MapRow]]:
     """The rows of each image in a shard whose maps are right; nothing where there is no such
     shard.
     """
-    kept: dict[str, list[Row]] = {}
+    kept: dict[str, list[MapRow]] = {}
     if shard_digest(path) == shard.digest:
         with suppress(DamagedRecord):
-            for row in read_shard(path):
-                kept.setdefault(row["image"], []).append(row)
+            for row in map(MapRow.read, read_shard(path)):
+                kept.setdefault(row.image, []).append(row)
     return kept if set(kept) == set(shard.images) else {}
 
 
@@ -205,16 +208,14 @@ def _once(
     return list({int(target): heat for target, heat in zip(targets, maps, strict=True)}.items())
 
 
-def _packed(heat: NDArray[np.float32], placement: Placement | None) -> Row:
-    return pack(heat, placement) if np.isfinite(heat).all() else {"error": "the map is not finite"}
+def _stacked(rows: Sequence[tuple[MapRow, ClassMap]]) -> tuple[NDArray[np.float32], Placement]:
+    """The maps (n, h, w), and where their cells lie, which is the same for all of one method and
+    layer.
+    """
+    return np.stack([found.heat for _, found in rows]), rows[0][1].placement
 
 
-def _placement(rows: list[Row]) -> Placement:
-    """Where the cells of these maps lie, which is the same for all of one method and layer."""
-    return Placement(*(rows[0][name] for name in Placement._fields))
-
-
-def _spread(rows: list[Row], columns: dict[str, NDArray[Any]]) -> None:
+def _spread(rows: Sequence[tuple[MapRow, ClassMap]], columns: dict[str, NDArray[Any]]) -> None:
     for name, values in columns.items():
-        for row, value in zip(rows, values, strict=True):
-            row[name] = value if np.ndim(value) else float(value)
+        for (row, _), value in zip(rows, values, strict=True):
+            row.scores[name] = value if np.ndim(value) else float(value)

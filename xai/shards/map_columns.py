@@ -1,5 +1,6 @@
 """A map as columns of a row, and the maps of rows as one array."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def pack(heat: Floats, placement: Placement | None = None) -> dict[str, Any]:
     return {**shape, **placed, "low": float(heat.min()), "high": float(heat.max())}
 
 
-def unpacked(row: dict[str, Any]) -> Floats:
+def unpacked(row: Mapping[str, Any]) -> Floats:
     """The map (h, w) that a row's columns hold."""
     return np.asarray(row["map"], np.float32).reshape(row["height"], row["width"]) * np.float32(
         row["scale"]

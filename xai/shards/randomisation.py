@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from trainables.core.config import class_index
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry, read_entry
 from trainables.core.records import DamagedRecord
@@ -89,7 +90,7 @@ def _cascade(run: Path, key: str, name: str, layer: str) -> list[dict[str, Any]]
         np.linspace(0, len(predictions) - 1, min(_IMAGES, len(predictions))).astype(int)
     ]
     pixels, _ = Images(layout).pixels(list(chosen["image"]), spec.candidate.image_size)
-    index = {label: number for number, label in enumerate(spec.classes)}
+    index = class_index(spec.classes)
     targets = np.array([[index[label]] for label in chosen["prediction"]], np.int32)
     classifier = Explainer(run).classifier(entry, layer)
 

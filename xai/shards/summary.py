@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
-from trainables.core.quoting import write_csv
 from trainables.core.records import read_table
+from trainables.core.tables import write_both
 from xai.judging.agreement import LIMITS, exposure, flagged
 from xai.judging.intervals import holm, interval, p_above_zero
 from xai.shards.heatmaps import Heatmaps
@@ -126,9 +125,7 @@ def _folds(heatmaps: Heatmaps) -> pd.DataFrame:
 
 def save_table(layout: RunLayout, name: str, table: pd.DataFrame) -> None:
     """Write one of `TABLES` as Parquet and CSV."""
-    with replacing(layout.xai_tables / f"{name}.parquet") as temporary:
-        table.to_parquet(temporary, index=False)
-    write_csv(layout.xai_tables / f"{name}.csv", table)
+    write_both(layout.xai_tables, name, table)
 
 
 def load_table(layout: RunLayout, name: str) -> pd.DataFrame:
