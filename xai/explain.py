@@ -9,8 +9,10 @@ from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.data.manifest import Manifest
+from trainables.models.known_code import check_known
 from trainables.models.user_code import folder_that_trained
 from trainables.runtime.connection import connect
+from trainables.runtime.private_folder import check_own
 from trainables.runtime.waiting import taken
 from xai.drawing.pages import Style, write_overlays, write_pages
 from xai.shards.export import Outcome, export
@@ -47,9 +49,11 @@ def explain_run(
         ModelError: A library, a layer or the code of a model is missing; nothing has started.
     """
     layout = RunLayout(run.absolute())
+    check_own(layout.root)
     entries = chosen_cells(layout, options, say)
     check_explanations(entries, options)
     for spec in {entry.spec.candidate.id: entry.spec for entry in entries}.values():
+        check_known(spec, layout.root)
         if ":" in spec.candidate.model:
             folder_that_trained(layout, spec)  # raises where the cells could not be opened
     lock = taken(

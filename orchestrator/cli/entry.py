@@ -50,6 +50,11 @@ _COMMANDS = {
         "Explain the finished cells of a run: heatmaps, overlays, scores of whether to believe "
         "them, a gallery.",
     ),
+    "trust": _Command(
+        "trust:trust",
+        "Allow the code of a run's own models, which you have read, where it was not you who ran "
+        "it.",
+    ),
     "doctor": _Command(
         "cluster:doctor",
         "Check a SLURM login or compute node for what stops Ray clusters (`rayfold doctor "

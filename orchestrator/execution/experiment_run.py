@@ -23,10 +23,11 @@ from trainables.core.ledger import CellState, Entry
 from trainables.core.quoting import printable
 from trainables.data.store import build_store, open_store
 from trainables.models.architecture import Architecture
+from trainables.models.known_code import remember
 from trainables.models.user_code import search_also
 from trainables.runtime import connection, lifeline
 from trainables.runtime.gpu_check import blind_reason
-from trainables.runtime.private_folder import foreign_owner
+from trainables.runtime.private_folder import check_own
 from trainables.runtime.waiting import taken
 from trainables.training.gpu_cost import measure_steps
 
@@ -47,6 +48,7 @@ def run_experiment(
         try:
             prepared = prepare(experiment, layout)
             prepared.save()
+            _remember_code(prepared)
             missing = [entry for entry in prepared.entries if entry.state().state != "done"]
             progress = RunProgress(
                 len(prepared.entries), len(prepared.entries) - len(missing), console
@@ -79,6 +81,14 @@ def run_experiment(
             logger.removeHandler(handler)
             handler.close()
     return lifeline.STOPPED if not complete else 1 if failed else 0
+
+
+def _remember_code(prepared: Prepared) -> None:
+    """Whoever runs an experiment means the code that it names."""
+    for entry in prepared.entries:
+        if ":" in entry.spec.candidate.model:
+            with suppress(OSError, ModelError):  # where there is no home: `rayfold trust` tells
+                remember(entry.spec)
 
 
 def _on_skipped(table: pd.DataFrame) -> str | None:
@@ -263,11 +273,7 @@ def _locked(layout: RunLayout) -> Iterator[None]:
     """Only one driver may work in a run folder; the kernel releases the lock when the driver
     dies.
     """
-    if (owner := foreign_owner(layout.root)) is not None:
-        raise RunFolderError(
-            f"the run folder {str(layout.root)!r} belongs to user {owner}, who could change what "
-            "is believed and run there: choose another one with --run"
-        )
+    check_own(layout.root)
     try:
         layout.root.mkdir(parents=True, exist_ok=True)
         lock = taken(

@@ -41,7 +41,7 @@ class Findings:
 def find(facts: Facts) -> Findings:
     """Everything a report says, ready to be laid out."""
     best = _best(facts)
-    started = next((str(each["started"]) for each in facts.invocations), NONE)
+    started = next((str(each["started"]) for each in facts.invocations if "started" in each), NONE)
     return Findings(
         name=facts.name,
         started=started.replace("T", " ").replace("+00:00", " UTC"),

@@ -3,6 +3,7 @@ say the same.
 """
 
 import base64
+import os
 import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import chain, groupby
@@ -18,6 +19,7 @@ from trainables.core.quoting import printable
 from xai.drawing.markup import html_template
 
 _WIDTH = 100  # columns of the text report
+_LONGEST = 2000  # characters of a table's cell; what is longer was not written by rayfold
 _SCALE = 0.58  # CSS pixels per pixel of a figure
 _NARROWEST = 8  # columns to which a table's column may be squeezed
 # What the text report leaves to the HTML one for want of room; macro recall is the balanced
@@ -85,7 +87,7 @@ def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
     """Fixed-width lines; the widest columns, those of text first, are wrapped until the table
     fits.
     """
-    columns = [[printable(cell) for cell in column] for column in zip(*table.rows, strict=True)]
+    columns = [[_short(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     columns = columns or [[] for _ in table.columns]
     widths = [
         max([0, *map(len, name.split()), *map(len, cells)])
@@ -99,6 +101,12 @@ def _text_table(table: Table, titled: bool = True) -> Iterator[str]:
     for row in (table.columns, tuple("-" * width for width in widths), *zip(*columns, strict=True)):
         yield from _text_row(row, widths, table.left)
     yield ""
+
+
+def _short(cell: str) -> str:
+    """What a line for people has room for."""
+    shown = printable(cell[:_LONGEST])
+    return shown if len(cell) <= _LONGEST else f"{shown} …"
 
 
 def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[str]:
@@ -161,4 +169,4 @@ def _files(layout: RunLayout) -> Iterator[tuple[str, str]]:
     for path in (*chain(*tables), *records):
         if path.is_file():
             name = path.relative_to(layout.root).as_posix()
-            yield name, quote(name)
+            yield printable(name), quote(os.fsencode(name))

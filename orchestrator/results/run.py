@@ -27,6 +27,7 @@ from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
 from trainables.core.tables import write_both
 from trainables.data.manifest import Manifest
+from trainables.models.known_code import check_known
 from trainables.runtime.startup import keras_settings
 from trainables.runtime.waiting import held
 from trainables.training.metrics import HEADLINE, metric_names
@@ -333,12 +334,14 @@ class Run:
 
         Raises:
             RunFolderError: No such candidate, or its cell is not done.
-            ModelError: The file is damaged, or the code of the user's that it needs is gone.
+            ModelError: The file is damaged, or the code of the user's that it needs is gone, or
+                was never run by this user.
         """
         entry = self.entry(candidate, fold, seed)
         with keras_settings():
             from trainables.models.opening import open_model
 
+            check_known(entry.spec, self.layout.root)
             return open_model(self.layout, entry)
 
     def entry(self, candidate: str, fold: int, seed: int | None = None) -> Entry:

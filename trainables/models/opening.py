@@ -37,7 +37,7 @@ def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
 
     No code is run for a model of the zoo. For a builder's, its module is imported: from the
     experiment's folder, else from the current one, and only where it says what it said when the
-    cell was trained. Raises ModelError.
+    cell was trained. Who asks for it has asked `known_code` before. Raises ModelError.
     """
     spec = entry.spec
     if ":" in spec.candidate.model:

@@ -301,7 +301,7 @@ def folder_that_trained(layout: RunLayout, spec: CellSpec) -> Path:
         except ModelError as error:
             problem = problem or str(error)
             continue
-        if found == spec.builder_hash or spec.version < 2:  # which digested other things
+        if found == spec.builder_hash:
             return folder
         names = ", ".join(path.name for path in watched_files(model, folder).values())
         problem = (

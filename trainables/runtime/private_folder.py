@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Thread
 
-from trainables.core.errors import ResourceError
+from trainables.core.errors import ResourceError, RunFolderError
 
 _PREFIX = "rf-"  # short, for the sockets' sake
 _SOCKET_LIMIT = 107  # bytes of a Unix socket's path, Linux
@@ -150,6 +150,25 @@ def foreign_owner(path: Path) -> int | None:
     except OSError:
         return None
     return None if owner in _trusted() else owner
+
+
+def check_own(run: Path) -> None:
+    """Raise RunFolderError where what is written into a run folder would go elsewhere, or where
+    another user owns it.
+    """
+    if (owner := foreign_owner(run)) is not None:
+        raise RunFolderError(
+            f"the run folder {str(run)!r} belongs to user {owner}, who could change what is "
+            "believed and run there: copy it, or choose another one with --run"
+        )
+    for folder, below, files in os.walk(run):
+        names = [*below, *files] if folder == str(run) else below
+        for name in names:
+            if (path := Path(folder) / name).is_symlink():
+                raise RunFolderError(
+                    f"{str(path)!r} is a link, and nothing is written through links in a run "
+                    "folder: put what it leads to in its place"
+                )
 
 
 def _trusted() -> set[int]:
