@@ -109,7 +109,10 @@ def current_folder_last(added: bool = False) -> None:
 
     added: also where the current folder was not on the search path.
     """
-    here = os.path.realpath(os.curdir)
+    try:
+        here = os.path.realpath(os.curdir)
+    except FileNotFoundError:  # somebody deleted it, so nothing lies there
+        return
     others = [entry for entry in sys.path if os.path.realpath(entry) != here]
     if added or len(others) < len(sys.path):
         sys.path[:] = [*others, here]

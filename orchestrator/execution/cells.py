@@ -17,7 +17,7 @@ from trainables.core.errors import DataError, ExperimentError
 from trainables.core.files import write_json, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
-from trainables.core.spelling import quoted
+from trainables.core.spelling import count, quoted
 from trainables.core.tables import write_csv, write_parquet
 from trainables.data.manifest import SHOWN_IN_ERROR, Manifest, UnusableImages, build_manifest
 from trainables.models import zoo
@@ -67,10 +67,12 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     if previous is not None and (changed := _on_changes(previous, manifest)):
         manifest = replace(manifest, notes=(*manifest.notes, changed))
     images = manifest.usable
-    images = images.assign(group=leak_groups(images))
+    kept_together = leak_groups(images)
+    notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]
+    images = images.assign(group=kept_together)
     f = experiment.folds
     folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
-    manifest = replace(manifest, notes=(*manifest.notes, *_on_split(images, folds, f.test_set)))
+    manifest = replace(manifest, notes=(*notes, *_on_split(images, folds, f.test_set)))
     return Prepared(
         experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
     )
@@ -108,6 +110,19 @@ def _on_changes(previous: Manifest, manifest: Manifest) -> str | None:
         f"{', '.join(parts)}: finished cells stay in the ledger, but count again only when the "
         "data are as they were"
     )
+
+
+def _on_merged(stated: pd.Series, kept_together: pd.Series) -> list[str]:
+    """A note where groups share an image, and so are one."""
+    merged = stated[stated != kept_together]
+    if merged.empty:
+        return []
+    names = quoted(str(merged.iloc[0])), quoted(str(kept_together.loc[merged.index[0]]))
+    return [
+        f"{count(merged.nunique(), 'group')} of {stated.nunique():,} show an image that another "
+        f"one shows, too, and count as one with it ({names[0]} as {names[1]} for instance): the "
+        "images stay in one part, and the groups may be one patient"
+    ]
 
 
 def _on_split(

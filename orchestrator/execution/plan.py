@@ -29,7 +29,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
     lines = [f"experiment  {experiment.name} ({experiment.hash})"]
     lines.append(
         f"data        {len(images)} images, {prepared.manifest.channels} channel(s), "
-        f"{images['group'].nunique()} groups"
+        f"{prepared.folds['group'].nunique()} groups"
     )
     for name in prepared.manifest.classes:
         lines.append(f"            {int((images['label'] == name).sum()):6} {printable(name)}")

@@ -32,6 +32,7 @@ _RULES = {
     "dict_type": "must be a mapping",
     "model_type": "must be a mapping",
     "model_attributes_type": "must be a mapping",
+    "invalid_key": "must be text: write the key in quotes",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} entry",
 }

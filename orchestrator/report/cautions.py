@@ -15,8 +15,8 @@ def warnings_of(facts: Facts) -> Iterator[str]:
     states = facts.cells["state"].value_counts()
     for state, meaning in (
         ("failed", "failed"),
-        ("missing", "did not run yet"),
-        ("running", "did not finish yet"),
+        ("missing", "are not done yet"),
+        ("running", "are at work"),
     ):
         if count := int(states.get(state, 0)):
             yield (

@@ -34,7 +34,8 @@ def draw_comparison(facts: Facts) -> Figure:
         )
         axes.grid(visible=False, axis="y")
         axes.margins(x=0.08)
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    columns = len(handles) if len(handles) < 4 else 2
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
     return figure
 
 
@@ -83,7 +84,7 @@ def _panel(axes: Any, facts: Facts, metric: str) -> list[Any]:
             alpha=0.75,
             label=label,
         )
-        dots += [drawn] if chosen.any() or label == cell else []
+        dots += [drawn] if chosen.any() else []
     tests = models[f"{metric}_test_ensemble"]
     diamonds = axes.scatter(
         tests,
@@ -94,4 +95,5 @@ def _panel(axes: Any, facts: Facts, metric: str) -> list[Any]:
         zorder=3,
         label=f"ensemble of the {'folds' if one_seed else 'cells'}' models on the test set",
     )
-    return [*dots, bars, *([diamonds] if tests.notna().any() else [])]
+    means = [bars] if complete.any() else []
+    return [*dots, *means, *([diamonds] if tests.notna().any() else [])]

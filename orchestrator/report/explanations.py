@@ -21,12 +21,13 @@ _PLACES = {
 
 class _Explained(NamedTuple):
     """One candidate, method and layer: what they are called, mean of each score, the highest where
-    it has one for each class, chance and ceiling of those that have any, and the sanity check's
-    verdict.
+    it has one for each class, how many maps have it, chance and ceiling of those that have any, and
+    the sanity check's verdict.
     """
 
     head: tuple[str, str, str]
     means: Mapping[str, float]
+    maps: Mapping[str, int]
     limits: Mapping[str, tuple[float, float]]
     sanity: str
 
@@ -39,13 +40,13 @@ class _Explained(NamedTuple):
     def times(self, score: str) -> str:
         return f"{self.mean(score)}×" if score in self.means else NONE
 
-    def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str]:
-        """The mean, what chance gives, and the best that is possible; of maps that older versions
-        judged, the first.
+    def within_limits(self, score: str, unit: str = "") -> tuple[str, str, str, str]:
+        """The mean, what chance gives, and the best that is possible (not of maps that older
+        versions judged), and of how many maps.
         """
         shown = (self.means[score], *self.limits.get(score, ()))
         chance, ceiling = [f"{value:.2f}{unit}" for value in shown[1:]] or (NONE, NONE)
-        return f"{shown[0]:.2f}{unit}", chance, ceiling
+        return f"{shown[0]:.2f}{unit}", chance, ceiling, f"{self.maps[score]:,}"
 
     @property
     def hottest_corner(self) -> str:
@@ -102,9 +103,11 @@ def _on_masks(explained: list[_Explained], masks: list[str]) -> Table:
     title = (
         "Where the evidence lies. Energy: inside the mask, in multiples of a uniform map's. "
         "Pointing: share of images whose hottest place is in the mask. By chance: what a map that "
-        "knows nothing has. At best: no map with this number of cells can have more"
+        "knows nothing has. At best: no map with this number of cells can have more. Maps: of how "
+        "many; one without any evidence has no energy, and misses where it points"
     )
-    columns = ("Mask", "Energy", "by chance", "at best", "Pointing", "by chance", "at best")
+    limits = ("by chance", "at best", "maps")
+    columns = ("Mask", "Energy", *limits, "Pointing", *limits)
     rows = [
         (
             *each.head,
@@ -129,6 +132,7 @@ def _explained(tables: ExplanationFacts, names: Mapping[str, str]) -> Iterator[_
         means = {
             str(score): float(mean) for score, mean in of_set.groupby("score")["mean"].max().items()
         }
+        maps = {str(score): int(n) for score, n in of_set.groupby("score")["maps"].sum().items()}
         limited = of_set[of_set["ceiling"].notna()]
         limits = dict(
             zip(
@@ -139,7 +143,11 @@ def _explained(tables: ExplanationFacts, names: Mapping[str, str]) -> Iterator[_
         )
         place = f"{layer}, {of_set['height'].iloc[0]}×{of_set['width'].iloc[0]}"
         yield _Explained(
-            (names.get(candidate, candidate), method_title(method), place), means, limits, verdict
+            (names.get(candidate, candidate), method_title(method), place),
+            means,
+            maps,
+            limits,
+            verdict,
         )
 
 

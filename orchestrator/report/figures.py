@@ -22,6 +22,7 @@ from orchestrator.report.comparison import draw_comparison
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.facts import CandidateFacts, Facts, of_cell
 from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
+from orchestrator.report.tables import NONE, three
 from orchestrator.results.ranking import ranking
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
@@ -90,11 +91,12 @@ def _candidate_figures(
         return
     name, folds = candidate.name, candidate.fold_predictions
     extent = "" if candidate.complete else f" ({candidate.progress})"
-    mean = "" if seeds == 1 else f", mean counts of {seeds} seeds"
+    counted = f"{seeds} seeds" if candidate.complete else "the seeds that are done"
+    mean = "" if seeds == 1 else f", mean counts of {counted}"
     title = f"{name}{extent}"
-    roc = _ranking(folds, classes, title, roc=True)
+    roc = _ranking(folds, classes, title, roc=True, complete=candidate.complete)
     yield _Figure("roc.png", "curves", "ROC curves", roc)
-    pr = _ranking(folds, classes, title, roc=False)
+    pr = _ranking(folds, classes, title, roc=False, complete=candidate.complete)
     yield _Figure("pr.png", "curves", "Precision-recall curves", pr)
     pooled = _confusion(folds, classes, f"{name} · pooled out-of-fold{mean}{extent}")
     caption = "Confusion matrix of the pooled out-of-fold predictions"
@@ -163,7 +165,7 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
         for column in range(n):
             share = shares[row, column]
             text = f"{counts[row, column]:.{0 if seeds == 1 else 1}f}\n" + (
-                f"{share:.1%}" if np.isfinite(share) else "–"
+                f"{share:.1%}" if np.isfinite(share) else NONE
             )
             axes.text(
                 column,
@@ -185,9 +187,11 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
 # --- ranking curves -------------------------------------------------------------------------------
 
 
-def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: bool) -> Figure:
+def _ranking(
+    folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: bool, complete: bool = True
+) -> Figure:
     """ROC or precision-recall curves: each cell thin; all fold predictions pooled, bold, one line
-    per seed.
+    per seed. The pooled ones of a candidate that is not complete have no number.
 
     For two classes the second is the positive one; for more, each class is held against the rest.
     """
@@ -216,7 +220,8 @@ def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: 
             for part in by_seed
         ]
         name = "pooled out-of-fold" if len(positives) == 1 else wrapped(positive, 26)
-        pooled.append((curves[0][0], f"{_area(*(area for _, area in curves))}  {name}"))
+        pooled_area = _area(*(area for _, area in curves)) if complete else NONE
+        pooled.append((curves[0][0], f"{pooled_area}  {name}"))
         _chance(axes, folds, positive, roc, colour)
     if len(positives) > 1 or len(thin) > _MOST_FOLDS_IN_LEGEND:
         thin = [(thin[0][0], "each fold" if len(by_seed) == 1 else "each fold and seed")]
@@ -240,7 +245,7 @@ def _ranking(folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: 
 def _area(*areas: float) -> str:
     """The mean over seeds, as the tables have it; no number where a seed has none."""
     mean = float(np.mean(areas))
-    return f"{mean:.3f}" if np.isfinite(mean) else "–"
+    return three(mean)
 
 
 def _curve(

@@ -124,9 +124,12 @@ def _verdict(facts: Facts, best: "pd.Series[Any] | None") -> Iterator[str]:
                 "better by this score."
             )
         elif gap < best["auc_std"]:
+            seconds = others.loc[others["auc_oof"] == second["auc_oof"], "candidate"]
             yield (
-                f"{names[second['candidate']]} is {three(gap)} behind, less than the standard "
-                f"deviation over {units(facts)}: do not read a ranking into this difference."
+                f"{' and '.join(names[each] for each in seconds)} "
+                f"{'is' if len(seconds) == 1 else 'are'} {three(gap)} behind, less than the "
+                f"standard deviation over {units(facts)}: do not read a ranking into this "
+                "difference."
             )
         yield (
             "Choosing the best by a score makes that very score optimistic. On the test set, which "

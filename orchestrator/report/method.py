@@ -18,7 +18,7 @@ def describe_method(facts: Facts) -> Iterator[str]:
         "training that they score."
     )
     yield (
-        "Every candidate was trained once per fold and seed "
+        "Every candidate is trained once per fold and seed "
         f"({'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}). Mean and sample "
         "standard deviation are over these trainings."
     )

@@ -79,6 +79,8 @@ def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
     digests = {fold: roles_digest(folds, fold) for fold in folds["fold"].unique()}
     if any(entry.spec.roles_hash not in ("", digests.get(entry.spec.fold)) for entry in entries):
         raise DamagedRecord(layout.folds, "its images, labels or roles are not those of the cells")
+    if set(digests) - {entry.spec.fold for entry in entries}:
+        raise DamagedRecord(layout.folds, "it has folds that no cell has")
     if (folds.groupby(["fold", "group"])["role"].nunique() > 1).any():
         raise DamagedRecord(layout.folds, "a group stands in two parts of one fold")
     return folds

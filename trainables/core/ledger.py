@@ -25,7 +25,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from trainables.core.config import CellSpec, Frozen, class_index
 from trainables.core.errors import RayfoldError, RunFolderError
@@ -79,13 +79,24 @@ class Seconds(Frozen):
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
+_MOST_REASON, _MOST_TRACEBACK = 500, 100_000  # characters
+_LARGEST = 3.5e38  # what float32 holds
+
+
+def _at_most(characters: int) -> BeforeValidator:
+    """Cuts a text, which somebody else may have written."""
+    return BeforeValidator(lambda text: text[:characters] if isinstance(text, str) else text)
+
+
 class CellState(Frozen):
     """How one cell stands."""
 
     state: State = "missing"
     cell: str = Field("", description="The address of the cell that it is of.")
-    reason: str = Field("", description="Why it failed: one line.")
-    traceback: str = ""
+    reason: Annotated[str, _at_most(_MOST_REASON)] = Field(
+        "", description="Why it failed: one line."
+    )
+    traceback: Annotated[str, _at_most(_MOST_TRACEBACK)] = ""
     out_of_memory: bool = Field(
         False, description="Whether it failed because its device had no memory left."
     )
@@ -204,9 +215,7 @@ class Entry:
         if not isinstance(error, RayfoldError):
             reason = f"{type(error).__name__}: {reason}"
         text = "".join(traceback.format_exception(error))
-        self.update(
-            **{"state": "failed", "reason": (doing + reason)[:500], "traceback": text, **facts}
-        )
+        self.update(**{"state": "failed", "reason": doing + reason, "traceback": text, **facts})
 
     def finish(self, state: CellState, epochs: pd.DataFrame, predictions: pd.DataFrame) -> None:
         """Write the tables, then declare the cell done. The model must be in place already."""
@@ -224,7 +233,12 @@ class Entry:
 
     def epochs(self) -> pd.DataFrame:
         """One row per epoch; raises DamagedRecord where the table is of another kind."""
-        return read_kept(self.folder / "epochs.parquet", _EPOCHS)
+        path = self.folder / "epochs.parquet"
+        table = read_kept(path, _EPOCHS)
+        numbers = table.select_dtypes("number").to_numpy(float)
+        if (np.abs(numbers[np.isfinite(numbers)]) > _LARGEST).any():
+            raise DamagedRecord(path, "it has numbers that no training gives")
+        return table
 
     def predictions(self) -> pd.DataFrame:
         """One row per image of the fold and of the test set; raises DamagedRecord for a table that

@@ -68,9 +68,11 @@ def test_scores_on_masks_stand_beside_chance_and_the_best_possible(run: StandInR
             "1.50×",
             "1.00×",
             "4.00×",
+            "9",
             "0.10",
             "0.06",
             "0.12",
+            "9",
         ),
     )
     assert "1 of 3 regions and classes are flagged" in elsewhere.title
@@ -101,7 +103,7 @@ def test_a_table_of_an_older_version_has_no_limits(run: StandInRun) -> None:
     old = load_table(run.layout, "summary").drop(columns=["chance", "ceiling", "p", "p_adjusted"])
     save_table(run.layout, "summary", old.assign(flagged=False))
     on_masks, *_ = explanation_tables(gather(run))
-    assert on_masks.rows[0][4:] == ("1.50×", "–", "–", "0.10", "–", "–")
+    assert on_masks.rows[0][4:] == ("1.50×", "–", "–", "9", "0.10", "–", "–", "9")
     assert not list(explanation_warnings(gather(run)))
 
 
