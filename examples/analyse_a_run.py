@@ -6,8 +6,7 @@ python examples/analyse_a_run.py runs/demo [IMAGES]
 import sys
 from pathlib import Path
 
-from orchestrator.results.predict import predict
-from rayfold import load_run
+from rayfold import load_run, predict
 
 
 def main(folder: str, *images: str) -> None:

@@ -324,7 +324,7 @@ def findings(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print every finding; 1 when one fails, else 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m cluster.doctor", description="Would a Ray cluster work here?"
+        prog="rayfold doctor", description="Would a Ray cluster work here?"
     )
     parser.add_argument(
         "--jobs-folder", type=Path, metavar="DIR", help="as given to cluster/ray_slurm.sh"

@@ -3,6 +3,7 @@
 A number that does not exist is "–"; a candidate that is not complete has no averages and says so.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -197,6 +198,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             yield from _flat({f"{key}[{index}]": item for index, item in enumerate(value)}, prefix)
         elif isinstance(value, list):
-            yield f"{prefix}{key}", ", ".join(map(str, value)) or NONE
+            words = list(map(str, value))
+            said = shlex.join(words) if key == "command_line" else ", ".join(words)
+            yield f"{prefix}{key}", said or NONE
         else:
             yield f"{prefix}{key}", NONE if value is None else str(value)

@@ -206,7 +206,9 @@ class Run:
         folds = self.folds
         table = self._collect(lambda entry: predictions_of(entry, folds))
         if table.empty:
-            return table
+            scores = [f"{kind}_{name}" for kind in ("prob", "logit") for name in self.classes]
+            columns = ["image", "label", "group", "split", *_CELL, *scores, "prediction"]
+            return pd.DataFrame(columns=columns)
         table["group"] = table["image"].map(present_groups(self.layout))
         leading = ["image", "label", "group", "split", *_CELL]
         return table[[*leading, *(column for column in table.columns if column not in leading)]]

@@ -122,7 +122,7 @@ def test_the_doctor_is_ours(on_path: bool, tmp_path: Path) -> None:
         tmp_path, "-m", "orchestrator", "doctor", "--help", path=(tmp_path,) if on_path else ()
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("usage: python -m cluster.doctor")
+    assert done.stdout.startswith("usage: rayfold doctor")
 
 
 # --- Ray's workers --------------------------------------------------------------------------------

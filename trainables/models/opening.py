@@ -29,7 +29,8 @@ def with_softmax(model: keras.Model) -> keras.Model:
     while name in taken:
         name += "_"
     probabilities = keras.layers.Softmax(name=name, dtype="float32")(model.outputs[0])
-    return keras.Model(model.inputs, probabilities)
+    # One input alone, not a list of one: else Keras warns whoever calls it with an array.
+    return keras.Model(model.inputs[0], probabilities)
 
 
 def open_model(layout: RunLayout, entry: Entry) -> keras.Model:
