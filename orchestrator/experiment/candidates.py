@@ -14,19 +14,12 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 
 from orchestrator.experiment.messages import explain, shown
-from trainables.core.config import (
-    Argument,
-    Candidate,
-    Frozen,
-    Line,
-    Training,
-    Whole,
-    digest,
-    is_file_name,
-)
+from trainables.core.config import Candidate
 from trainables.core.errors import ExperimentError, ModelError
 from trainables.core.files import expand
 from trainables.core.quoting import printable
+from trainables.core.training_config import Training
+from trainables.core.values import Argument, Frozen, Line, Whole, digest, is_file_name
 from trainables.models import zoo
 
 #: Of one experiment, once its grids are unfolded.

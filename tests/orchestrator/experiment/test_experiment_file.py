@@ -18,8 +18,8 @@ from orchestrator.experiment.experiment_file import (
     read_experiment,
 )
 from tests.conftest import ROOT
-from trainables.core.config import Augmentation, Training
 from trainables.core.errors import ExperimentError
+from trainables.core.training_config import Augmentation, Training
 
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))
 FOLDER = Path("/studies/first")

@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from trainables.core.config import Augmentation, Candidate, CellSpec, Training, digest
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
+from trainables.core.training_config import Augmentation, Training
+from trainables.core.values import digest
 
 SPEC = CellSpec(
     candidate=Candidate(

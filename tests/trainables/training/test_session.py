@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainables.core.config import Augmentation
+from trainables.core.training_config import Augmentation
 from trainables.models import user_code
 from trainables.models.architecture import Architecture
 from trainables.training.session import Session
