@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.core.training_config import Training, contradiction
+from trainables.core.training_config import Training, contradiction, without_unused
 from trainables.core.values import Argument, Frozen, Identity, Seed, Whole, digest
 
 #: Raise when the same specification would give other numbers than before: old ledger entries are
 #: then recomputed.
-RESULT_VERSION = 2
+RESULT_VERSION = 3
+_BEFORE_HEADS = 2  # 3 moved cells with head-only epochs alone: the others keep their address
 
 
 class Candidate(Frozen):
@@ -38,7 +39,7 @@ class Candidate(Frozen):
         """
         content = self.model_dump(mode="json", exclude={"id", "name"})
         t = self.training
-        content["training"] = training = _stated(content["training"])
+        content["training"] = training = without_unused(content["training"], t)
         training["frozen_epochs"] = frozen = min(t.frozen_epochs, t.epochs)
         if not 0 < frozen < t.epochs or t.fine_tune_learning_rate == t.learning_rate:
             training["fine_tune_learning_rate"] = None
@@ -49,34 +50,6 @@ class Candidate(Frozen):
         if t.effective_batch == t.batch_size:
             del training["effective_batch"]
         return content
-
-
-#: Settings that came after results had been kept without them.
-_LATER = (
-    "momentum",
-    "nesterov",
-    "beta_1",
-    "beta_2",
-    "epsilon",
-    "weight_decay",
-    "clip_norm",
-    "effective_batch",
-    "ema",
-    "schedule",
-    "min_improvement",
-)
-
-
-def _stated(training: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a training without later ones that are at their defaults, where cells trained
-    alike before there were any.
-    """
-    defaults = Training().model_dump(mode="json")
-    return {
-        name: value
-        for name, value in training.items()
-        if name not in _LATER or value != defaults[name]
-    }
 
 
 def class_index(classes: Iterable[str]) -> dict[str, int]:
@@ -107,7 +80,10 @@ class CellSpec(Frozen):
         """Address in the ledger: what a candidate is called does not matter, what it is does."""
         content = self.model_dump(mode="json")
         del content["candidate"]["id"], content["candidate"]["name"]
-        content["candidate"]["training"] = _stated(content["candidate"]["training"])
+        training = content["candidate"]["training"]
+        content["candidate"]["training"] = without_unused(training, self.candidate.training)
+        if self.version == RESULT_VERSION and not self.candidate.training.frozen_epochs:
+            content["version"] = _BEFORE_HEADS
         if self.version > 1:
             content["candidate"] = self.candidate.deciding()
             training = content["candidate"]["training"]

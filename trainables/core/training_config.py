@@ -2,8 +2,8 @@
 together.
 """
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -251,3 +251,37 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
         f"plateau never acts if training stops first: it waits {patience} epochs, early_stopping "
         f"{t.early_stopping}; lower schedule.patience or raise early_stopping",
     )
+
+
+#: Settings that came after results had been kept without them.
+_LATER = (
+    "momentum",
+    "nesterov",
+    "beta_1",
+    "beta_2",
+    "epsilon",
+    "weight_decay",
+    "clip_norm",
+    "effective_batch",
+    "ema",
+    "schedule",
+    "min_improvement",
+)
+
+
+def unused(trainings: Iterable[Training]) -> set[str]:
+    """The later settings that all of these leave at their defaults."""
+    default, trainings = Training(), list(trainings)
+    return {
+        name
+        for name in _LATER
+        if all(getattr(each, name) == getattr(default, name) for each in trainings)
+    }
+
+
+def without_unused(content: dict[str, Any], training: Training) -> dict[str, Any]:
+    """The content of a training without what it leaves unused: cells trained like this before there
+    was any such setting.
+    """
+    left_out = unused([training])
+    return {name: value for name, value in content.items() if name not in left_out}
