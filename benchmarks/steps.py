@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from trainables.core.config import Augmentation
+from trainables.core.training_config import Augmentation
 from trainables.models.architecture import Architecture
 from trainables.runtime.startup import configure_tensorflow
 

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store, open_store
 from trainables.sources.phantom import draw_phantom

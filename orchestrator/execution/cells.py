@@ -12,13 +12,14 @@ import pandas as pd
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import make_folds, roles_digest
 from orchestrator.splits.leakage import leak_groups
-from trainables.core.config import Candidate, CellSpec, digest
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import DataError, ExperimentError
 from trainables.core.files import write_json, write_text
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.core.spelling import count, quoted
 from trainables.core.tables import write_csv, write_parquet
+from trainables.core.values import digest
 from trainables.data.manifest import SHOWN_IN_ERROR, Manifest, UnusableImages, build_manifest
 from trainables.models import zoo
 

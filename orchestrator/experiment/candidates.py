@@ -14,19 +14,12 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 
 from orchestrator.experiment.messages import explain, shown
-from trainables.core.config import (
-    Argument,
-    Candidate,
-    Frozen,
-    Line,
-    Training,
-    Whole,
-    digest,
-    is_file_name,
-)
+from trainables.core.config import Candidate
 from trainables.core.errors import ExperimentError, ModelError
 from trainables.core.files import expand
 from trainables.core.quoting import printable
+from trainables.core.training_config import Training, contradiction
+from trainables.core.values import Argument, Frozen, Line, Whole, digest, is_file_name
 from trainables.models import zoo
 
 #: Of one experiment, once its grids are unfolded.
@@ -160,11 +153,16 @@ def _resolve(
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     if "augmentation" in stated:
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
+    if "kind" not in stated.get("schedule", {"kind": None}):
+        # Another kind brings its own numbers.
+        stated["schedule"] = {**training.schedule.model_dump(), **stated["schedule"]}
     resolved = Training.model_validate({**training.model_dump(), **stated})
     if resolved.weights not in ("none", "imagenet"):
         resolved = resolved.model_copy(
             update={"weights": absolute(resolved.weights, folder, source)}
         )
+    if problem := contradiction(resolved):
+        raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
     size = _image_size(entry, source, place)
     name = _readable_name(choice)
     return Candidate(

@@ -15,21 +15,13 @@ from pydantic import Field, ValidationError
 from orchestrator.experiment import yaml_text
 from orchestrator.experiment.candidates import CandidateFile, absolute, as_grid, resolve_candidates
 from orchestrator.experiment.messages import explain, shown
-from trainables.core.config import (
-    Augmentation,
-    Candidate,
-    DataConfig,
-    Frozen,
-    PhantomData,
-    Real,
-    Seed,
-    Training,
-    Whole,
-    digest,
-)
+from trainables.core.config import Candidate
+from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
+from trainables.core.training_config import Augmentation, Schedule, Training
+from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
 MOST_CELLS = 20_000
@@ -290,12 +282,10 @@ def json_schema() -> dict[str, Any]:
     schema = ExperimentFile.model_json_schema()
     candidate = CandidateFile.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"].update(candidate.pop("$defs", {}))
-    augmentation = Augmentation.model_json_schema()
     properties = candidate["properties"]
-    properties["augmentation"] = {
-        **augmentation,
-        "properties": _gridded(augmentation["properties"]),
-    }
+    for name, section in (("augmentation", Augmentation), ("schedule", Schedule)):
+        inner = section.model_json_schema()
+        properties[name] = {**inner, "properties": _gridded(inner["properties"])}
     arguments = properties["arguments"]
     properties["arguments"] = {
         **arguments,

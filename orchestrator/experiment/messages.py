@@ -7,9 +7,9 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 
 from orchestrator.experiment import yaml_text
-from trainables.core.config import Frozen
 from trainables.core.errors import nearest
 from trainables.core.quoting import printable
+from trainables.core.values import Frozen
 
 _RULES = {
     "greater_than_equal": "must be at least {ge}",

@@ -26,6 +26,7 @@ from trainables.core.ledger import CellState, Entry
 from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
 from trainables.core.tables import write_both
+from trainables.core.training_config import unused
 from trainables.data.manifest import Manifest
 from trainables.models.known_code import check_known
 from trainables.runtime.startup import keras_settings
@@ -122,7 +123,7 @@ class Run:
     @cached_property
     def candidates(self) -> pd.DataFrame:
         """One row per candidate: id, name, model, image_size, parameters, then its training
-        settings.
+        settings, of the less usual ones those that any candidate states.
         """
         parameters = {
             e.spec.candidate.id: s.parameters
@@ -130,9 +131,10 @@ class Run:
             if s.parameters
         }
         rows = []
+        left_out = unused(candidate.training for candidate in self._experiment.candidates)
         for candidate in self._experiment.candidates:
-            training = candidate.training.model_dump(mode="json")
-            augmentation = training.pop("augmentation")
+            training = candidate.training.model_dump(mode="json", exclude=left_out)
+            augmentation, schedule = training.pop("augmentation"), training.pop("schedule", {})
             rows.append(
                 {
                     "id": candidate.id,
@@ -142,6 +144,7 @@ class Run:
                     "parameters": parameters.get(candidate.id),
                     **training,
                     **{f"augmentation_{key}": value for key, value in augmentation.items()},
+                    **{f"schedule_{key}": value for key, value in schedule.items()},
                     **{f"argument_{key}": value for key, value in candidate.arguments.items()},
                 }
             )

@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.splits.exact_division import SECONDS, NoDivisionError, divide_exactly
-from trainables.core.config import digest
 from trainables.core.errors import FoldError
+from trainables.core.values import digest
 
 ROLES = ("train", "validation", "fold", "test")
 _ATTEMPTS = 20  # orders that are tried greedily

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from tests.dicoms import lookup, write_dicom
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store
 

@@ -11,7 +11,7 @@ from cluster.common.allocation import Allocation, StartError
 from cluster.common.folder import JobFolder
 from orchestrator.cli import app
 from tests.conftest import write_images
-from trainables.core.config import FolderData, PhantomData
+from trainables.core.data_config import FolderData, PhantomData
 from trainables.core.errors import DataError, RunFolderError
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.dicoms import lookup, write_dicom
-from trainables.core.config import TableData
+from trainables.core.data_config import TableData
 from trainables.core.errors import DataError, UnreadableImage
 from trainables.pictures import decoders, looks
 from trainables.sources.image_table import read_image_table

@@ -20,9 +20,9 @@ from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from orchestrator.results.run import load_run
 from tests.orchestrator.results.test_run import run_by_hand
-from trainables.core.config import Identity
 from trainables.core.layout import RunLayout
 from trainables.core.run_folder import read_keys
+from trainables.core.values import Identity
 from trainables.pictures.picture import content_hash
 from xai.drawing.pages import Style, write_pages
 from xai.shards.heatmaps import Heatmaps, shard_digest, write_shard

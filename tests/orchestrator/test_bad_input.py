@@ -235,9 +235,9 @@ VALUES = {
     ),
     "all dropped": (put("training.dropout", 1), "training.dropout must be below 1.0, got 1"),
     "optimizer": (
-        put("training.optimizer", "adamw"),
-        "training.optimizer must be 'adam' or 'sgd'",
-        "'adamw'",
+        put("training.optimizer", "adamax"),
+        "training.optimizer must be 'adam', 'adamw', 'sgd', 'lion' or 'lamb'",
+        "'adamax'",
     ),
     "seeds twice": (put("seeds", [1, 2, 1]), "seeds must all be different", "[1, 2, 1]"),
     "no seeds": (put("seeds", []), "seeds must have at least 1 entry"),

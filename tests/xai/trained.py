@@ -8,7 +8,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from trainables.core.config import Candidate, CellSpec, Training
+from trainables.core.config import Candidate, CellSpec
+from trainables.core.training_config import Training
 from trainables.models.architecture import Architecture
 from trainables.sources.phantom import draw_phantom
 from trainables.training.session import Session

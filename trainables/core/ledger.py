@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, Field, TypeAdapter
 
-from trainables.core.config import CellSpec, Frozen, class_index
+from trainables.core.config import CellSpec, class_index
 from trainables.core.errors import RayfoldError, RunFolderError
 from trainables.core.files import file_digest, parts_digest, write_json, write_text
 from trainables.core.records import (
@@ -38,6 +38,7 @@ from trainables.core.records import (
     read_text,
 )
 from trainables.core.tables import write_parquet
+from trainables.core.values import Frozen
 
 State = Literal["missing", "running", "failed", "done"]
 _TABLES = ("epochs.parquet", "predictions.parquet")

@@ -29,11 +29,13 @@ class Batches:
         self._rows = rows
         self.labels = labels
         self._weights = np.ones(len(rows), np.float32)
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._order = np.arange(len(rows))
-        steps = -(-len(rows) // batch_size)
+        self.steps = -(-len(rows) // batch_size)
         # One pipeline serves all epochs: only the order, which lives outside the graph, changes.
-        self._dataset = tf.data.Dataset.range(steps).map(self._read, deterministic=True).prefetch(2)
+        self._dataset = (
+            tf.data.Dataset.range(self.steps).map(self._read, deterministic=True).prefetch(2)
+        )
 
     def __len__(self) -> int:
         """Number of images."""
@@ -62,5 +64,5 @@ class Batches:
         return pixels, labels, weights
 
     def _take(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
-        chosen = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        chosen = self._order[step * self.batch_size : (step + 1) * self.batch_size]
         return self._pixels[self._rows[chosen]], self.labels[chosen], self._weights[chosen]

@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
-from trainables.core.config import Frozen, PhantomData, digest
+from trainables.core.data_config import PhantomData
 from trainables.core.errors import DataError, nearest
 from trainables.core.files import replacing
 from trainables.core.records import DamagedRecord, read_table
 from trainables.core.spelling import alike, count, listed, quoted, tidy
+from trainables.core.values import Frozen, digest
 from trainables.data.scan import NUMBER_FACTS, TEXT_FACTS, scan_images, seen_columns
 from trainables.pictures.contrasts import contrasts, depth_notes
 from trainables.sources.folder_source import NO_GROUP

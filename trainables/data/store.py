@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from trainables.core.config import digest
 from trainables.core.errors import DataError, UnreadableImage
 from trainables.core.files import file_digest, replacing, write_json
 from trainables.core.records import DamagedRecord, check_regular, read_text
+from trainables.core.values import digest
 from trainables.data.manifest import Manifest
 from trainables.pictures import looks
 from trainables.pictures.decoders import each

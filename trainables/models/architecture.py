@@ -5,7 +5,9 @@ Knows no TensorFlow, so that the driver can plan by it.
 
 from pydantic import Field
 
-from trainables.core.config import Argument, Augmentation, CellSpec, Frozen
+from trainables.core.config import CellSpec
+from trainables.core.training_config import Augmentation
+from trainables.core.values import Argument, Frozen
 
 
 class Architecture(Frozen):
@@ -22,6 +24,11 @@ class Architecture(Frozen):
     dropout: float
     batch_norm_momentum: float | None
     optimizer: str
+    nesterov: bool = False
+    decays: bool = Field(False, description="Whether the optimizer takes weight decay.")
+    clips: bool = Field(False, description="Whether gradients have a largest norm.")
+    accumulates: bool = Field(False, description="Whether an optimizer's step has several batches.")
+    averages: bool = Field(False, description="Whether a moving average of weights is kept.")
     augmentation: Augmentation
     precision: str
     xla: bool
@@ -44,6 +51,11 @@ class Architecture(Frozen):
             dropout=training.dropout,
             batch_norm_momentum=training.batch_norm_momentum,
             optimizer=training.optimizer,
+            nesterov=training.nesterov,
+            decays=training.decay > 0,
+            clips=training.clip_norm is not None,
+            accumulates=(training.effective_batch or 0) > training.batch_size,
+            averages=training.ema is not None,
             augmentation=training.augmentation,
             precision=training.precision,
             xla=training.xla,

@@ -65,11 +65,9 @@ class Head:
         if _among(operation, self._opened):
             return self._step_into(operation, arguments[0])
         if isinstance(operation, keras.layers.Layer):
-            # Never more than the builder asked for: training=False where it called the layer with
-            # it.
-            keywords["training"] = (
-                _among(operation, self._live) and keywords.get("training") is not False
-            )
+            # As a model that is called with `training` does, whatever its graph was built with:
+            # there a default stands like a value that was asked for.
+            keywords["training"] = _among(operation, self._live)
         return operation(*arguments, **keywords)
 
 

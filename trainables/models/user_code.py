@@ -18,11 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainables.core.config import CellSpec, digest
+from trainables.core.config import CellSpec
 from trainables.core.errors import ModelError
 from trainables.core.files import file_digest
 from trainables.core.layout import RunLayout
 from trainables.core.records import read_provenance
+from trainables.core.values import digest
 from trainables.models.weights import one_line
 from trainables.neighbours import NAMES
 

@@ -171,12 +171,11 @@ def maker(graph: Any, tensor: Any) -> tuple[Any, int] | None:
 def calls_in(graph: Any, operation: Any) -> list[Any]:
     """The calls of an operation that belong to a graph, as `maker` gives them.
 
-    Where the names are gone, none. So it is with the present Keras, whose `_nodes` are keys.
+    Where the names are gone, none.
     """
-    calls, nodes = (
-        _private(operation, "_inbound_nodes") or (),
-        _private(graph, "_nodes") or (),
-    )
+    by_depth = _private(graph, "_nodes_by_depth") or {}
+    nodes = [node for nodes in by_depth.values() for node in nodes]
+    calls = _private(operation, "_inbound_nodes") or ()
     return [call for call in calls if any(call is node for node in nodes)]
 
 

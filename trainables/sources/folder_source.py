@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
 from trainables.core.spelling import count, listed
 from trainables.core.spelling import pattern as shown

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainables.core.config import TableData
+from trainables.core.data_config import TableData
 from trainables.core.errors import DataError, nearest
 from trainables.core.limits import TABLE_BYTES, TABLE_CELLS, TABLE_ROWS
 from trainables.core.spelling import listed, tidy

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainables.core.config import CovidQuExData, FolderData, PhantomData, TableData
+from trainables.core.data_config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.core.errors import DataError
 from trainables.core.layout import cache_folder
 from trainables.core.spelling import count, listed, tidy

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from trainables.core.config import PhantomData, digest
+from trainables.core.data_config import PhantomData
 from trainables.core.errors import DataError
 from trainables.core.files import replacing, write_text
+from trainables.core.values import digest
 from trainables.runtime.private_folder import foreign_owner
 from trainables.sources.chest import (
     SIDES,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from trainables.core.config import CovidQuExData
+from trainables.core.data_config import CovidQuExData
 from trainables.core.errors import DataError
 from trainables.sources.image_files import images_below
 

@@ -14,7 +14,7 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.data.batches import Batches
 from trainables.data.cell_images import CellImages, softmax
-from trainables.training import decisions
+from trainables.training import decisions, schedules
 from trainables.training.cell_record import CellRecord
 from trainables.training.decisions import CheckpointCadence
 from trainables.training.metrics import log_odds, metric_names, score
@@ -55,6 +55,7 @@ class Cell:
         with self._record.watch("build"):
             self._session = open_session()
             self._session.reset(self._spec.seed)
+            self._session.set_numbers(self._training)
             self._images = CellImages(self._layout, self._spec)
         self._state = self._record.begin(self._session)
         self._cadence = CheckpointCadence(
@@ -71,13 +72,18 @@ class Cell:
         return self._state.epochs[-1]
 
     def _is_over(self) -> bool:
-        return decisions.is_over(self._training, len(self._state.epochs), self._state.best_epoch)
+        return decisions.is_over(self._training, self._merits)
+
+    @property
+    def _merits(self) -> list[float]:
+        return [
+            decisions.merit(self._training, row[f"validation_{self._training.monitor}"])
+            for row in self._state.epochs
+        ]
 
     def _train_epoch(self, epoch: int) -> dict[str, Any]:
         began = time.perf_counter()
         head_only = decisions.is_head_only(self._training, epoch)
-        learning_rate = decisions.learning_rate(self._training, epoch)
-        self._session.set_learning_rate(learning_rate)
         train, validation = self._images.train, self._images.validation
         train.shuffle(self._spec.seed, epoch)
         # The very first step of a worker also traces its graph: that belongs to building, not to
@@ -86,13 +92,11 @@ class Cell:
             self._session.prepare(head_only)
         with self._record.watch("train"):
             # Collect tensors and read them at the end, so that a GPU never waits for Python.
-            sums = [
-                self._session.train_step(pixels, labels, weights, head_only)
-                for pixels, labels, weights in train
-            ]
+            sums, learning_rate = self._train_steps(epoch, head_only)
             loss = float(np.sum([float(part) for part, _ in sums])) / len(train)
             accuracy = sum(int(hits) for _, hits in sums) / len(train)
-            measured = self._measure(validation)
+            with self._session.scoring():
+                measured = self._measure(validation)
         return {
             "epoch": epoch,
             "train_loss": loss,
@@ -103,6 +107,20 @@ class Cell:
             "learning_rate": learning_rate,
             "seconds": time.perf_counter() - began,
         }
+
+    def _train_steps(self, epoch: int, head_only: bool) -> tuple[list[Any], float]:
+        """An epoch's steps: what each gave, and the learning rate of the last."""
+        train, sums, merits = self._images.train, [], self._merits
+        every = (self._training.effective_batch or train.batch_size) // train.batch_size
+        steps = math.ceil(train.steps / every)  # of the optimizer
+        for number, (pixels, labels, weights) in enumerate(train):
+            step, part = divmod(number, every)
+            if part == 0:
+                rate = schedules.learning_rate(self._training, epoch, step, steps, merits)
+                self._session.set_learning_rate(rate)
+            update = part == every - 1 or number == train.steps - 1
+            sums.append(self._session.train_step(pixels, labels, weights, head_only, update))
+        return sums, rate
 
     def _measure(self, batches: Batches) -> dict[str, float]:
         logits = self._logits(batches)
@@ -117,10 +135,11 @@ class Cell:
     def _note_epoch(self, row: dict[str, Any]) -> None:
         state = self._state
         state.epochs.append(row)
-        value = decisions.merit(self._training, row[f"validation_{self._training.monitor}"])
+        value = self._merits[-1]
         if value > state.best_value:
             state.best_value, state.best_epoch = value, row["epoch"]
-            state.best_weights = self._session.weights()
+            with self._session.scoring():
+                state.best_weights = self._session.weights()
         self._record.note_epoch(row)
         now = time.monotonic()
         if not self._is_over() and self._cadence.is_due(now):

@@ -1,12 +1,13 @@
-"""What is decided while a cell trains: learning rates, the best epoch, when to stop, when to save.
+"""What is decided while a cell trains: the best epoch, when to stop, when to save.
 
 Pure functions of the settings and of plain numbers: no files, no clock, no TensorFlow. Epochs count
 from 1.
 """
 
 import math
+from collections.abc import Sequence
 
-from trainables.core.config import Training
+from trainables.core.training_config import Training
 
 _CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume states
 
@@ -14,13 +15,6 @@ _CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume stat
 def is_head_only(training: Training, epoch: int) -> bool:
     """Whether this epoch trains the head alone."""
     return epoch <= training.frozen_epochs
-
-
-def learning_rate(training: Training, epoch: int) -> float:
-    """Of this epoch: the one for fine-tuning once a frozen backbone is released."""
-    fine = training.fine_tune_learning_rate
-    released = training.frozen_epochs > 0 and not is_head_only(training, epoch)
-    return fine if released and fine is not None else training.learning_rate
 
 
 def merit(training: Training, monitored: float) -> float:
@@ -31,10 +25,14 @@ def merit(training: Training, monitored: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def is_over(training: Training, finished: int, best_epoch: int | None) -> bool:
-    """Whether training ends after `finished` epochs, of which `best_epoch` was the best, if any."""
+def is_over(training: Training, merits: Sequence[float]) -> bool:
+    """Whether training ends after epochs of these merits."""
+    finished, best, improved = len(merits), -math.inf, 0
+    for epoch, value in enumerate(merits, 1):
+        if value > best + training.min_improvement:
+            best, improved = value, epoch
     # Patience begins when the backbone is released: it must not end a phase that only prepares.
-    waited = finished - max(best_epoch or 0, training.frozen_epochs)
+    waited = finished - max(improved, training.frozen_epochs)
     stalled = training.early_stopping is not None and waited >= training.early_stopping
     return finished >= training.epochs or (finished > 0 and stalled)
 

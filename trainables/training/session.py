@@ -18,15 +18,15 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from trainables.core.config import Augmentation
 from trainables.core.errors import ModelError
+from trainables.core.training_config import Augmentation, Training
 from trainables.models import user_code, zoo
 from trainables.models.architecture import Architecture
 from trainables.models.head import Head
 from trainables.models.opening import with_softmax
 from trainables.runtime.keras_internals import all_layers, global_seeds, seed_generators
 from trainables.training import normalization
-from trainables.training.optimizers import SGD, Adam
+from trainables.training.updates import Averages, Updates
 
 Arrays = list[NDArray[Any]]
 
@@ -48,11 +48,12 @@ class Session:
         self._targets = {False: list(self.model.trainable_variables)}
         if architecture.frozen_phase:
             self._targets[True] = self._head.variables
-        create = {"adam": Adam, "sgd": SGD}[architecture.optimizer]
+        self._averages = Averages(self.model.weights) if architecture.averages else None
         # One optimizer per phase: what the head's has seen must not drive the backbone once it is
         # released.
-        self._optimizers = {
-            head_only: create(variables) for head_only, variables in self._targets.items()
+        self._updates = {
+            head_only: Updates(variables, architecture, self._averages)
+            for head_only, variables in self._targets.items()
         }
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
@@ -70,15 +71,26 @@ class Session:
             self._initial = {seed: _values(_steady_variables(self._build(seed)))}
         for variable, value in zip(_steady_variables(self.model), self._initial[seed], strict=True):
             variable.assign(value)
-        for optimizer in self._optimizers.values():
-            optimizer.reset()
+        for kept in self._kept:
+            kept.reset()
         for index, state in enumerate(self._random_states()):
             (value,) = np.random.SeedSequence([seed, index]).generate_state(1)
             state.assign(np.array([value, 0], dtype=np.uint32))
 
+    def set_numbers(self, training: Training) -> None:
+        """Settings that are numbers, which hold from the next step on; the learning rate is set by
+        itself.
+        """
+        numbers = training.model_dump() | {"weight_decay": training.decay}
+        for updates in self._updates.values():
+            updates.optimizer.set_numbers(numbers)
+            updates.clip_norm.assign(training.clip_norm or 0.0)
+        if self._averages is not None:
+            self._averages.decay.assign(training.ema)
+
     def set_learning_rate(self, value: float) -> None:
-        for optimizer in self._optimizers.values():
-            optimizer.learning_rate.assign(value)
+        for updates in self._updates.values():
+            updates.optimizer.set_numbers({"learning_rate": value})
 
     def prepare(self, head_only: bool) -> None:
         """Trace the training step unless that has been done."""
@@ -86,14 +98,30 @@ class Session:
             self._steps[head_only] = self._trace_step(head_only)
 
     def train_step(
-        self, pixels: Any, labels: Any, weights: Any, head_only: bool
+        self, pixels: Any, labels: Any, weights: Any, head_only: bool, update: bool = True
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """One optimizer step; returns the sum of the images' losses and the number of right
+        """Learn from one batch; returns the sum of the images' losses and the number of right
         predictions.
+
+        `update`: whether the optimizer steps now, where a step has several batches.
         """
         self.prepare(head_only)
-        loss, hits = self._steps[head_only](pixels, labels, weights)
+        last = [tf.constant(update)] if self._architecture.accumulates else []
+        loss, hits = self._steps[head_only](pixels, labels, weights, *last)
         return loss, hits
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """Within it the model has the weights that are validated, kept and scored: the averages,
+        where there are some.
+        """
+        if self._averages is not None:
+            self._averages.swap()
+        try:
+            yield
+        finally:
+            if self._averages is not None:
+                self._averages.swap()
 
     def logits(self, pixels: Any) -> tf.Tensor:
         """Inference: (b, size, size, channels) uint8 → (b, classes) float32."""
@@ -129,11 +157,7 @@ class Session:
         elements = [
             variable.shape.num_elements() for variable in (v.value for v in self.model.weights)
         ]
-        slots = [
-            v.shape.num_elements()
-            for optimizer in self._optimizers.values()
-            for v in optimizer.variables
-        ]
+        slots = [v.shape.num_elements() for kept in self._kept for v in kept.variables]
         return int(4 * (2 * sum(elements) + sum(slots)))
 
     def probability_model(self) -> keras.Model:
@@ -166,10 +190,14 @@ class Session:
                 layer.momentum = a.batch_norm_momentum
         return model
 
+    @property
+    def _kept(self) -> list[Updates | Averages]:
+        """What holds variables from step to step."""
+        averages = [] if self._averages is None else [self._averages]
+        return [*self._updates.values(), *averages]
+
     def _state_variables(self) -> list[Any]:
-        slots = [
-            variable for optimizer in self._optimizers.values() for variable in optimizer.variables
-        ]
+        slots = [variable for kept in self._kept for variable in kept.variables]
         return [*_steady_variables(self.model), *slots, *self._random_states()]
 
     def _random_states(self) -> list[Any]:
@@ -188,11 +216,11 @@ class Session:
         """The training step as a graph; with `head_only` the backbone runs as at inference and
         keeps all it has.
         """
-        variables, optimizer = self._targets[head_only], self._optimizers[head_only]
+        variables, updates = self._targets[head_only], self._updates[head_only]
         forward = self._head.forward if head_only else partial(self.model, training=True)
 
         def step(
-            pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor
+            pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.cast(pixels, tf.float32)
             for layer in self._augment:
@@ -205,7 +233,7 @@ class Session:
             gradients = tape.gradient(
                 objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
-            optimizer.apply(gradients)
+            updates.apply(gradients, tf.shape(labels)[0], *update)
             hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
             return tf.reduce_sum(losses), hits
 
@@ -213,6 +241,7 @@ class Session:
             self._pixels_spec,
             tf.TensorSpec((None,), tf.int32),
             tf.TensorSpec((None,), tf.float32),
+            *([tf.TensorSpec((), tf.bool)] if self._architecture.accumulates else []),
         ]
         with normalization.fused(self.model), global_seeds(self._generator):
             traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)

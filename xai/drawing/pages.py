@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from trainables.core.config import Frozen, Whole, digest
 from trainables.core.errors import UnreadableImage
 from trainables.core.layout import RunLayout
 from trainables.core.spelling import count, quoted
+from trainables.core.values import Frozen, Whole, digest
 from trainables.pictures.formats import is_dicom
 from trainables.runtime.waiting import results
 from xai.drawing import paper_figures, render, sheets

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from trainables.core.config import digest
 from trainables.core.errors import UnreadableImage
+from trainables.core.values import digest
 from xai.drawing import render
 from xai.drawing.render import Bytes, Colours, Row, Scales
 from xai.methods.registry import METHODS

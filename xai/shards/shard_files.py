@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter, ValidationError
 
-from trainables.core.config import Identity
 from trainables.core.files import replacing
 from trainables.core.records import DamagedRecord, check_characters, check_regular
+from trainables.core.values import Identity
 from xai.methods.registry import METHODS
 
 MAPS, SCORES = b"rayfold.digest", b"rayfold.scores"

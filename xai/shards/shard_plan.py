@@ -12,13 +12,13 @@ from zipfile import ZipFile
 
 from pydantic import Field
 
-from trainables.core.config import Frozen, Whole, digest
 from trainables.core.errors import ModelError, RunFolderError, nearest
 from trainables.core.files import file_digest
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.core.records import DamagedRecord
 from trainables.core.run_folder import candidate_id, read_entries, read_keys
+from trainables.core.values import Frozen, Whole, digest
 from trainables.data.manifest import Manifest
 from xai.methods.registry import Method, method_named
 from xai.shards.heatmaps import SCORES, shard_digest

@@ -6,9 +6,10 @@ import pytest
 
 from orchestrator.execution.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.experiment.experiment_file import Resources
-from trainables.core.config import Candidate, Training
+from trainables.core.config import Candidate
 from trainables.core.errors import ResourceError
 from trainables.core.ledger import CellState
+from trainables.core.training_config import Training
 
 CPU_NODE = {"host": "c", "cpus": 8.0, "gpus": 0.0}
 GPU_NODE = {"host": "g", "cpus": 32.0, "gpus": 4.0}

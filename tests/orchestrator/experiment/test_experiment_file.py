@@ -18,8 +18,8 @@ from orchestrator.experiment.experiment_file import (
     read_experiment,
 )
 from tests.conftest import ROOT
-from trainables.core.config import Augmentation, Training
 from trainables.core.errors import ExperimentError
+from trainables.core.training_config import Augmentation, Training
 
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))
 FOLDER = Path("/studies/first")
@@ -104,6 +104,23 @@ OTHER = {
     "batch_size": 3,
     "optimizer": "sgd",
     "learning_rate": 0.5,
+    "momentum": 0.5,
+    "nesterov": True,
+    "beta_1": 0.8,
+    "beta_2": 0.9,
+    "epsilon": 1e-3,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "effective_batch": 32,
+    "ema": 0.9,
+    "schedule": {
+        "kind": "cosine",
+        "warmup_epochs": 1.5,
+        "final": 0.1,
+        "factor": None,
+        "patience": None,
+    },
+    "min_improvement": 0.1,
     "monitor": "auc",
     "early_stopping": None,
     "weights": "imagenet",
@@ -121,9 +138,11 @@ OTHER = {
 @pytest.mark.parametrize("field", Training.model_fields)
 def test_every_training_field_can_be_overridden(field: str) -> None:
     first = json.dumps({"model": "DenseNet121", field: OTHER[field]})
+    needed = {"momentum": "sgd", "nesterov": "sgd", "weight_decay": "lamb"}.get(field, "adam")
     experiment = parse(
         f"[{first}, {{model: DenseNet121}}]",
-        "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1}",
+        "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1, batch_size: 8, "
+        f"optimizer: {needed}}}",
     )
     changed, default = (c.training.model_dump() for c in experiment.candidates)
     assert changed.pop(field) == OTHER[field] != default.pop(field)
@@ -475,7 +494,10 @@ def test_an_unknown_key_like_no_other_lists_them_all() -> None:
         ),
         ("seeds: [0, one]", "seeds[1] must be a whole number, got 'one'"),
         ("seeds: [0, true]", "seeds[1] must be a whole number, got True"),
-        ("training: {optimizer: adamw}", "training.optimizer must be 'adam' or 'sgd', got 'adamw'"),
+        (
+            "training: {optimizer: adamax}",
+            "training.optimizer must be 'adam', 'adamw', 'sgd', 'lion' or 'lamb', got 'adamax'",
+        ),
         ("training: {learning_rate: .inf}", "training.learning_rate must be a finite number"),
         ("training: []", "training must be a mapping"),
     ],

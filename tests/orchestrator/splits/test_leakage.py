@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.splits.leakage import leak_groups
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.data.manifest import build_manifest
 from trainables.pictures.picture import Picture
 

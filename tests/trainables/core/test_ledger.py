@@ -11,9 +11,11 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from trainables.core.config import Augmentation, Candidate, CellSpec, Training, digest
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
+from trainables.core.training_config import Augmentation, Training, unused
+from trainables.core.values import digest
 
 SPEC = CellSpec(
     candidate=Candidate(
@@ -268,6 +270,17 @@ OTHER_TRAINING = {
     "batch_size": 17,
     "optimizer": "sgd",
     "learning_rate": 3e-4,
+    "momentum": 0.5,
+    "nesterov": True,
+    "beta_1": 0.8,
+    "beta_2": 0.9,
+    "epsilon": 1e-3,
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "effective_batch": 32,
+    "ema": 0.9,
+    "schedule": {"kind": "cosine"},
+    "min_improvement": 0.1,
     "monitor": "auc",
     "early_stopping": None,
     "weights": "imagenet",
@@ -307,6 +320,17 @@ def test_every_training_field_does(field: str) -> None:
 def test_every_augmentation_does(field: str) -> None:
     augmentation = Augmentation(**{field: OTHER_AUGMENTATION[field]})
     assert with_candidate(training=Training(augmentation=augmentation)).key != SPEC.key
+
+
+def test_a_cell_that_uses_no_later_setting_keeps_its_key() -> None:
+    """What was trained before a setting existed need not be trained again."""
+    assert (SPEC.version, SPEC.key) == (3, "1e6c267cb6629086")
+
+
+def test_cells_with_head_only_epochs_are_computed_anew() -> None:
+    head_only = with_candidate(training=Training(frozen_epochs=2))
+    assert head_only.key != head_only.model_copy(update={"version": 2}).key
+    assert SPEC.key == SPEC.model_copy(update={"version": 2}).key
 
 
 def test_the_key_survives_being_written_down() -> None:
@@ -442,5 +466,7 @@ def test_entries_of_the_version_before_are_found_where_they_lie(tmp_path: Path) 
     )
     content = old.model_dump(mode="json")
     del content["candidate"]["id"], content["candidate"]["name"]
+    for name in unused([old.candidate.training]):  # there were none then
+        del content["candidate"]["training"][name]
     assert finished(tmp_path, old).folder.name == digest(content)
     assert read_entry(tmp_path / old.key).state().state == "done"

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from trainables.core.config import CovidQuExData, FolderData, PhantomData, TableData
+from trainables.core.data_config import CovidQuExData, FolderData, PhantomData, TableData
 from trainables.core.errors import DataError
 from trainables.data import scan as scan_module
 from trainables.data.manifest import Manifest, UnusableImages, build_manifest

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
 from trainables.data import store as store_module
 from trainables.data.manifest import Manifest, build_manifest

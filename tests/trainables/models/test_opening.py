@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
-from trainables.core.config import Candidate, CellSpec, Training
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
+from trainables.core.training_config import Training
 from trainables.models import zoo
 
 MODULE = """

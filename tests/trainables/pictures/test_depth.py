@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.data.manifest import Manifest, build_manifest
 from trainables.data.store import build_store
 from trainables.pictures.depth import stretched_depth, to_uint8

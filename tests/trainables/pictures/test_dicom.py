@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.dicoms import lookup, write_dicom
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store

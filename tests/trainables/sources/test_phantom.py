@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from trainables.core.config import PhantomData
+from trainables.core.data_config import PhantomData
 from trainables.core.errors import DataError
 from trainables.sources.phantom import COLUMNS, Phantom, draw_phantom, write_phantoms
 

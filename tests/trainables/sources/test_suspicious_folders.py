@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.sources.listing import list_images
 
 

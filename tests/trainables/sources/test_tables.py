@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables.core.config import TableData
+from trainables.core.data_config import TableData
 from trainables.core.errors import DataError
 from trainables.data.manifest import Manifest, build_manifest
 from trainables.sources.listing import list_images

@@ -4,9 +4,17 @@ import math
 
 import pytest
 
-from trainables.core.config import Training
+from trainables.core.training_config import Training
 from trainables.training import decisions
 from trainables.training.decisions import CheckpointCadence
+
+
+def merits(finished: int, best: int | None) -> list[float]:
+    """Of some epochs, of which one is the best; None: none has a finite metric."""
+    found = [-math.inf if best is None else 0.0] * finished
+    if best is not None and finished:
+        found[best - 1] = 1.0
+    return found
 
 
 @pytest.mark.parametrize(
@@ -24,40 +32,32 @@ from trainables.training.decisions import CheckpointCadence
 def test_training_ends_with_its_epochs_or_its_patience(
     finished: int, best: int | None, over: bool
 ) -> None:
-    assert decisions.is_over(Training(epochs=10, early_stopping=3), finished, best) is over
+    training = Training(epochs=10, early_stopping=3)
+    assert decisions.is_over(training, merits(finished, best)) is over
 
 
 def test_without_patience_only_the_epochs_end_training() -> None:
     training = Training(epochs=10, early_stopping=None)
-    assert [decisions.is_over(training, n, 1) for n in (0, 9, 10)] == [False, False, True]
+    assert [decisions.is_over(training, merits(n, 1)) for n in (0, 9, 10)] == [False, False, True]
 
 
 def test_patience_counts_from_the_release_of_the_backbone() -> None:
     training = Training(epochs=10, early_stopping=2, frozen_epochs=4)
-    over = {finished for finished in range(11) if decisions.is_over(training, finished, 1)}
+    over = {finished for finished in range(11) if decisions.is_over(training, merits(finished, 1))}
     assert min(over) == 6
-    assert not decisions.is_over(training, 6, 5)
+    assert not decisions.is_over(training, merits(6, 5))
 
 
-@pytest.mark.parametrize(
-    ("frozen", "fine", "rates"),
-    [
-        (0, None, [0.5, 0.5, 0.5]),
-        (0, 0.25, [0.5, 0.5, 0.5]),  # nothing is released where nothing was frozen
-        (2, None, [0.5, 0.5, 0.5]),
-        (2, 0.25, [0.5, 0.5, 0.25]),
-    ],
-)
-def test_the_learning_rate_changes_when_the_backbone_is_released(
-    frozen: int, fine: float | None, rates: list[float]
-) -> None:
-    training = Training(
-        epochs=3, learning_rate=0.5, frozen_epochs=frozen, fine_tune_learning_rate=fine
-    )
-    assert [decisions.learning_rate(training, epoch) for epoch in (1, 2, 3)] == rates
-    assert [decisions.is_head_only(training, epoch) for epoch in (1, 2, 3)] == [
-        epoch <= frozen for epoch in (1, 2, 3)
-    ]
+def test_patience_wants_the_least_improvement_in_all() -> None:
+    """Small steps add up: what counts is the gain since the last epoch that counted."""
+    training = Training(epochs=99, early_stopping=3, min_improvement=0.1)
+    assert decisions.is_over(training, [0.5, 0.55, 0.58, 0.59])
+    assert not decisions.is_over(training, [0.5, 0.55, 0.58, 0.61])
+
+
+def test_only_the_frozen_epochs_train_the_head_alone() -> None:
+    training = Training(epochs=3, frozen_epochs=2)
+    assert [decisions.is_head_only(training, epoch) for epoch in (1, 2, 3)] == [True, True, False]
 
 
 def test_a_lower_loss_and_a_higher_auc_are_better() -> None:

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainables.core.config import Augmentation
+from trainables.core.training_config import Augmentation
 from trainables.models import user_code
 from trainables.models.architecture import Architecture
 from trainables.training.session import Session
@@ -115,6 +115,12 @@ def nested_head(input_shape, n_classes):
     x = layers.GlobalAveragePooling2D()(trunk(image))
     head = keras.Sequential([keras.Input((4,)), layers.Dense(5, name="mine_too"), layers.Dense(n_classes, name="mine")])
     return keras.Model(image, head(x))
+
+def with_dropout(input_shape, n_classes):
+    image = keras.Input(input_shape)
+    x = layers.Dropout(0.9, name="rests")(trunk(image))
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 1, name="top")(x))
+    return keras.Model(image, layers.Dense(n_classes, name="mine")(layers.Dropout(0.5)(x)))
 """
 
 
@@ -160,6 +166,24 @@ def test_head_only_steps_train_the_head_and_leave_the_rest_as_at_inference(name:
     session.reset(0)
     again = {float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(1)}
     assert again == same
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "head_models:with_dropout"}, {"dropout": 0.5}], ids=["builder", "zoo"]
+)
+def test_dropout_before_the_head_is_the_heads_and_other_dropout_rests(
+    change: dict[str, object],
+) -> None:
+    session = Session(PLAIN.model_copy(update=change), 0)
+    session.reset(0)
+    session.set_learning_rate(0.0)
+    weights = np.ones(16, np.float32)
+    drawn = [float(session.train_step(PIXELS, LABELS, weights, True)[0]) for _ in range(64)]
+    assert len(set(drawn)) > 32
+    if "model" in change:  # of 0.9 the dropout at rest would leave a multiple of this
+        logits = session.logits(PIXELS).numpy()
+        expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), LABELS]
+        assert np.mean(drawn) == pytest.approx(expected.sum(), rel=0.1)
 
 
 def test_a_session_without_head_only_epochs_keeps_no_optimizer_for_them() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.dicoms import write_dicom
-from trainables.core.config import FolderData
+from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
 from trainables.core.layout import RunLayout
 from trainables.data.manifest import build_manifest

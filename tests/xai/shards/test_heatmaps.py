@@ -11,11 +11,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from trainables.core.config import Candidate, CellSpec, Training
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
+from trainables.core.training_config import Training
 from xai.drawing.render import placement_of
 from xai.methods.placement import Placement
 from xai.shards.heatmaps import (
