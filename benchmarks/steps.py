@@ -1,5 +1,6 @@
 """Pure steps of one model on random pixels in memory, one thread: `python -m benchmarks.steps MODEL
-SIZE BATCH`.
+SIZE BATCH`. `recipe`: a training step with AdamW, clipping, an average of weights and another
+learning rate at each step.
 """
 
 import json
@@ -8,7 +9,7 @@ import time
 
 import numpy as np
 
-from trainables.core.training_config import Augmentation
+from trainables.core.training_config import Augmentation, Training
 from trainables.models.architecture import Architecture
 from trainables.runtime.startup import configure_tensorflow
 
@@ -34,8 +35,14 @@ def main() -> None:
         precision="float32",
         xla=False,
     )
-    session = Session(architecture, 0)
-    session.reset(0)
+    training = Training(optimizer="adamw", clip_norm=1.0, ema=0.99)
+    chosen = {"optimizer": "adamw", "decays": True, "clips": True, "averages": True}
+    session, recipe = (
+        Session(architecture.model_copy(update=update), 0) for update in ({}, chosen)
+    )
+    recipe.set_numbers(training)
+    for each in (session, recipe):
+        each.reset(0)
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (2 * batch, size, size, 1), dtype=np.uint8)
     labels, weights = rng.integers(0, 2, batch).astype(np.int32), np.ones(batch, np.float32)
@@ -44,17 +51,21 @@ def main() -> None:
         loss, _ = session.train_step(pixels[:batch], labels, weights, False)
         float(loss)
 
+    def train_by_recipe() -> None:
+        recipe.set_learning_rate(time.perf_counter() % 1e-4)
+        loss, _ = recipe.train_step(pixels[:batch], labels, weights, False)
+        float(loss)
+
     def score() -> None:
         session.logits(pixels).numpy()
 
-    seconds = {}
-    for name, step in (("train", train), ("score", score)):
-        for _ in range(3):
+    steps = {"train": train, "recipe": train_by_recipe, "score": score}
+    seconds = dict.fromkeys(steps, 0.0)
+    for turn in range(33):  # in turns, so that a busy moment is nobody's alone
+        for name, step in steps.items():
+            began = time.perf_counter()
             step()
-        began = time.perf_counter()
-        for _ in range(30):
-            step()
-        seconds[name] = (time.perf_counter() - began) / 30
+            seconds[name] += (time.perf_counter() - began) / 30 if turn >= 3 else 0.0
     sys.stdout.write(json.dumps(seconds))
 
 

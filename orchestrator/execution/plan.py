@@ -17,6 +17,7 @@ from orchestrator.execution.costs import (
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
+from trainables.core.training_config import LATER, Training, unused
 from trainables.models.user_code import watched_files
 
 _SHOWN = 10  # images of one reason, and reasons
@@ -50,6 +51,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
         lines.append(
             f"            {candidate.name}: {candidate.image_size} px, up to {t.epochs} epochs, "
             f"batch {t.batch_size}, {t.optimizer} {t.learning_rate:g}, weights {t.weights}"
+            f"{_recipe(t)}"
         )
     lines += _watched(prepared)
     lines.append(f"estimate    {_estimate(prepared, found)}")
@@ -59,6 +61,15 @@ def plan_lines(prepared: Prepared) -> list[str]:
         f"{r.retries} retries"
     )
     return lines
+
+
+def _recipe(training: Training) -> str:
+    """What a candidate states of the less usual settings."""
+    stated = training.model_dump(exclude=unused([training]) | {"schedule"}, exclude_defaults=True)
+    shown = [f"{name} {stated[name]}" for name in LATER if name in stated]
+    if training.schedule.kind != "constant" or training.schedule.warmup_epochs:
+        shown.append(f"schedule {training.schedule.kind}")
+    return "".join(f", {each}" for each in shown)
 
 
 def _skipped(images: pd.DataFrame) -> Iterator[str]:

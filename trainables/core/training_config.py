@@ -254,7 +254,7 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
 
 
 #: Settings that came after results had been kept without them.
-_LATER = (
+LATER = (
     "momentum",
     "nesterov",
     "beta_1",
@@ -274,7 +274,7 @@ def unused(trainings: Iterable[Training]) -> set[str]:
     default, trainings = Training(), list(trainings)
     return {
         name
-        for name in _LATER
+        for name in LATER
         if all(getattr(each, name) == getattr(default, name) for each in trainings)
     }
 

@@ -7,9 +7,10 @@ A note for each builder and digest of its code lies in the user's state folder, 
 import os
 from pathlib import Path
 
-from trainables.core.config import CellSpec, digest
+from trainables.core.config import CellSpec
 from trainables.core.errors import ModelError
 from trainables.core.files import write_text
+from trainables.core.values import digest
 from trainables.runtime.private_folder import foreign_owner
 
 

@@ -99,6 +99,43 @@ def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
     assert experiment.candidates[0].training.augmentation == Augmentation(flip=True, zoom=0.2)
 
 
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ("nesterov: true", "momentum and nesterov are for sgd, got optimizer adam"),
+        ("momentum: 0.5, optimizer: lamb", "are for sgd, got optimizer lamb"),
+        ("optimizer: sgd, nesterov: true, momentum: 0.0", "nesterov needs a momentum above 0"),
+        ("optimizer: sgd, beta_1: 0.5", "beta_1 and beta_2 are not for sgd"),
+        ("optimizer: lion, epsilon: 0.1", "epsilon is not for lion"),
+        ("weight_decay: 0.1", "adam takes no weight_decay; choose adamw"),
+        ("effective_batch: 40", "a multiple of batch_size, got 40 with batches of 16; choose 48"),
+        ("schedule: {kind: cosine, warmup_epochs: 30}", "below the epochs that it is for, got 30"),
+        ("frozen_epochs: 10, schedule: {warmup_epochs: 20}", "got 20 of 20"),
+        ("schedule: {kind: one_cycle, warmup_epochs: 1}", "one_cycle has a warm-up of its own"),
+        ("schedule: {final: 0.5}", "schedule.final is for cosine and exponential, got constant"),
+        ("schedule: {kind: exponential, final: 0}", "must be above 0 for exponential"),
+        ("schedule: {kind: cosine, patience: 2}", "are for plateau, got cosine"),
+        ("schedule: {kind: plateau, patience: 5}", "it waits 5 epochs, early_stopping 5"),
+    ],
+)
+def test_what_cannot_be_meant_together_is_one_line(stated: str, said: str) -> None:
+    line = refusal(f"{START}candidates: [{{model: TinyCNN}}, {{model: TinyCNN, {stated}}}]")
+    assert said in line
+    assert line.count("candidates[1]") == 2
+    assert "\n" not in line
+
+
+def test_a_candidate_may_change_what_contradicts_it() -> None:
+    experiment = parse(
+        "[{model: TinyCNN, optimizer: sgd}, {model: TinyCNN, schedule: {kind: one_cycle}, "
+        "nesterov: false}]",
+        "training: {nesterov: true, schedule: {kind: cosine, final: 0.1, warmup_epochs: 1}}",
+    )
+    first, second = (candidate.training for candidate in experiment.candidates)
+    assert first.schedule.final == 0.1
+    assert (second.schedule.final, second.schedule.warmup_epochs) == (None, 0)
+
+
 OTHER = {
     "epochs": 7,
     "batch_size": 3,
