@@ -40,7 +40,7 @@ def main() -> None:
     session, recipe = (
         Session(architecture.model_copy(update=update), 0) for update in ({}, chosen)
     )
-    recipe.set_numbers(training)
+    recipe.set_numbers(training, [0.5, 0.5])
     for each in (session, recipe):
         each.reset(0)
     rng = np.random.default_rng(0)

@@ -153,9 +153,10 @@ def _resolve(
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     if "augmentation" in stated:
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
-    if "kind" not in stated.get("schedule", {"kind": None}):
-        # Another kind brings its own numbers.
-        stated["schedule"] = {**training.schedule.model_dump(), **stated["schedule"]}
+    for name in ("schedule", "loss", "mix"):
+        if "kind" not in stated.get(name, {"kind": None}):
+            # Another kind brings its own numbers.
+            stated[name] = {**getattr(training, name).model_dump(), **stated[name]}
     resolved = Training.model_validate({**training.model_dump(), **stated})
     if resolved.weights not in ("none", "imagenet"):
         resolved = resolved.model_copy(

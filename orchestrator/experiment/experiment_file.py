@@ -20,7 +20,7 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import Augmentation, Schedule, Training
+from trainables.core.training_config import Augmentation, Loss, Mix, Schedule, Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -283,7 +283,13 @@ def json_schema() -> dict[str, Any]:
     candidate = CandidateFile.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"].update(candidate.pop("$defs", {}))
     properties = candidate["properties"]
-    for name, section in (("augmentation", Augmentation), ("schedule", Schedule)):
+    sections: dict[str, type[Frozen]] = {
+        "augmentation": Augmentation,
+        "schedule": Schedule,
+        "loss": Loss,
+        "mix": Mix,
+    }
+    for name, section in sections.items():
         inner = section.model_json_schema()
         properties[name] = {**inner, "properties": _gridded(inner["properties"])}
     arguments = properties["arguments"]

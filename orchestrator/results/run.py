@@ -134,7 +134,12 @@ class Run:
         left_out = unused(candidate.training for candidate in self._experiment.candidates)
         for candidate in self._experiment.candidates:
             training = candidate.training.model_dump(mode="json", exclude=left_out)
-            augmentation, schedule = training.pop("augmentation"), training.pop("schedule", {})
+            sections = {name: value for name, value in training.items() if isinstance(value, dict)}
+            inner = {
+                f"{name}_{key}": value
+                for name, values in sections.items()
+                for key, value in values.items()
+            }
             rows.append(
                 {
                     "id": candidate.id,
@@ -142,9 +147,8 @@ class Run:
                     "model": candidate.model,
                     "image_size": candidate.image_size,
                     "parameters": parameters.get(candidate.id),
-                    **training,
-                    **{f"augmentation_{key}": value for key, value in augmentation.items()},
-                    **{f"schedule_{key}": value for key, value in schedule.items()},
+                    **{name: value for name, value in training.items() if name not in sections},
+                    **inner,
                     **{f"argument_{key}": value for key, value in candidate.arguments.items()},
                 }
             )

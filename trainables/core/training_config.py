@@ -59,6 +59,51 @@ class Schedule(Frozen):
     )
 
 
+class Loss(Frozen):
+    """What training minimises. Validation loss is the log loss in any case."""
+
+    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = Field(
+        "cross_entropy",
+        description=(
+            "focal: images that are right count less, by (1 - p)^gamma; logit_adjusted: logits "
+            "are shifted by tau times the log of each class's share, against imbalance."
+        ),
+    )
+    gamma: Real | None = Field(None, ge=0, le=10, description="Of focal; default: 2.")
+    tau: Real | None = Field(None, gt=0, le=10, description="Of logit_adjusted; default: 1.")
+    label_smoothing: Real = Field(
+        0.0, ge=0, lt=1, description="Share of each label that is spread over all classes."
+    )
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What holds, defaults put in."""
+        return {
+            "gamma": 2.0 if self.gamma is None else self.gamma,
+            "tau": 1.0 if self.tau is None else self.tau,
+            "label_smoothing": self.label_smoothing,
+        }
+
+
+class Mix(Frozen):
+    """Training images that are mixed of two, labels with them."""
+
+    kind: Literal["none", "mixup", "cutmix"] = Field(
+        "none", description="mixup: sums of two images; cutmix: a square of another image."
+    )
+    alpha: Real | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Of the share's Beta(alpha, alpha); default: 0.2 for mixup, 1 for cutmix.",
+    )
+
+    @property
+    def strength(self) -> float:
+        """The alpha that holds."""
+        return (0.2 if self.kind == "mixup" else 1.0) if self.alpha is None else self.alpha
+
+
 class Training(Frozen):
     """How one cell is trained. Early stopping and the best weights look at the validation part
     only.
@@ -167,12 +212,23 @@ class Training(Frozen):
             "0.9."
         ),
     )
-    class_weights: Literal["none", "balanced"] = Field(
+    class_weights: Literal["none", "balanced", "effective_number"] = Field(
         "none",
         description=(
-            "balanced: weight images by the inverse frequency of their class in the training part."
+            "balanced: weight images by the inverse frequency of their class in the training part; "
+            "effective_number: by the inverse of (1 - b^n) / (1 - b), b = 0.999, n images, which "
+            "is milder."
         ),
     )
+    sampling: Literal["none", "class", "class_and_group"] = Field(
+        "none",
+        description=(
+            "class: an epoch shows each class equally often, instead of class_weights; "
+            "class_and_group: and within it each group."
+        ),
+    )
+    loss: Loss = Loss()
+    mix: Mix = Mix()
     augmentation: Augmentation = Augmentation()
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
@@ -221,6 +277,30 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
         f"effective_batch must be a multiple of batch_size, got {t.effective_batch} with batches "
         f"of {t.batch_size}; choose {-(-(t.effective_batch or 1) // t.batch_size) * t.batch_size}",
     )
+    yield (
+        t.sampling != "none" and t.class_weights != "none",
+        "sampling and class_weights both answer imbalance; remove one of them",
+    )
+    yield (
+        t.mix.kind != "none" and t.class_weights != "none",
+        f"{t.mix.kind} mixes labels, and class_weights are for single ones; choose sampling: class",
+    )
+    yield (
+        t.mix.kind == "none" and t.mix.alpha is not None,
+        "mix.alpha is for mixup and cutmix; state mix.kind or remove it",
+    )
+    yield (
+        t.loss.gamma is not None and t.loss.kind != "focal",
+        f"loss.gamma is for focal, got {t.loss.kind}; remove it",
+    )
+    yield (
+        t.loss.tau is not None and t.loss.kind != "logit_adjusted",
+        f"loss.tau is for logit_adjusted, got {t.loss.kind}; remove it",
+    )
+    yield (
+        t.loss.kind == "logit_adjusted" and (t.sampling, t.class_weights) != ("none", "none"),
+        "logit_adjusted, sampling and class_weights all answer imbalance; keep one of them",
+    )
     left = t.epochs - t.frozen_epochs if t.frozen_epochs < t.epochs else t.epochs
     yield (
         schedule.warmup_epochs >= left,
@@ -266,6 +346,9 @@ LATER = (
     "ema",
     "schedule",
     "min_improvement",
+    "sampling",
+    "loss",
+    "mix",
 )
 
 

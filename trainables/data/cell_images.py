@@ -14,6 +14,8 @@ from trainables.data.batches import Batches
 from trainables.data.manifest import Manifest
 from trainables.data.store import ImageStore, build_store, open_store
 
+_EFFECTIVE = 0.999  # Cui's beta
+
 
 class CellImages:
     """The images of one cell by role."""
@@ -36,8 +38,11 @@ class CellImages:
         training = spec.candidate.training
         self._batch_size = training.batch_size
         self.train = self._batches("train", training.batch_size)
-        if training.class_weights == "balanced":
-            self.train.weigh(self._balance())
+        if training.class_weights != "none":
+            self.train.weigh(self._class_weights(training.class_weights))
+        if training.sampling != "none":
+            groups = self._group[self._rows("train")]
+            self.train.balance(groups if training.sampling == "class_and_group" else None)
         self.validation = self._batches("validation", 2 * training.batch_size)
 
     def _rows(self, role: str) -> NDArray[np.int64]:
@@ -47,13 +52,23 @@ class CellImages:
         rows = self._rows(role)
         return Batches(self._pixels, rows, self._labels[rows], batch_size)
 
-    def _balance(self) -> NDArray[np.float32]:
-        """Weight of each training image, so that every class weighs the same and the mean weight is
-        1.
+    @property
+    def priors(self) -> NDArray[np.float64]:
+        """The share of each class in the training part, (c,)."""
+        labels = self._labels[self._rows("train")]
+        counts = np.bincount(labels, minlength=len(self._classes))
+        return np.asarray(counts / len(labels), np.float64)
+
+    def _class_weights(self, kind: str) -> NDArray[np.float32]:
+        """Weight of each training image, of mean 1: with `balanced` every class weighs the same;
+        with `effective_number` it weighs by Cui 2019 (arXiv:1901.05555), equation 3.
         """
         labels = self._labels[self._rows("train")]
         counts = np.bincount(labels, minlength=len(self._classes))
-        return (len(labels) / (len(self._classes) * counts[labels])).astype(np.float32)
+        if kind == "balanced":
+            return (len(labels) / (len(self._classes) * counts[labels])).astype(np.float32)
+        weights = 1 / (1 - np.power(_EFFECTIVE, counts[labels]))
+        return np.asarray(weights / weights.mean(), np.float32)
 
     def predictions(self, logits_of: Any) -> pd.DataFrame:
         """One row per image of the fold, then of the test set."""

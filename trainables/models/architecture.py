@@ -29,6 +29,9 @@ class Architecture(Frozen):
     clips: bool = Field(False, description="Whether gradients have a largest norm.")
     accumulates: bool = Field(False, description="Whether an optimizer's step has several batches.")
     averages: bool = Field(False, description="Whether a moving average of weights is kept.")
+    loss: str = "cross_entropy"
+    smooths: bool = Field(False, description="Whether labels are smoothed.")
+    mix: str = "none"
     augmentation: Augmentation
     precision: str
     xla: bool
@@ -56,6 +59,9 @@ class Architecture(Frozen):
             clips=training.clip_norm is not None,
             accumulates=(training.effective_batch or 0) > training.batch_size,
             averages=training.ema is not None,
+            loss=training.loss.kind,
+            smooths=training.loss.label_smoothing > 0,
+            mix=training.mix.kind,
             augmentation=training.augmentation,
             precision=training.precision,
             xla=training.xla,

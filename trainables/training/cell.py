@@ -55,8 +55,8 @@ class Cell:
         with self._record.watch("build"):
             self._session = open_session()
             self._session.reset(self._spec.seed)
-            self._session.set_numbers(self._training)
             self._images = CellImages(self._layout, self._spec)
+            self._session.set_numbers(self._training, self._images.priors)
         self._state = self._record.begin(self._session)
         self._cadence = CheckpointCadence(
             self._session.state_bytes / _DISK_BYTES_PER_SECOND, time.monotonic()

@@ -26,6 +26,7 @@ from trainables.models.head import Head
 from trainables.models.opening import with_softmax
 from trainables.runtime.keras_internals import all_layers, global_seeds, seed_generators
 from trainables.training import normalization
+from trainables.training.losses import Losses, Mixing
 from trainables.training.updates import Averages, Updates
 
 Arrays = list[NDArray[Any]]
@@ -45,6 +46,8 @@ class Session:
         # its own for them.
         self._generator = keras.random.SeedGenerator(0)
         self._head = Head(self.model, of_zoo=architecture.model in zoo.MODELS)
+        self._losses = Losses(architecture)
+        self._mixing = Mixing(architecture.mix) if architecture.mix != "none" else None
         self._targets = {False: list(self.model.trainable_variables)}
         if architecture.frozen_phase:
             self._targets[True] = self._head.variables
@@ -77,10 +80,13 @@ class Session:
             (value,) = np.random.SeedSequence([seed, index]).generate_state(1)
             state.assign(np.array([value, 0], dtype=np.uint32))
 
-    def set_numbers(self, training: Training) -> None:
+    def set_numbers(self, training: Training, priors: Any) -> None:
         """Settings that are numbers, which hold from the next step on; the learning rate is set by
-        itself.
+        itself. `priors`: share of each class in the training part, (c,).
         """
+        self._losses.set_numbers(training.loss.numbers, priors)
+        if self._mixing is not None:
+            self._mixing.alpha.assign(training.mix.strength)
         numbers = training.model_dump() | {"weight_decay": training.decay}
         for updates in self._updates.values():
             updates.optimizer.set_numbers(numbers)
@@ -207,6 +213,7 @@ class Session:
         return [
             *(v for layer in layers for v in layer.variables if id(v) in seeds),
             self._generator.state,
+            *([] if self._mixing is None else [self._mixing.generator.state]),
         ]
 
     def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
@@ -225,10 +232,12 @@ class Session:
             images = tf.cast(pixels, tf.float32)
             for layer in self._augment:
                 images = layer(images, training=True)
+            truth = tf.one_hot(labels, self._architecture.n_classes)
+            if self._mixing is not None:
+                images, truth = self._mixing(images, truth)
             with tf.GradientTape() as tape:
                 logits = tf.cast(forward(images), tf.float32)  # a builder's may come in bfloat16
-                truth = tf.one_hot(labels, self._architecture.n_classes)
-                losses = tf.nn.softmax_cross_entropy_with_logits(truth, logits)
+                losses = self._losses(truth, logits)
                 objective = tf.reduce_mean(losses * weights) + sum(self.model.losses)
             gradients = tape.gradient(
                 objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
