@@ -1,0 +1,105 @@
+"""Thirty recipes, drawn at random: warm or cold, resumed or not, each gives one result to the
+bit.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.trainables.training.test_worker import prepared_run, same_result, work
+from trainables.core.ledger import Entry
+from trainables.core.training_config import Training, contradiction
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = """
+name: recipes
+data: {{source: folder, path: {path!r}}}
+folds: {{k: 2}}
+training: {{epochs: 3, early_stopping: null, learning_rate: 3e-3, dropout: 0.3, batch_size: 8}}
+candidates:
+{candidates}
+"""
+OPTIONS: dict[str, Sequence[Any]] = {
+    "optimizer": ("adam", "adamw", "sgd", "lion", "lamb"),
+    "momentum": (None, None, 0.5),
+    "nesterov": (False, True),
+    "beta_1": (None, 0.8),
+    "epsilon": (None, 1e-3),
+    "weight_decay": (None, 0.1),
+    "clip_norm": (None, 0.5, 2.0),
+    "effective_batch": (None, 16, 32),
+    "ema": (None, 0.9, 0.99),
+    "frozen_epochs": (0, 1),
+    "schedule": (
+        {"kind": "constant", "warmup_epochs": 0.5},
+        {"kind": "cosine", "warmup_epochs": 1.5, "final": 0.1},
+        {"kind": "one_cycle"},
+        {"kind": "exponential"},
+        {"kind": "plateau", "patience": 1, "factor": 0.1},
+    ),
+    "augmentation": ({}, {"flip": True, "rotation": 10.0}),
+}
+
+# Trains one epoch of each cell and saves it, as a worker does that is told to stop.
+BEGIN = """
+import json, sys
+from pathlib import Path
+run, keys = json.loads(sys.argv[1])
+from trainables.runtime.startup import configure_tensorflow
+configure_tensorflow(1)
+from trainables.training.worker import Worker
+worker = Worker(0)
+for key in keys:
+    cell = worker.open(Path(run), key, 0.0)
+    cell.advance()
+    cell.suspend()
+"""
+
+
+def recipes(number: int) -> list[dict[str, Any]]:
+    rng, found = random.Random(0), []
+    while len(found) < number:
+        drawn = {name: rng.choice(values) for name, values in OPTIONS.items()}
+        whole = {"epochs": 3, "batch_size": 8, "early_stopping": None, **drawn}
+        if contradiction(Training.model_validate(whole)) is None and drawn not in found:
+            found.append(drawn)
+    return found
+
+
+def cells(folder: Path, spots: Path) -> list[Entry]:
+    lines = [
+        f"  - {json.dumps({'name': f'r{index}', 'model': 'TinyCNN', 'image_size': 32, **recipe})}"
+        for index, recipe in enumerate(recipes(30))
+    ]
+    text = EXPERIMENT.format(path=str(spots), candidates="\n".join(lines))
+    entries = prepared_run(folder, spots, text=text.replace("{", "{{").replace("}", "}}"))
+    return [entries[f"r{index}", 0] for index in range(30)]
+
+
+@pytest.mark.timeout(3000)
+def test_a_recipe_has_one_result(spots: Path, tmp_path: Path) -> None:
+    warm, cold, resumed = (cells(tmp_path / name, spots) for name in ("warm", "cold", "resumed"))
+    work(tmp_path / "warm", warm)
+    work(tmp_path / "cold", cold[::-1], budget=0)
+    arguments = json.dumps([str(tmp_path / "resumed"), [entry.spec.key for entry in resumed]])
+    command = [sys.executable, "-c", BEGIN, arguments]
+    begun = subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
+    assert begun.returncode == 0, begun.stderr
+    assert all(entry.resume_path.exists() for entry in resumed)
+    work(tmp_path / "resumed", resumed)
+    for one, other, third in zip(warm, cold, resumed, strict=True):
+        same_result(one, other)
+        same_result(one, third)
+    rates = [tuple(entry.epochs()["learning_rate"]) for entry in warm]
+    assert len(set(rates)) > 5
