@@ -46,6 +46,15 @@ OPTIONS: dict[str, Sequence[Any]] = {
         {"kind": "exponential"},
         {"kind": "plateau", "patience": 1, "factor": 0.1},
     ),
+    "sampling": ("none", "class", "class_and_group"),
+    "class_weights": ("none", "balanced", "effective_number"),
+    "loss": (
+        {},
+        {"label_smoothing": 0.1},
+        {"kind": "focal", "gamma": 1.5},
+        {"kind": "logit_adjusted"},
+    ),
+    "mix": ({}, {"kind": "mixup"}, {"kind": "cutmix"}),
     "augmentation": ({}, {"flip": True, "rotation": 10.0}),
 }
 
