@@ -29,6 +29,7 @@ LONG = (
     "test_second_user",
     "test_cluster",
     "test_worker",
+    "test_recipes",
 )
 
 
@@ -38,8 +39,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Image stores and phantoms of the tests go to a folder of their own, for subprocesses too."""
+    """Image stores, phantoms and what is remembered of code go to folders of the tests' own, for
+    subprocesses too.
+    """
     os.environ["RAYFOLD_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 

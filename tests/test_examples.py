@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment_file import read_experiment
 from tests.conftest import ROOT
 from trainables.core.layout import RunLayout
 from trainables.data.manifest import Manifest
+from trainables.models.known_code import remember
 from xai.shards.explainer import Explainer
 from xai.shards.shard_plan import ExplainOptions, chosen_cells, shards
 
@@ -80,6 +81,7 @@ def run(study: Path) -> Path:
     search_also(study)  # as the workers of a run do
     worker = Worker(1e9)
     for entry in prepared.entries:
+        remember(entry.spec)  # as `rayfold run` does
         cell = worker.open(layout.root, entry.spec.key, 0.0)
         while not cell.done:
             cell.advance()

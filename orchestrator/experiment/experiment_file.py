@@ -20,7 +20,14 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import Augmentation, Loss, Mix, Schedule, Training
+from trainables.core.training_config import (
+    Augmentation,
+    Loss,
+    Mix,
+    Schedule,
+    Training,
+    without_unused,
+)
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -135,7 +142,7 @@ class Experiment(Frozen):
             {
                 **candidate.model_dump(mode="json", exclude={"id", "training"}),
                 "arguments": as_grid(candidate.arguments),
-                **candidate.training.model_dump(mode="json"),
+                **without_unused(candidate.training.model_dump(mode="json"), candidate.training),
             }
             for candidate in self.candidates
         ]

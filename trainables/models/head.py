@@ -19,6 +19,7 @@ from trainables.runtime.keras_internals import (
     clear_losses,
     inner_graph,
     made_to_learn,
+    maker,
     run_through,
 )
 
@@ -96,13 +97,13 @@ def _without_weights_before(graph: Any, layer: Any) -> Iterator[Any]:
     """What stands before the head in a single line, such as pooling and dropout, up to the next
     weights or branch.
     """
-    nodes = calls_in(graph, layer)
-    while len(nodes) == 1 and len(nodes[0].parent_nodes) == 1:
-        nodes = nodes[0].parent_nodes
-        operation = nodes[0].operation
-        if nodes[0].is_input or getattr(operation, "weights", None):
+    calls = calls_in(graph, layer)
+    while len(calls) == 1 and len(calls[0].input_tensors) == 1:
+        made = maker(graph, calls[0].input_tensors[0])
+        if made is None or made[0].is_input or getattr(made[0].operation, "weights", None):
             return
-        yield operation
+        calls = [made[0]]
+        yield made[0].operation
 
 
 def _among(one: Any, several: list[Any]) -> bool:

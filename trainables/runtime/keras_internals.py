@@ -171,11 +171,13 @@ def maker(graph: Any, tensor: Any) -> tuple[Any, int] | None:
 def calls_in(graph: Any, operation: Any) -> list[Any]:
     """The calls of an operation that belong to a graph, as `maker` gives them.
 
-    Where the names are gone, none.
+    Where the names are gone: the first of all.
     """
-    by_depth = _private(graph, "_nodes_by_depth") or {}
+    calls = _private(operation, "_inbound_nodes")
+    by_depth = _private(graph, "_nodes_by_depth")
+    if calls is None or by_depth is None:
+        return [_FirstCall(operation)]
     nodes = [node for nodes in by_depth.values() for node in nodes]
-    calls = _private(operation, "_inbound_nodes") or ()
     return [call for call in calls if any(call is node for node in nodes)]
 
 
