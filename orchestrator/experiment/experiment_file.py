@@ -20,7 +20,7 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import Augmentation, Schedule, Training, without_unused
+from trainables.core.training_config import Augmentation, RateSchedule, Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -135,7 +135,7 @@ class Experiment(Frozen):
             {
                 **candidate.model_dump(mode="json", exclude={"id", "training"}),
                 "arguments": as_grid(candidate.arguments),
-                **without_unused(candidate.training.model_dump(mode="json"), candidate.training),
+                **candidate.training.used(),
             }
             for candidate in self.candidates
         ]
@@ -283,7 +283,7 @@ def json_schema() -> dict[str, Any]:
     candidate = CandidateFile.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"].update(candidate.pop("$defs", {}))
     properties = candidate["properties"]
-    for name, section in (("augmentation", Augmentation), ("schedule", Schedule)):
+    for name, section in (("augmentation", Augmentation), ("schedule", RateSchedule)):
         inner = section.model_json_schema()
         properties[name] = {**inner, "properties": _gridded(inner["properties"])}
     arguments = properties["arguments"]
