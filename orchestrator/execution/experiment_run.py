@@ -23,7 +23,7 @@ from trainables.core.ledger import CellState, Entry
 from trainables.core.quoting import printable
 from trainables.data.store import build_store, open_store
 from trainables.models.architecture import Architecture
-from trainables.models.known_code import remember
+from trainables.models.known_code import builders, remember
 from trainables.models.user_code import search_also
 from trainables.runtime import connection, lifeline
 from trainables.runtime.gpu_check import blind_reason
@@ -85,10 +85,9 @@ def run_experiment(
 
 def _remember_code(prepared: Prepared) -> None:
     """Whoever runs an experiment means the code that it names."""
-    for entry in prepared.entries:
-        if ":" in entry.spec.candidate.model:
-            with suppress(OSError, ModelError):  # where there is no home: `rayfold trust` tells
-                remember(entry.spec)
+    for spec in builders(entry.spec for entry in prepared.entries):
+        with suppress(OSError, ModelError):  # where there is no home: `rayfold trust` tells
+            remember(spec)
 
 
 def _on_skipped(table: pd.DataFrame) -> str | None:

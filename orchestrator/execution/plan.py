@@ -17,7 +17,7 @@ from orchestrator.execution.costs import (
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
-from trainables.core.training_config import LATER, Training, unused
+from trainables.core.training_config import LATER, Training
 from trainables.models.user_code import watched_files
 
 _SHOWN = 10  # images of one reason, and reasons
@@ -65,8 +65,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
 
 def _recipe(training: Training) -> str:
     """What a candidate states of the less usual settings."""
-    stated = training.model_dump(exclude=unused([training]) | {"schedule"}, exclude_defaults=True)
-    shown = [f"{name} {stated[name]}" for name in LATER if name in stated]
+    stated = training.model_dump(include={*LATER} - {"schedule"}, exclude_defaults=True)
+    shown = [f"{name} {value}" for name, value in stated.items()]
     if training.schedule.kind != "constant" or training.schedule.warmup_epochs:
         shown.append(f"schedule {training.schedule.kind}")
     return "".join(f", {each}" for each in shown)

@@ -20,14 +20,7 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import (
-    Augmentation,
-    Loss,
-    Mix,
-    Schedule,
-    Training,
-    without_unused,
-)
+from trainables.core.training_config import Augmentation, Loss, Mix, RateSchedule, Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -142,7 +135,7 @@ class Experiment(Frozen):
             {
                 **candidate.model_dump(mode="json", exclude={"id", "training"}),
                 "arguments": as_grid(candidate.arguments),
-                **without_unused(candidate.training.model_dump(mode="json"), candidate.training),
+                **candidate.training.used(),
             }
             for candidate in self.candidates
         ]
@@ -292,7 +285,7 @@ def json_schema() -> dict[str, Any]:
     properties = candidate["properties"]
     sections: dict[str, type[Frozen]] = {
         "augmentation": Augmentation,
-        "schedule": Schedule,
+        "schedule": RateSchedule,
         "loss": Loss,
         "mix": Mix,
     }

@@ -18,8 +18,6 @@ from xai.shards.summary import load_table
 if TYPE_CHECKING:
     from orchestrator.results.run import Run
 
-_CELL = ["candidate", "fold", "seed"]
-
 
 @dataclass(frozen=True)
 class CandidateFacts:

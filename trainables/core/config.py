@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.core.training_config import Training, contradiction, without_unused
+from trainables.core.training_config import Training, contradiction
 from trainables.core.values import Argument, Frozen, Identity, Seed, Whole, digest
 
 #: Raise when the same specification would give other numbers than before: old ledger entries are
@@ -37,9 +37,9 @@ class Candidate(Frozen):
 
         Names do not count, nor does a setting that the others leave without effect.
         """
-        content = self.model_dump(mode="json", exclude={"id", "name"})
+        content = self.model_dump(mode="json", exclude={"id", "name", "training"})
         t = self.training
-        content["training"] = training = without_unused(content["training"], t)
+        content["training"] = training = t.used()
         training["frozen_epochs"] = frozen = min(t.frozen_epochs, t.epochs)
         if not 0 < frozen < t.epochs or t.fine_tune_learning_rate == t.learning_rate:
             training["fine_tune_learning_rate"] = None
@@ -80,8 +80,7 @@ class CellSpec(Frozen):
         """Address in the ledger: what a candidate is called does not matter, what it is does."""
         content = self.model_dump(mode="json")
         del content["candidate"]["id"], content["candidate"]["name"]
-        training = content["candidate"]["training"]
-        content["candidate"]["training"] = without_unused(training, self.candidate.training)
+        content["candidate"]["training"] = self.candidate.training.used()
         if self.version == RESULT_VERSION and not self.candidate.training.frozen_epochs:
             content["version"] = _BEFORE_HEADS
         if self.version > 1:

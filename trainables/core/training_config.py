@@ -24,7 +24,7 @@ PLATEAU_PATIENCE = 3
 _ADAMW_DECAY = 0.01
 
 
-class Schedule(Frozen):
+class RateSchedule(Frozen):
     """How the learning rate runs from step to step; `learning_rate` is its peak. In head-only
     epochs it stays constant, and the schedule begins with the release of the backbone.
     """
@@ -165,7 +165,7 @@ class Training(Frozen):
             "chosen, saved and scored; null: the weights themselves."
         ),
     )
-    schedule: Schedule = Schedule()
+    schedule: RateSchedule = RateSchedule()
     monitor: Literal["loss", "accuracy", "auc"] = Field(
         "loss", description="Validation metric that chooses the best epoch."
     )
@@ -240,6 +240,12 @@ class Training(Frozen):
     xla: bool = Field(
         False, description="Compile the steps with XLA: minutes at first, then faster on GPUs."
     )
+
+    def used(self) -> dict[str, Any]:
+        """As JSON, without later settings that are at their defaults: cells trained like this
+        before there was any such setting.
+        """
+        return self.model_dump(mode="json", exclude=unused([self]))
 
     @property
     def decay(self) -> float:
@@ -333,6 +339,7 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
     )
 
 
+_DEFAULT = Training()
 #: Settings that came after results had been kept without them.
 LATER = (
     "momentum",
@@ -354,17 +361,9 @@ LATER = (
 
 def unused(trainings: Iterable[Training]) -> set[str]:
     """The later settings that all of these leave at their defaults."""
-    default, trainings = Training(), list(trainings)
+    trainings = list(trainings)
     return {
         name
         for name in LATER
-        if all(getattr(each, name) == getattr(default, name) for each in trainings)
+        if all(getattr(each, name) == getattr(_DEFAULT, name) for each in trainings)
     }
-
-
-def without_unused(content: dict[str, Any], training: Training) -> dict[str, Any]:
-    """The content of a training without what it leaves unused: cells trained like this before there
-    was any such setting.
-    """
-    left_out = unused([training])
-    return {name: value for name, value in content.items() if name not in left_out}

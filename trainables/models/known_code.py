@@ -5,6 +5,7 @@ A note for each builder and digest of its code lies in the user's state folder, 
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from trainables.core.config import CellSpec
@@ -12,6 +13,16 @@ from trainables.core.errors import ModelError
 from trainables.core.files import write_text
 from trainables.core.values import digest
 from trainables.runtime.private_folder import foreign_owner
+
+
+def builders(specs: Iterable[CellSpec]) -> list[CellSpec]:
+    """One cell of each builder, with each digest of its code; cells that are lost have none."""
+    found = {
+        (spec.candidate.model, spec.builder_hash): spec
+        for spec in specs
+        if ":" in spec.candidate.model and spec.builder_hash is not None
+    }
+    return list(found.values())
 
 
 def remember(spec: CellSpec) -> None:

@@ -110,14 +110,15 @@ class Cell:
 
     def _train_steps(self, epoch: int, head_only: bool) -> tuple[list[Any], float]:
         """An epoch's steps: what each gave, and the learning rate of the last."""
-        train, sums, merits = self._images.train, [], self._merits
+        train, sums, merits, known = self._images.train, [], self._merits, None
         every = (self._training.effective_batch or train.batch_size) // train.batch_size
         steps = math.ceil(train.steps / every)  # of the optimizer
         for number, (pixels, labels, weights) in enumerate(train):
             step, part = divmod(number, every)
             if part == 0:
                 rate = schedules.learning_rate(self._training, epoch, step, steps, merits)
-                self._session.set_learning_rate(rate)
+                if rate != known:
+                    self._session.set_learning_rate(known := rate)
             update = part == every - 1 or number == train.steps - 1
             sums.append(self._session.train_step(pixels, labels, weights, head_only, update))
         return sums, rate

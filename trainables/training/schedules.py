@@ -7,7 +7,7 @@ Steps are those of the optimizer. Epochs count from 1, steps of an epoch from 0.
 import math
 from collections.abc import Sequence
 
-from trainables.core.training_config import PLATEAU_PATIENCE, Schedule, Training
+from trainables.core.training_config import PLATEAU_PATIENCE, RateSchedule, Training
 
 # Of one-cycle (Smith and Topin 2018, arXiv:1708.07120), with PyTorch's defaults.
 _CYCLE_UP, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1 / 25 / 1e4
@@ -57,7 +57,7 @@ def _wave(start: float, end: float, part: float) -> float:
     return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
 
 
-def _plateaus(schedule: Schedule, merits: Sequence[float], least: float) -> int:
+def _plateaus(schedule: RateSchedule, merits: Sequence[float], least: float) -> int:
     """How often `patience` epochs in a row brought no better merit, as Keras's ReduceLROnPlateau
     counts.
     """

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from xai.methods.placement import Placement
 from xai.shards.map_columns import Floats, pack, unpacked
 
+_IMAGE = ("image", "label", "group", "prediction")
+_STORED = tuple(pack(np.zeros((1, 1), np.float32)))
+
 
 @dataclass(frozen=True)
 class Source:
@@ -77,7 +80,3 @@ class MapRow:
         of_class = {"class": self.map.class_name, "logit": self.map.logit}
         of_class["probability"] = self.map.probability
         return {**row, **of_class, **self.map.stored, **self.scores}
-
-
-_IMAGE = ("image", "label", "group", "prediction")
-_STORED = tuple(pack(np.zeros((1, 1), np.float32)))

@@ -18,6 +18,7 @@ from orchestrator.experiment.experiment_file import (
     read_experiment,
 )
 from tests.conftest import ROOT
+from tests.trainables.core.test_ledger import OTHER_LATER
 from trainables.core.errors import ExperimentError
 from trainables.core.training_config import Augmentation, Training
 
@@ -147,26 +148,7 @@ OTHER = {
     "batch_size": 3,
     "optimizer": "sgd",
     "learning_rate": 0.5,
-    "momentum": 0.5,
-    "nesterov": True,
-    "beta_1": 0.8,
-    "beta_2": 0.9,
-    "epsilon": 1e-3,
-    "weight_decay": 0.1,
-    "clip_norm": 1.0,
-    "effective_batch": 32,
-    "ema": 0.9,
-    "schedule": {
-        "kind": "cosine",
-        "warmup_epochs": 1.5,
-        "final": 0.1,
-        "factor": None,
-        "patience": None,
-    },
-    "min_improvement": 0.1,
-    "sampling": "class",
-    "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
-    "mix": {"kind": "mixup", "alpha": 0.5},
+    **OTHER_LATER,
     "monitor": "auc",
     "early_stopping": None,
     "weights": "imagenet",

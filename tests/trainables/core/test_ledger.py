@@ -265,11 +265,8 @@ OTHER_CELL = {
     "version": SPEC.version + 1,
 }
 OTHER_CANDIDATE = {"model": "ResNet50", "image_size": 33, "arguments": {"width": 1}}
-OTHER_TRAINING = {
-    "epochs": 31,
-    "batch_size": 17,
-    "optimizer": "sgd",
-    "learning_rate": 3e-4,
+#: Another value than the default for each setting that came later.
+OTHER_LATER = {
     "momentum": 0.5,
     "nesterov": True,
     "beta_1": 0.8,
@@ -279,11 +276,24 @@ OTHER_TRAINING = {
     "clip_norm": 1.0,
     "effective_batch": 32,
     "ema": 0.9,
-    "schedule": {"kind": "cosine"},
+    "schedule": {
+        "kind": "cosine",
+        "warmup_epochs": 1.5,
+        "final": 0.1,
+        "factor": None,
+        "patience": None,
+    },
     "min_improvement": 0.1,
     "sampling": "class",
-    "loss": {"kind": "focal"},
-    "mix": {"kind": "mixup"},
+    "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
+    "mix": {"kind": "mixup", "alpha": 0.5},
+}
+OTHER_TRAINING = {
+    "epochs": 31,
+    "batch_size": 17,
+    "optimizer": "sgd",
+    "learning_rate": 3e-4,
+    **OTHER_LATER,
     "monitor": "auc",
     "early_stopping": None,
     "weights": "imagenet",

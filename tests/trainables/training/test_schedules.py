@@ -5,7 +5,7 @@ training alone.
 import keras
 import pytest
 
-from trainables.core.training_config import Schedule, Training
+from trainables.core.training_config import RateSchedule, Training
 from trainables.training.schedules import learning_rate
 
 STEPS = 4  # of an epoch
@@ -23,7 +23,7 @@ def rates(training: Training, merits: list[float] | None = None) -> list[float]:
 
 def training(kind: str, **schedule: object) -> Training:
     values = {"kind": kind, **schedule}
-    return Training(epochs=5, learning_rate=0.5, schedule=Schedule.model_validate(values))
+    return Training(epochs=5, learning_rate=0.5, schedule=RateSchedule.model_validate(values))
 
 
 def test_a_constant_rate_is_the_stated_one() -> None:
