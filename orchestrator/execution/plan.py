@@ -1,8 +1,10 @@
 """What a run would do, before it does anything."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import pandas as pd
 
@@ -65,11 +67,20 @@ def plan_lines(prepared: Prepared) -> list[str]:
 
 def _recipe(training: Training) -> str:
     """What a candidate states of the less usual settings."""
-    stated = training.model_dump(include={*LATER} - {"schedule"}, exclude_defaults=True)
-    shown = [f"{name} {value}" for name, value in stated.items()]
+    named = {*LATER, "augmentation"} - {"schedule"}
+    stated = training.model_dump(include=named, exclude_defaults=True)
+    shown = [f"{name} {_shown(value)}" for name, value in stated.items()]
     if training.schedule.kind != "constant" or training.schedule.warmup_epochs:
         shown.append(f"schedule {training.schedule.kind}")
     return "".join(f", {each}" for each in shown)
+
+
+def _shown(value: Any) -> str:
+    """A section as an experiment file may have it."""
+    if not isinstance(value, dict):
+        return str(value)
+    inner = ", ".join(f"{name}: {json.dumps(each)}" for name, each in value.items())
+    return "{" + inner.replace('"', "") + "}"
 
 
 def _skipped(images: pd.DataFrame) -> Iterator[str]:

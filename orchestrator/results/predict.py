@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from orchestrator.results.run import Run
 from trainables.core.errors import DataError, ModelError, RunFolderError, UnreadableImage
@@ -140,18 +141,28 @@ def _judged(answer: Any) -> _Read:
     return _Read(answer.reason) if isinstance(answer, UnreadableImage) else _Read(*answer)
 
 
-def _probabilities(model: Any, pixels: Uint8) -> NDArray[np.float32]:
-    """(n, classes). One graph per model, traced by itself: TensorFlow takes many of one function
-    for a mistake.
+def _probabilities(model: Any, pixels: Uint8, kind: str) -> NDArray[np.float64]:
+    """(n, classes); over several views the softmax of their mean logits, as in the run's tables.
+
+    One graph per model, traced by itself: TensorFlow takes many of one function for a mistake.
     """
     import tensorflow as tf
 
+    from trainables.models.views import views
+
+    def said(batch: Any) -> Any:
+        return [model(view, training=False) for view in views(batch, kind)]
+
     images = tf.TensorSpec((None, *pixels.shape[1:]), tf.float32)
-    infer = tf.function(
-        lambda batch: model(batch, training=False), autograph=False
-    ).get_concrete_function(images)
+    infer = tf.function(said, autograph=False).get_concrete_function(images)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
-    return np.concatenate([infer(tf.constant(batch, tf.float32)).numpy() for batch in batches])
+    found = [np.stack(infer(tf.constant(batch, tf.float32))) for batch in batches]
+    each_view = np.concatenate(found, axis=1).astype(np.float64)
+    if len(each_view) == 1:
+        return np.asarray(each_view[0], np.float64)
+    logs = np.log(np.maximum(each_view, np.finfo(np.float32).tiny)).mean(axis=0)
+    logs[~np.isfinite(each_view).all(axis=(0, 2))] = np.nan
+    return np.asarray(softmax(logs, axis=1))
 
 
 def _members(
@@ -168,11 +179,12 @@ def _members(
     for fold, seed in zip(cells["fold"], cells["seed"], strict=True):
         try:
             model = run.model(candidate, fold, seed)
-            said = _probabilities(model, pixels).astype(np.float64)
+            entry = run.entry(candidate, fold, seed)
+            views = entry.spec.candidate.training.test_time_augmentation
+            said = _probabilities(model, pixels, views)
             if not np.isfinite(said).all():
-                path = run.entry(candidate, fold, seed).model_path
                 raise ModelError(
-                    f"{str(path)!r} gives probabilities that are no numbers (candidate "
+                    f"{str(entry.model_path)!r} gives probabilities that are no numbers (candidate "
                     f"{candidate!r})"
                 )
             found.append(said)

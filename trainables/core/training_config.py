@@ -2,7 +2,7 @@
 together.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
@@ -18,6 +18,75 @@ class Augmentation(Frozen):
         0.0, ge=0, le=180, description="Rotate by up to this many degrees either way."
     )
     zoom: Real = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
+    vertical_flip: bool = Field(
+        False, description="Turn upside down with probability 1/2, where there is no above."
+    )
+    translation: Real = Field(
+        0.0, ge=0, lt=1, description="Shift by up to this share of the edge, each way."
+    )
+    shear: Real = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Shear along both axes by up to this tangent, about the centre.",
+    )
+    fill: Literal["black", "reflect"] = Field(
+        "black",
+        description="What lies outside of a moved image: black, as outside a radiograph, or it, "
+        "reflected.",
+    )
+    brightness: Real = Field(
+        0.0, ge=0, le=1, description="Brighten or darken by up to this share of white."
+    )
+    contrast: Real = Field(
+        0.0, ge=0, lt=1, description="Distance from an image's mean, more or less by this fraction."
+    )
+    gamma: Real = Field(
+        0.0, ge=0, le=9, description="Gamma between 1/(1+g) and 1+g, evenly on a logarithmic scale."
+    )
+    noise: Real = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Gaussian noise of a standard deviation of up to this share of white.",
+    )
+    blur: Real = Field(
+        0.0,
+        ge=0,
+        le=50,
+        description="Gaussian blur of a standard deviation of up to this many pixels.",
+    )
+    equalization: Real = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Up to this share of a contrast-limited local equalisation (CLAHE) mixed in.",
+    )
+    erasing: Real = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability that a rectangle of 2 to 33 % of an image becomes noise.",
+    )
+    rand_augment: Real = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="RandAugment: two random changes of this strength for each image; 1: turns of "
+        "30 degrees and all else as strong; the usual 9 of 30 is 0.3.",
+    )
+
+    @property
+    def structure(self) -> "Augmentation":
+        """Which changes there are: strengths that are variables become 1."""
+        return self.model_copy(update={name: 1.0 for name in STRENGTHS if getattr(self, name)})
+
+
+#: Strengths that can change from cell to cell in one traced step.
+STRENGTHS = (
+    *("translation", "shear", "brightness", "contrast", "gamma", "noise", "blur"),
+    *("equalization", "erasing", "rand_augment"),
+)
 
 
 PLATEAU_PATIENCE = 3
@@ -230,6 +299,14 @@ class Training(Frozen):
     loss: Loss = Loss()
     mix: Mix = Mix()
     augmentation: Augmentation = Augmentation()
+    test_time_augmentation: Literal["none", "flip", "turns"] = Field(
+        "none",
+        description=(
+            "Logits are averaged over an image and its mirror image, or over all 8 turns by 90 "
+            "degrees and mirrorings, wherever images are scored: validation, fold, test, "
+            "`rayfold predict`. Explanations see the image alone."
+        ),
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description=(
@@ -307,6 +384,12 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
         t.loss.kind == "logit_adjusted" and (t.sampling, t.class_weights) != ("none", "none"),
         "logit_adjusted, sampling and class_weights all answer imbalance; keep one of them",
     )
+    moves = ("rotation", "zoom", "translation", "shear", "rand_augment")
+    yield (
+        t.augmentation.fill != "black" and not any(getattr(t.augmentation, m) for m in moves),
+        "augmentation.fill is for what moves an image; state a rotation, zoom, translation, shear "
+        "or rand_augment, or remove it",
+    )
     left = t.epochs - t.frozen_epochs if t.frozen_epochs < t.epochs else t.epochs
     yield (
         schedule.warmup_epochs >= left,
@@ -356,14 +439,23 @@ LATER = (
     "sampling",
     "loss",
     "mix",
+    "test_time_augmentation",
 )
+_LATER_CHANGES = {*Augmentation.model_fields} - {"flip", "rotation", "zoom"}
 
 
-def unused(trainings: Iterable[Training]) -> set[str]:
-    """The later settings that all of these leave at their defaults."""
+def unused(trainings: Iterable[Training]) -> dict[str, Any]:
+    """The later settings that all of these leave at their defaults, as pydantic's `exclude`."""
     trainings = list(trainings)
+    found: dict[str, Any] = dict.fromkeys(_at_defaults(trainings, _DEFAULT, LATER), True)
+    changes = [each.augmentation for each in trainings]
+    found["augmentation"] = _at_defaults(changes, _DEFAULT.augmentation, _LATER_CHANGES)
+    return found
+
+
+def _at_defaults(stated: Sequence[Frozen], default: Frozen, names: Iterable[str]) -> set[str]:
     return {
         name
-        for name in LATER
-        if all(getattr(each, name) == getattr(_DEFAULT, name) for each in trainings)
+        for name in names
+        if all(getattr(each, name) == getattr(default, name) for each in stated)
     }

@@ -33,6 +33,7 @@ class Architecture(Frozen):
     smooths: bool = Field(False, description="Whether labels are smoothed.")
     mix: str = "none"
     augmentation: Augmentation
+    test_time_augmentation: str = "none"
     precision: str
     xla: bool
     frozen_phase: bool = Field(
@@ -62,7 +63,8 @@ class Architecture(Frozen):
             loss=training.loss.kind,
             smooths=training.loss.label_smoothing > 0,
             mix=training.mix.kind,
-            augmentation=training.augmentation,
+            augmentation=training.augmentation.structure,
+            test_time_augmentation=training.test_time_augmentation,
             precision=training.precision,
             xla=training.xla,
             frozen_phase=training.frozen_epochs > 0,

@@ -19,13 +19,15 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from trainables.core.errors import ModelError
-from trainables.core.training_config import Augmentation, Training
+from trainables.core.training_config import Training
 from trainables.models import user_code, zoo
 from trainables.models.architecture import Architecture
 from trainables.models.head import Head
 from trainables.models.opening import with_softmax
+from trainables.models.views import views
 from trainables.runtime.keras_internals import all_layers, global_seeds, seed_generators
 from trainables.training import normalization
+from trainables.training.augmentation import Augment
 from trainables.training.losses import Losses, Mixing
 from trainables.training.updates import Averages, Updates
 
@@ -41,7 +43,7 @@ class Session:
         self._architecture = architecture
         self.model = self._build(seed)
         self._initial = {seed: _values(_steady_variables(self.model))}
-        self._augment = _augmentation_layers(architecture.augmentation)
+        self._augment = Augment(architecture.augmentation)
         # Layers that draw without a generator of their own use Keras's global one: each session has
         # its own for them.
         self._generator = keras.random.SeedGenerator(0)
@@ -85,6 +87,7 @@ class Session:
         itself. `priors`: share of each class in the training part, (c,).
         """
         self._losses.set_numbers(training.loss.numbers, priors)
+        self._augment.set_numbers(training.augmentation)
         if self._mixing is not None:
             self._mixing.alpha.assign(training.mix.strength)
         numbers = training.model_dump() | {"weight_decay": training.decay}
@@ -208,16 +211,25 @@ class Session:
 
     def _random_states(self) -> list[Any]:
         """The states of Keras's seed generators."""
-        layers = [self.model, *self._augment]
+        layers = [self.model, *self._augment.layers]
         seeds = {id(state) for layer in layers for state in _seed_states(layer)}
         return [
             *(v for layer in layers for v in layer.variables if id(v) in seeds),
             self._generator.state,
-            *([] if self._mixing is None else [self._mixing.generator.state]),
+            *(
+                each.generator.state
+                for each in (self._mixing, self._augment)
+                if each is not None and each.generator is not None
+            ),
         ]
 
     def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
-        return tf.cast(self.model(tf.cast(pixels, tf.float32), training=False), tf.float32)
+        images = tf.cast(pixels, tf.float32)
+        logits = [
+            tf.cast(self.model(view, training=False), tf.float32)
+            for view in views(images, self._architecture.test_time_augmentation)
+        ]
+        return logits[0] if len(logits) == 1 else tf.add_n(logits) / len(logits)
 
     def _trace_step(self, head_only: bool) -> Any:
         """The training step as a graph; with `head_only` the backbone runs as at inference and
@@ -230,8 +242,7 @@ class Session:
             pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
             images = tf.cast(pixels, tf.float32)
-            for layer in self._augment:
-                images = layer(images, training=True)
+            images = self._augment(images)
             truth = tf.one_hot(labels, self._architecture.n_classes)
             if self._mixing is not None:
                 images, truth = self._mixing(images, truth)
@@ -319,17 +330,3 @@ def _keras_settings(precision: str) -> Iterator[None]:
         config.set_epsilon(epsilon)
         config.set_image_data_format(data_format)
         config.set_dtype_policy(policy)
-
-
-def _augmentation_layers(augmentation: Augmentation) -> list[keras.layers.Layer]:
-    """What lies outside the turned or shrunken image is black, as it is outside a radiograph."""
-    layers: list[keras.layers.Layer] = []
-    if augmentation.flip:
-        layers.append(keras.layers.RandomFlip("horizontal", seed=0))
-    if augmentation.rotation:
-        layers.append(
-            keras.layers.RandomRotation(augmentation.rotation / 360, fill_mode="constant", seed=0)
-        )
-    if augmentation.zoom:
-        layers.append(keras.layers.RandomZoom(augmentation.zoom, fill_mode="constant", seed=0))
-    return layers

@@ -18,7 +18,7 @@ from orchestrator.experiment.experiment_file import (
     read_experiment,
 )
 from tests.conftest import ROOT
-from tests.trainables.core.test_ledger import OTHER_LATER
+from tests.trainables.core.test_ledger import OTHER_AUGMENTATION, OTHER_LATER
 from trainables.core.errors import ExperimentError
 from trainables.core.training_config import Augmentation, Training
 
@@ -157,7 +157,7 @@ OTHER = {
     "dropout": 0.0,
     "batch_norm_momentum": 0.9,
     "class_weights": "balanced",
-    "augmentation": {"flip": True, "rotation": 3.0, "zoom": 0.5},
+    "augmentation": OTHER_AUGMENTATION,
     "precision": "bfloat16",
     "xla": True,
 }

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
-from trainables.core.training_config import Augmentation, Training, unused
+from trainables.core.training_config import STRENGTHS, Augmentation, Training, unused
 from trainables.core.values import digest
 
 SPEC = CellSpec(
@@ -287,6 +287,7 @@ OTHER_LATER = {
     "sampling": "class",
     "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
     "mix": {"kind": "mixup", "alpha": 0.5},
+    "test_time_augmentation": "flip",
 }
 OTHER_TRAINING = {
     "epochs": 31,
@@ -305,7 +306,10 @@ OTHER_TRAINING = {
     "precision": "bfloat16",
     "xla": True,
 }
-OTHER_AUGMENTATION = {"flip": True, "rotation": 1.0, "zoom": 0.1}
+OTHER_AUGMENTATION = {
+    **{"flip": True, "rotation": 1.0, "zoom": 0.1, "vertical_flip": True, "fill": "reflect"},
+    **dict.fromkeys(STRENGTHS, 0.5),
+}
 
 
 @pytest.mark.parametrize("field", [name for name in CellSpec.model_fields if name != "candidate"])
@@ -331,8 +335,12 @@ def test_every_training_field_does(field: str) -> None:
 
 @pytest.mark.parametrize("field", Augmentation.model_fields)
 def test_every_augmentation_does(field: str) -> None:
-    augmentation = Augmentation(**{field: OTHER_AUGMENTATION[field]})
-    assert with_candidate(training=Training(augmentation=augmentation)).key != SPEC.key
+    base = {"rotation": 2.0}  # without something that moves an image, fill decides nothing
+    key, other = (
+        with_candidate(training=Training(augmentation=Augmentation(**values))).key
+        for values in (base, {**base, field: OTHER_AUGMENTATION[field]})
+    )
+    assert key != other
 
 
 def test_a_cell_that_uses_no_later_setting_keeps_its_key() -> None:
@@ -479,7 +487,10 @@ def test_entries_of_the_version_before_are_found_where_they_lie(tmp_path: Path) 
     )
     content = old.model_dump(mode="json")
     del content["candidate"]["id"], content["candidate"]["name"]
-    for name in unused([old.candidate.training]):  # there were none then
-        del content["candidate"]["training"][name]
+    # there were no later settings then
+    training = old.candidate.training.model_dump(
+        mode="json", exclude=unused([old.candidate.training])
+    )
+    content["candidate"]["training"] = training
     assert finished(tmp_path, old).folder.name == digest(content)
     assert read_entry(tmp_path / old.key).state().state == "done"

@@ -55,7 +55,15 @@ OPTIONS: dict[str, Sequence[Any]] = {
         {"kind": "logit_adjusted"},
     ),
     "mix": ({}, {"kind": "mixup"}, {"kind": "cutmix"}),
-    "augmentation": ({}, {"flip": True, "rotation": 10.0}),
+    "augmentation": (
+        {},
+        {"flip": True, "rotation": 10.0},
+        {"vertical_flip": True, "translation": 0.1, "shear": 0.1, "erasing": 0.5, "noise": 0.1},
+        {"brightness": 0.1, "contrast": 0.2, "gamma": 0.5, "blur": 1.0, "equalization": 1.0},
+        {"rand_augment": 0.3, "fill": "reflect"},
+        {"rand_augment": 0.6, "flip": True},
+    ),
+    "test_time_augmentation": ("none", "none", "flip", "turns"),
 }
 
 # Trains one epoch of each cell and saves it, as a worker does that is told to stop.
