@@ -1,6 +1,6 @@
 """Pure steps of one model on random pixels in memory, one thread: `python -m benchmarks.steps MODEL
-SIZE BATCH`. `recipe`: a training step with AdamW, clipping, an average of weights and another
-learning rate at each step.
+SIZE BATCH`. `recipe`: a training step with AdamW, clipping, an average of weights, RandAugment
+and another learning rate at each step.
 """
 
 import json
@@ -35,8 +35,12 @@ def main() -> None:
         precision="float32",
         xla=False,
     )
-    training = Training(optimizer="adamw", clip_norm=1.0, ema=0.99)
-    chosen = {"optimizer": "adamw", "decays": True, "clips": True, "averages": True}
+    augmentation = Augmentation(rand_augment=0.3)
+    training = Training(optimizer="adamw", clip_norm=1.0, ema=0.99, augmentation=augmentation)
+    chosen = {
+        **{"optimizer": "adamw", "decays": True, "clips": True, "averages": True},
+        "augmentation": augmentation.structure,
+    }
     session, recipe = (
         Session(architecture.model_copy(update=update), 0) for update in ({}, chosen)
     )

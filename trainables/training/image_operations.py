@@ -21,7 +21,7 @@ def affine(images: tf.Tensor, forward: tf.Tensor, fill: str) -> tf.Tensor:
 
     Bilinear; `fill` is what lies outside: `constant`, black, or `reflect`.
     """
-    size = tf.cast(tf.shape(images)[1], tf.float32)
+    size = float(images.shape[1])
     inverse = tf.linalg.inv(forward[:, :, :2])  # the operation asks where a pixel comes from
     centre = (size - 1) / 2
     shift = tf.linalg.matvec(inverse, forward[:, :, 2]) * size
@@ -31,7 +31,7 @@ def affine(images: tf.Tensor, forward: tf.Tensor, fill: str) -> tf.Tensor:
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=tf.concat([tf.reshape(rows, (-1, 6)), zeros], axis=1),
-        output_shape=tf.shape(images)[1:3],
+        output_shape=images.shape[1:3],
         fill_value=0.0,
         interpolation="BILINEAR",
         fill_mode=fill.upper(),
