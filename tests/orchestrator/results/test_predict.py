@@ -35,6 +35,7 @@ folds: {{k: 2}}
 training: {{epochs: 2, learning_rate: 3e-3, early_stopping: null}}
 candidates:
   - {{name: ready, model: TinyCNN, image_size: 32}}
+  - {{name: turned, model: TinyCNN, image_size: 32, test_time_augmentation: turns}}
   - {{name: later, model: TinyCNN, image_size: 16}}
 """
 RANDOM = np.random.default_rng(1)
@@ -54,7 +55,7 @@ def run(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     prepared.save()
     worker = Worker(1e9)
     for entry in prepared.entries:
-        if entry.spec.candidate.id == "ready":
+        if entry.spec.candidate.id != "later":
             cell = worker.open(folder, entry.spec.key, 0.0)
             while not cell.done:
                 cell.advance()
@@ -73,10 +74,12 @@ def scored(run: Run, *sources: Path) -> pd.DataFrame:
     return table.assign(name=[Path(image).name for image in table["image"]]).set_index("name")
 
 
-def test_images_of_training_get_what_the_ledger_says(run: Run) -> None:
-    test = run.predictions[run.predictions["split"] == "test"].groupby("image")[COLUMNS]
+@pytest.mark.parametrize("candidate", ["ready", "turned"])
+def test_images_of_training_get_what_the_ledger_says(run: Run, candidate: str) -> None:
+    table = run.predictions[run.predictions["candidate"] == candidate]
+    test = table[table["split"] == "test"].groupby("image")[COLUMNS]
     paths = run.manifest.usable.set_index("image")["path"]
-    table = predict(run, [Path(paths[image]) for image in test.groups], "ready")
+    table = predict(run, [Path(paths[image]) for image in test.groups], candidate)
     np.testing.assert_allclose(table[COLUMNS], test.mean(), atol=1e-6)
     np.testing.assert_allclose(table[["std_Clear", "std_Spot"]], test.std(ddof=1), atol=1e-6)
 
@@ -153,7 +156,7 @@ def test_every_model_is_traced_once_and_says_nothing(
     cells = run.cells[(run.cells["candidate"] == "ready") & (run.cells["state"] == "done")]
     model = run.model("ready", int(cells["fold"].iloc[0]), int(cells["seed"].iloc[0]))
     pixels = np.random.default_rng(0).integers(0, 256, (40, *model.input_shape[1:]), dtype=np.uint8)
-    found = [_probabilities(model, pixels) for _ in range(7)]
+    found = [_probabilities(model, pixels, "none") for _ in range(7)]
     assert not caplog.records
     np.testing.assert_allclose(found[-1], model.predict(pixels, verbose=0), atol=1e-7)
 
@@ -175,7 +178,7 @@ def test_a_candidate_that_is_not_finished_costs_the_others_nothing(
     done = rayfold("predict", run.layout.root, write(tmp_path / "new", a=SCENE), "--out", out)
     assert done.returncode == 1
     assert "later: left out, none of its cells is finished" in done.stderr
-    assert pd.read_csv(out)["candidate"].tolist() == ["ready"]
+    assert pd.read_csv(out)["candidate"].tolist() == ["ready", "turned"]
     done = rayfold(
         "predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later"
     )

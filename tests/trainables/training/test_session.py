@@ -82,6 +82,19 @@ def test_a_saved_bfloat16_model_gives_its_session_s_probabilities(tmp_path: obje
     )
 
 
+def test_views_are_all_ways_to_look_at_a_square(plain: Session) -> None:
+    """Against NumPy's turns, whatever their order."""
+    losses(plain, 3)
+    for kind, turns in (("flip", 1), ("turns", 4)):
+        session = Session(PLAIN.model_copy(update={"test_time_augmentation": kind}), 0)
+        session.set_weights(plain.weights())
+        ways = [np.rot90(PIXELS, number, (1, 2)) for number in range(turns)]
+        ways += [way[:, :, ::-1] for way in ways]
+        expected = np.mean([plain.logits(np.ascontiguousarray(way)) for way in ways], axis=0)
+        np.testing.assert_allclose(session.logits(PIXELS), expected, atol=1e-5)
+        assert np.abs(expected - plain.logits(PIXELS)).max() > 1e-3
+
+
 # --- head-only epochs -----------------------------------------------------------------------------
 
 HEADS = """
