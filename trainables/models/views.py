@@ -13,6 +13,6 @@ def views(images: Any, kind: str) -> list[Any]:
     if kind != "none":
         found.append(ops.flip(images, axis=2))
     if kind == "turns":
-        found += [ops.transpose(each, (0, 2, 1, 3)) for each in found]
         found += [ops.flip(each, axis=1) for each in found]
+        found += [ops.transpose(each, (0, 2, 1, 3)) for each in found]
     return found
