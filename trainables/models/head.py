@@ -93,7 +93,8 @@ class Head(Part):
 
 
 class Upper(Part):
-    """All from the first layer on whose name begins with `start`, inside nested models too.
+    """All from the first layer on whose name begins with `start`, inside nested models too; the
+    head in any case.
 
     Raises ModelError where no layer is called so, or nothing learns from there on.
     """
@@ -105,11 +106,12 @@ class Upper(Part):
         if not variables:
             known = dict.fromkeys(head.blocks(model.trainable_variables, of_zoo))
             known.pop(HEAD, None)
+            remedy = f"there are {', '.join(known)}" if of_zoo else nearest(start, known)
             raise ModelError(
-                f"frozen_until must begin the name of a layer of {model.name} before something "
-                f"that learns, got {start!r}; {nearest(start, known)} (candidate: frozen_until)"
+                "frozen_until must be how the name of a layer begins, before what learns, got "
+                f"{start!r}; {remedy} (candidate: frozen_until)"
             )
-        super().__init__(model, variables, live, opened)
+        super().__init__(model, variables, [*live, *head._live], opened)
 
 
 def is_graph(layer: Any) -> bool:
@@ -126,12 +128,12 @@ def _leaves(graph: Any) -> Iterator[Any]:
 
 
 def _from(graph: Any, start: str) -> tuple[list[Any], list[Any]] | None:
-    """The nested models that hold the first layer of such a name, and all layers from there on,
-    with those without weights just before.
+    """The nested models that hold the first layer of such a name, and all layers from there
+    on.
     """
     for index, layer in enumerate(graph.layers):
         if layer.name.startswith(start):
-            return [], [*graph.layers[index:], *_without_weights_before(graph, layer)]
+            return [], list(graph.layers[index:])
         if is_graph(layer) and (found := _from(inner_graph(layer), start)):
             opened, live = found
             return [layer, *opened], [*live, *graph.layers[index + 1 :]]

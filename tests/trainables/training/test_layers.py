@@ -21,7 +21,7 @@ BACKBONE = {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3", "conv4", "bn4"}
 def session(training: Training, **changes: Any) -> Session:
     made = Session(PLAIN.model_copy(update={"optimizer": training.optimizer, **changes}), 0)
     made.reset(0)
-    made.set_numbers(training, None)
+    made.set_numbers(training, [0.5, 0.5])
     made.set_learning_rate(RATE)
     return made
 
@@ -63,12 +63,28 @@ def test_a_builders_layers_freeze_by_name_in_nested_models_too(name: str) -> Non
     assert len({float(ours.train_step(PIXELS, LABELS, WEIGHTS, False)[0]) for _ in range(3)}) == 1
 
 
-@pytest.mark.parametrize("start", ["convolution", "block5"])
-def test_a_name_that_no_layer_has_is_one_line(start: str) -> None:
-    with pytest.raises(ModelError, match=f"before something that learns, got '{start}'; ") as told:
-        session(Training(), frozen_until=start)
-    assert "'conv1'" in str(told.value)
-    assert "\n" not in str(told.value)
+@pytest.mark.parametrize(
+    ("model", "start", "said"),
+    [
+        (
+            "TinyCNN",
+            "block5",
+            "got 'block5'; there are conv1, conv2, conv3, conv4 ",
+        ),
+        ("head_models:named", "hihg", "got 'hihg'; did you mean 'high'"),
+        ("head_models:named", "logits", "before what learns, got 'logits'"),
+    ],
+)
+def test_a_name_that_no_layer_has_is_one_line(model: str, start: str, said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        session(Training(), model=model, frozen_until=start)
+
+
+def test_dropout_of_the_head_is_live_where_all_before_it_is_frozen() -> None:
+    ours = session(Training(), dropout=0.5, frozen_until="logits")
+    assert moved(ours, False) == {"logits"}
+    ours.set_learning_rate(0.0)
+    assert len({float(ours.train_step(PIXELS, LABELS, WEIGHTS, False)[0]) for _ in range(3)}) == 3
 
 
 def test_a_block_moves_by_its_share() -> None:
