@@ -108,7 +108,7 @@ class Upper(Part):
             known.pop(HEAD, None)
             remedy = f"there are {', '.join(known)}" if of_zoo else nearest(start, known)
             raise ModelError(
-                "frozen_until must be how the name of a layer begins, before what learns, got "
+                "frozen_until must begin the name of a layer that leaves something to learn, got "
                 f"{start!r}; {remedy} (candidate: frozen_until)"
             )
         super().__init__(model, variables, [*live, *head._live], opened)

@@ -72,7 +72,7 @@ def test_a_builders_layers_freeze_by_name_in_nested_models_too(name: str) -> Non
             "got 'block5'; there are conv1, conv2, conv3, conv4 ",
         ),
         ("head_models:named", "hihg", "got 'hihg'; did you mean 'high'"),
-        ("head_models:named", "logits", "before what learns, got 'logits'"),
+        ("head_models:named", "logits", "leaves something to learn, got 'logits'"),
     ],
 )
 def test_a_name_that_no_layer_has_is_one_line(model: str, start: str, said: str) -> None:
