@@ -190,13 +190,14 @@ def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgres
 
 
 def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
-    """Build what may be impossible to build, downloaded weights and users' models, once before all
-    cells start.
+    """Build what may be impossible to build, downloaded weights, users' models and cuts by the
+    names of layers, once before all cells start.
     """
     doubtful: dict[str, Entry] = {}
     for entry in missing:
         candidate = entry.spec.candidate
-        if candidate.training.weights != "none" or ":" in candidate.model:
+        named = candidate.training.frozen_until is not None
+        if named or candidate.training.weights != "none" or ":" in candidate.model:
             doubtful[candidate.id] = entry
     import_path = prepared.experiment.import_path
     arguments = [(Architecture.of(entry.spec).key, import_path) for entry in doubtful.values()]

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.core.values import Frozen, Real, Whole
+from trainables.core import contradictions
+from trainables.core.values import Frozen, Line, Real, Whole
 
 
 class Augmentation(Frozen):
@@ -270,6 +271,30 @@ class Training(Frozen):
         gt=0,
         description="Learning rate once the backbone is released; default: learning_rate.",
     )
+    frozen_until: Line | None = Field(
+        None, description="How a layer's name begins: what is before it stays as at inference."
+    )
+    thaw_every: Whole | None = Field(
+        None, ge=1, description="Epochs after which one more block learns, after frozen_epochs."
+    )
+    layer_decay: Real = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description=(
+            "Learning rate of a block by that of the next, the head's being whole. Blocks are "
+            "told by layers' names (stem, block1, conv2), else each of a builder's layers is one."
+        ),
+    )
+    soup: Whole | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description=(
+            "Of so many best epochs by `monitor` the mean of all weights is saved and scored, and "
+            "as many are kept to resume. Tables name the best; null: its weights."
+        ),
+    )
     dropout: Real = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
     batch_norm_momentum: Real | None = Field(
         None,
@@ -390,6 +415,7 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
         "augmentation.fill is for what moves an image; state a rotation, zoom, translation, shear "
         "or rand_augment, or remove it",
     )
+    yield from contradictions.of_layers(t)
     left = t.epochs - t.frozen_epochs if t.frozen_epochs < t.epochs else t.epochs
     yield (
         schedule.warmup_epochs >= left,
@@ -440,6 +466,10 @@ LATER = (
     "loss",
     "mix",
     "test_time_augmentation",
+    "frozen_until",
+    "thaw_every",
+    "layer_decay",
+    "soup",
 )
 _LATER_CHANGES = {*Augmentation.model_fields} - {"flip", "rotation", "zoom"}
 

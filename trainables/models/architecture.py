@@ -29,6 +29,8 @@ class Architecture(Frozen):
     clips: bool = Field(False, description="Whether gradients have a largest norm.")
     accumulates: bool = Field(False, description="Whether an optimizer's step has several batches.")
     averages: bool = Field(False, description="Whether a moving average of weights is kept.")
+    layered: bool = Field(False, description="Whether blocks learn at rates of their own.")
+    frozen_until: str | None = None
     loss: str = "cross_entropy"
     smooths: bool = Field(False, description="Whether labels are smoothed.")
     mix: str = "none"
@@ -60,6 +62,8 @@ class Architecture(Frozen):
             clips=training.clip_norm is not None,
             accumulates=(training.effective_batch or 0) > training.batch_size,
             averages=training.ema is not None,
+            layered=training.layer_decay < 1 or training.thaw_every is not None,
+            frozen_until=training.frozen_until,
             loss=training.loss.kind,
             smooths=training.loss.label_smoothing > 0,
             mix=training.mix.kind,

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from trainables.data.batches import Batches
 from trainables.data.cell_images import CellImages, softmax
 from trainables.training import decisions, schedules
 from trainables.training.cell_record import CellRecord
+from trainables.training.checkpoint import Arrays
 from trainables.training.decisions import CheckpointCadence
 from trainables.training.metrics import log_odds, metric_names, score
 from trainables.training.session import Session
@@ -59,7 +60,8 @@ class Cell:
             self._session.set_numbers(self._training, self._images.priors)
         self._state = self._record.begin(self._session)
         self._cadence = CheckpointCadence(
-            self._session.state_bytes / _DISK_BYTES_PER_SECOND, time.monotonic()
+            self._session.state_bytes(self._training.soup or 1) / _DISK_BYTES_PER_SECOND,
+            time.monotonic(),
         )
 
     def advance(self) -> dict[str, Any]:
@@ -86,6 +88,7 @@ class Cell:
         head_only = decisions.is_head_only(self._training, epoch)
         train, validation = self._images.train, self._images.validation
         train.shuffle(self._spec.seed, epoch)
+        self._session.set_epoch(self._training, epoch)
         # The very first step of a worker also traces its graph: that belongs to building, not to
         # training.
         with self._record.watch("build"):
@@ -139,8 +142,11 @@ class Cell:
         value = self._merits[-1]
         if value > state.best_value:
             state.best_value, state.best_epoch = value, row["epoch"]
+        best = decisions.best_epochs(self._training, self._merits)
+        if row["epoch"] in best:
             with self._session.scoring():
-                state.best_weights = self._session.weights()
+                state.kept[row["epoch"]] = self._session.weights()
+            state.kept = {epoch: state.kept[epoch] for epoch in best}
         self._record.note_epoch(row)
         now = time.monotonic()
         if not self._is_over() and self._cadence.is_due(now):
@@ -164,7 +170,7 @@ class Cell:
                 f"training diverged, no epoch gave a finite validation {self._training.monitor}: "
                 "lower learning_rate"
             )
-        self._session.set_weights(self._state.best_weights)
+        self._session.set_weights(_average(list(self._state.kept.values())))
         with self._record.watch("score"):
             predictions = self._images.predictions(self._logits)
         self._record.finish(self._state, predictions, self._session.probability_model)
@@ -184,3 +190,15 @@ class Cell:
             self._failed = True
             self._record.fail(error)
             raise
+
+
+def _average(kept: Sequence[Arrays]) -> Arrays:
+    """The mean of weights of several epochs; of what is not a float, such as a count, the first."""
+    if len(kept) == 1:
+        return kept[0]
+    return [
+        np.mean(arrays, axis=0, dtype=np.float64).astype(arrays[0].dtype)
+        if np.issubdtype(arrays[0].dtype, np.floating)
+        else arrays[0]
+        for arrays in zip(*kept, strict=True)
+    ]

@@ -25,6 +25,12 @@ def merit(training: Training, monitored: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
+def best_epochs(training: Training, merits: Sequence[float]) -> list[int]:
+    """The epochs whose weights are kept, the best first, of equals the earlier."""
+    finite = [epoch for epoch, value in enumerate(merits, 1) if value > -math.inf]
+    return sorted(finite, key=lambda epoch: -merits[epoch - 1])[: training.soup or 1]
+
+
 def is_over(training: Training, merits: Sequence[float]) -> bool:
     """Whether training ends after epochs of these merits."""
     finished, best, improved = len(merits), -math.inf, 0

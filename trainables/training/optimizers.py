@@ -15,14 +15,18 @@ class Optimizer:
     """What all share: numbers that are variables, so that they can change without a new trace, and
     slots of the shape of each variable.
 
-    Weight decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) and leaves what has
-    fewer than two dimensions alone, biases and normalisation for instance.
+    `layered`: each variable has a share of the learning rate, in `shares`; with 0 it stays as it
+    is, while what is kept of its gradients goes on. Weight decay is decoupled (Loshchilov and
+    Hutter 2019, arXiv:1711.05101) and leaves what has fewer than two dimensions alone, biases and
+    normalisation for instance.
     """
 
     #: Numbers beside the learning rate, with their defaults.
     defaults: ClassVar[Mapping[str, float]] = {}
 
-    def __init__(self, variables: Sequence[Any], *, decays: bool = False) -> None:
+    def __init__(
+        self, variables: Sequence[Any], *, decays: bool = False, layered: bool = False
+    ) -> None:
         self._targets = [variable.value for variable in variables]
         self._decayed = [decays and len(target.shape) > 1 for target in self._targets]
         numbers = {"learning_rate": 0.0, "weight_decay": 0.0, **self.defaults}
@@ -31,6 +35,7 @@ class Optimizer:
             for name, value in numbers.items()
         }
         self.variables: list[tf.Variable] = []
+        self.shares = tf.Variable(tf.ones(len(self._targets)), trainable=False) if layered else None
 
     def set_numbers(self, numbers: Mapping[str, float | None]) -> None:
         """Change some of the numbers; None: the default. Those of other optimizers are ignored."""
@@ -45,13 +50,21 @@ class Optimizer:
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         """One step, to be traced; `gradients` in the order of the variables."""
-        rate = self._number("learning_rate")
-        shrinkage = rate * self._number("weight_decay") if any(self._decayed) else None
+        rate, shrinkages = self._number("learning_rate"), []
+        if any(self._decayed):
+            shrinkages = self._for_each(rate * self._number("weight_decay"))
+        rates = self._for_each(rate)
         self._begin_step()
         for index, gradient in enumerate(gradients):
-            if shrinkage is not None and self._decayed[index]:
-                self._targets[index].assign_sub(self._targets[index] * shrinkage)
-            self._move(index, gradient, rate)
+            if self._decayed[index]:
+                self._targets[index].assign_sub(self._targets[index] * shrinkages[index])
+            self._move(index, gradient, rates[index])
+
+    def _for_each(self, number: tf.Tensor) -> list[tf.Tensor]:
+        """A rate for each variable: of all of them the same, or the share of each."""
+        if self.shares is None:
+            return [number] * len(self._targets)
+        return tf.unstack(number * self.shares)  # type: ignore[no-any-return]
 
     def _begin_step(self) -> None:
         """What is computed once for all variables."""
@@ -75,8 +88,8 @@ class Adam(Optimizer):
 
     defaults: ClassVar[Mapping[str, float]] = {"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
 
-    def __init__(self, variables: Sequence[Any], *, decays: bool = False) -> None:
-        super().__init__(variables, decays=decays)
+    def __init__(self, variables: Sequence[Any], **options: bool) -> None:
+        super().__init__(variables, **options)
         self._means, self._squares = self._slots(), self._slots()
         self._steps = tf.Variable(0.0, trainable=False)
         self.variables.append(self._steps)
@@ -111,7 +124,7 @@ class Lamb(Adam):
 
     def apply(self, gradients: Sequence[tf.Tensor]) -> None:
         self._begin_step()
-        rate, decay = self._number("learning_rate"), self._number("weight_decay")
+        rates, decay = self._for_each(self._number("learning_rate")), self._number("weight_decay")
         shared = self._shared
         for index, gradient in enumerate(gradients):
             target, mean, square = (
@@ -126,7 +139,7 @@ class Lamb(Adam):
             sizes = tf.norm(target), tf.norm(step)
             both = (sizes[0] > 0) & (sizes[1] > 0)
             trust = tf.where(both, tf.math.divide_no_nan(*sizes), 1.0)
-            target.assign_sub(rate * trust * step)
+            target.assign_sub(rates[index] * trust * step)
 
 
 class Lion(Optimizer):
@@ -134,8 +147,8 @@ class Lion(Optimizer):
 
     defaults: ClassVar[Mapping[str, float]] = {"beta_1": 0.9, "beta_2": 0.99}
 
-    def __init__(self, variables: Sequence[Any], *, decays: bool = False) -> None:
-        super().__init__(variables, decays=decays)
+    def __init__(self, variables: Sequence[Any], **options: bool) -> None:
+        super().__init__(variables, **options)
         self._means = self._slots()
 
     def _begin_step(self) -> None:
@@ -153,9 +166,9 @@ class SGD(Optimizer):
     defaults: ClassVar[Mapping[str, float]] = {"momentum": 0.9}
 
     def __init__(
-        self, variables: Sequence[Any], *, decays: bool = False, nesterov: bool = False
+        self, variables: Sequence[Any], *, nesterov: bool = False, **options: bool
     ) -> None:
-        super().__init__(variables, decays=decays)
+        super().__init__(variables, **options)
         self._nesterov = nesterov
         self._velocities = self._slots()
 

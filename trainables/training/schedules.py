@@ -33,6 +33,17 @@ def learning_rate(
     return peak * _share(training, done - warmup, total - warmup, merits[frozen:])
 
 
+def block_share(training: Training, epoch: int, distance: int) -> float:
+    """Of the learning rate, for a block so many blocks before the head: decaying with the distance
+    (BEiT, arXiv:2106.08254), and 0 until it is released (ULMFiT, arXiv:1801.06146).
+    """
+    if training.thaw_every is not None:
+        released = 1 + (epoch - training.frozen_epochs - 1) // training.thaw_every
+        if distance > released:
+            return 0.0
+    return math.pow(training.layer_decay, distance)
+
+
 def _share(training: Training, done: int, total: int, merits: Sequence[float]) -> float:
     """Of the peak, once it is reached, after `done` of `total` steps."""
     schedule = training.schedule

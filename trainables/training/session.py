@@ -22,11 +22,12 @@ from trainables.core.errors import ModelError
 from trainables.core.training_config import Training
 from trainables.models import user_code, zoo
 from trainables.models.architecture import Architecture
-from trainables.models.head import Head
+from trainables.models.blocks import distances
+from trainables.models.head import Head, Upper
 from trainables.models.opening import with_softmax
 from trainables.models.views import views
 from trainables.runtime.keras_internals import all_layers, global_seeds, seed_generators
-from trainables.training import normalization
+from trainables.training import normalization, schedules
 from trainables.training.augmentation import Augment
 from trainables.training.losses import Losses, Mixing
 from trainables.training.updates import Averages, Updates
@@ -47,10 +48,16 @@ class Session:
         # Layers that draw without a generator of their own use Keras's global one: each session has
         # its own for them.
         self._generator = keras.random.SeedGenerator(0)
-        self._head = Head(self.model, of_zoo=architecture.model in zoo.MODELS)
+        of_zoo = architecture.model in zoo.MODELS
+        self._head = Head(self.model, of_zoo)
+        self._upper: Upper | None = None
+        if architecture.frozen_until is not None:
+            self._upper = Upper(self.model, architecture.frozen_until, self._head, of_zoo)
         self._losses = Losses(architecture)
         self._mixing = Mixing(architecture.mix) if architecture.mix != "none" else None
-        self._targets = {False: list(self.model.trainable_variables)}
+        released = self._upper.variables if self._upper else self.model.trainable_variables
+        self._targets = {False: list(released)}
+        self._distances = distances(self._head.blocks(released, of_zoo))
         if architecture.frozen_phase:
             self._targets[True] = self._head.variables
         self._averages = Averages(self.model.weights) if architecture.averages else None
@@ -100,6 +107,13 @@ class Session:
     def set_learning_rate(self, value: float) -> None:
         for updates in self._updates.values():
             updates.optimizer.set_numbers({"learning_rate": value})
+
+    def set_epoch(self, training: Training, epoch: int) -> None:
+        """Blocks' shares of the learning rate, which hold from the next step on."""
+        if (shares := self._updates[False].optimizer.shares) is not None:
+            shares.assign(
+                [schedules.block_share(training, epoch, each) for each in self._distances]
+            )
 
     def prepare(self, head_only: bool) -> None:
         """Trace the training step unless that has been done."""
@@ -160,14 +174,13 @@ class Session:
         for variable, array in zip(self._state_variables(), arrays, strict=True):
             variable.assign(array)
 
-    @property
-    def state_bytes(self) -> int:
-        """Size of `state` and the best weights together."""
+    def state_bytes(self, kept: int = 1) -> int:
+        """Size of `state` and of the weights that are kept of so many epochs together."""
         elements = [
             variable.shape.num_elements() for variable in (v.value for v in self.model.weights)
         ]
         slots = [v.shape.num_elements() for kept in self._kept for v in kept.variables]
-        return int(4 * (2 * sum(elements) + sum(slots)))
+        return int(4 * ((1 + kept) * sum(elements) + sum(slots)))
 
     def probability_model(self) -> keras.Model:
         """The model with a softmax on top, sharing this session's weights: what users save and
@@ -233,10 +246,11 @@ class Session:
 
     def _trace_step(self, head_only: bool) -> Any:
         """The training step as a graph; with `head_only` the backbone runs as at inference and
-        keeps all it has.
+        keeps all it has, and so does in any step what is frozen throughout.
         """
         variables, updates = self._targets[head_only], self._updates[head_only]
-        forward = self._head.forward if head_only else partial(self.model, training=True)
+        part = self._head if head_only else self._upper
+        forward = part.forward if part else partial(self.model, training=True)
 
         def step(
             pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor

@@ -107,8 +107,8 @@ class Updates:
 
 
 def _optimizer(targets: Sequence[Any], architecture: Architecture) -> Optimizer:
-    decays = architecture.decays
+    options = {"decays": architecture.decays, "layered": architecture.layered}
     if architecture.optimizer == "sgd":
-        return SGD(targets, decays=decays, nesterov=architecture.nesterov)
+        return SGD(targets, nesterov=architecture.nesterov, **options)
     kinds = {"adam": Adam, "adamw": Adam, "lion": Lion, "lamb": Lamb}
-    return kinds[architecture.optimizer](targets, decays=decays)
+    return kinds[architecture.optimizer](targets, **options)

@@ -50,7 +50,7 @@ class Worker:
         self._sessions.move_to_end(key)
         while (
             len(self._sessions) > 1
-            and sum(s.state_bytes for s in self._sessions.values()) > self._budget
+            and sum(s.state_bytes() for s in self._sessions.values()) > self._budget
         ):
             self._sessions.popitem(last=False)
         return self._sessions[key]

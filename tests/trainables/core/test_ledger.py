@@ -288,6 +288,10 @@ OTHER_LATER = {
     "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
     "mix": {"kind": "mixup", "alpha": 0.5},
     "test_time_augmentation": "flip",
+    "frozen_until": "block5",
+    "thaw_every": 2,
+    "layer_decay": 0.8,
+    "soup": 3,
 }
 OTHER_TRAINING = {
     "epochs": 31,

@@ -1,5 +1,6 @@
 """A resume state is read back exactly, or not at all."""
 
+import json
 import math
 import zipfile
 from pathlib import Path
@@ -25,9 +26,8 @@ def example() -> TrainingState:
         np.array([1, 2**32 - 1], np.uint32),
         np.zeros((0, 4), np.float16),
     ]
-    return TrainingState(
-        EPOCHS, 2, -math.inf, {"train": 1.5}, state, [rng.random(5), rng.random((2, 2))]
-    )
+    kept = {epoch: [rng.random(5), rng.random((2, 2))] for epoch in (2, 1)}
+    return TrainingState(EPOCHS, 2, -math.inf, {"train": 1.5}, state, kept)
 
 
 def assert_same(one: TrainingState, two: TrainingState) -> None:
@@ -37,7 +37,9 @@ def assert_same(one: TrainingState, two: TrainingState) -> None:
         two.best_value,
         two.seconds,
     )
-    for mine, theirs in ((one.state, two.state), (one.best_weights, two.best_weights)):
+    assert list(one.kept) == list(two.kept)
+    pairs = [(one.state, two.state), *zip(one.kept.values(), two.kept.values(), strict=True)]
+    for mine, theirs in pairs:
         assert [(a.dtype, a.shape, a.tobytes()) for a in mine] == [
             (a.dtype, a.shape, a.tobytes()) for a in theirs
         ]
@@ -49,6 +51,19 @@ def test_every_bit_comes_back(tmp_path: Path) -> None:
     loaded = checkpoint.load(path)
     assert loaded is not None
     assert_same(loaded, example())
+
+
+def test_weights_without_an_epoch_are_of_the_best(tmp_path: Path) -> None:
+    """So they were written before there could be several."""
+    path = tmp_path / "resume.npz"
+    facts = {"epochs": EPOCHS[1:], "best_epoch": 2, "best_value": 0.5, "seconds": {}}
+    stated = json.dumps(facts | {"arrays": ["best_00000", "best_00001", "state_00000"]}).encode()
+    one, two, three = (np.array([value]) for value in (1.0, 2.0, 3.0))
+    arrays = {"state_00000": one, "best_00000": two, "best_00001": three}
+    np.savez(path, facts=np.frombuffer(stated, np.uint8), **arrays)
+    loaded = checkpoint.load(path)
+    assert loaded is not None
+    assert_same(loaded, TrainingState(EPOCHS[1:], 2, 0.5, {}, [one], {2: [two, three]}))
 
 
 def test_a_new_state_replaces_the_old(tmp_path: Path) -> None:

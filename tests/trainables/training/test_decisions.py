@@ -78,3 +78,14 @@ def test_resume_states_take_a_fiftieth_of_the_time() -> None:
     assert [cadence.is_due(now) for now in (1000.0, 1099.0, 1100.0)] == [False, False, True]
     cadence.note_saved(1100.0, 1104.0)  # it took longer than was thought
     assert [cadence.is_due(now) for now in (1104.0, 1303.0, 1304.0)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("soup", "expected"), [(None, [4]), (2, [4, 1]), (3, [4, 1, 3]), (9, [4, 1, 3, 5])]
+)
+def test_the_best_epochs_are_finite_and_of_equals_the_earlier(
+    soup: int | None, expected: list[int]
+) -> None:
+    merits = [0.5, -math.inf, 0.5, 0.7, 0.1]
+    assert decisions.best_epochs(Training(soup=soup), merits) == expected
+    assert decisions.best_epochs(Training(soup=soup), [-math.inf]) == []

@@ -1,6 +1,7 @@
 """The optimizers take the steps of Keras's own, and of their papers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ from trainables.training.optimizers import SGD, Adam, Lamb, Lion, Optimizer
 RATE, STEPS = 3e-3, 20
 SHAPES = [(3, 3, 2, 4), (4,), (), (5, 7)]
 
-PAIRS: dict[str, tuple[Callable[[Any], Optimizer], dict[str, float], Any]] = {
+PAIRS: dict[str, tuple[Callable[..., Optimizer], dict[str, float], Any]] = {
     "adam": (Adam, {}, keras.optimizers.Adam(RATE)),
     "adam, numbers": (
         Adam,
@@ -21,19 +22,19 @@ PAIRS: dict[str, tuple[Callable[[Any], Optimizer], dict[str, float], Any]] = {
         keras.optimizers.Adam(RATE, beta_1=0.8, beta_2=0.95, epsilon=1e-3),
     ),
     "adamw": (
-        lambda variables: Adam(variables, decays=True),
+        partial(Adam, decays=True),
         {"weight_decay": 0.3},
         keras.optimizers.AdamW(RATE, weight_decay=0.3),
     ),
     "sgd": (SGD, {}, keras.optimizers.SGD(RATE, momentum=0.9)),
     "sgd, nesterov, decay": (
-        lambda variables: SGD(variables, decays=True, nesterov=True),
+        partial(SGD, decays=True, nesterov=True),
         {"momentum": 0.7, "weight_decay": 0.3},
         keras.optimizers.SGD(RATE, momentum=0.7, nesterov=True, weight_decay=0.3),
     ),
     "lion": (Lion, {}, keras.optimizers.Lion(RATE)),
     "lion, decay": (
-        lambda variables: Lion(variables, decays=True),
+        partial(Lion, decays=True),
         {"beta_1": 0.8, "beta_2": 0.95, "weight_decay": 0.3},
         keras.optimizers.Lion(RATE, beta_1=0.8, beta_2=0.95, weight_decay=0.3),
     ),
@@ -64,6 +65,35 @@ def test_twenty_steps_equal_keras(pair: str) -> None:
         reference.apply(now, theirs)
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_shares_are_learning_rates_of_their_own(pair: str) -> None:
+    """One optimizer of Keras for each variable, as groups of parameters have in PyTorch."""
+    create, numbers, reference = PAIRS[pair]
+    rng = np.random.default_rng(0)
+    shares = [1.0, 0.5, 0.25, 0.0]
+    ours = [keras.Variable(rng.normal(size=shape), dtype="float32") for shape in SHAPES]
+    theirs = [keras.Variable(variable.numpy(), dtype="float32") for variable in ours]
+    last = ours[-1].numpy()
+    config = reference.get_config()
+    each = [
+        type(reference).from_config({**config, "learning_rate": RATE * share}) for share in shares
+    ]
+    for one, variable in zip(each, theirs, strict=True):
+        one.exclude_from_weight_decay([variable] if len(variable.shape) < 2 else [])
+    optimizer = create(ours, layered=True)
+    optimizer.set_numbers({"learning_rate": RATE, **numbers})
+    optimizer.shares.assign(shares)
+    step = tf.function(optimizer.apply)
+    for _ in range(STEPS):
+        now = gradients(rng)
+        step(now)
+        for one, gradient, variable in zip(each, now, theirs, strict=True):
+            one.apply([gradient], [variable])
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-7)
+    assert np.array_equal(ours[-1].numpy(), last)
 
 
 def test_lamb_with_weight_decay_is_its_papers() -> None:

@@ -39,6 +39,10 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "effective_batch": (None, 16, 32),
     "ema": (None, 0.9, 0.99),
     "frozen_epochs": (0, 1),
+    "frozen_until": (None, None, "conv2"),
+    "thaw_every": (None, 1),
+    "layer_decay": (1.0, 0.5),
+    "soup": (None, 2),
     "schedule": (
         {"kind": "constant", "warmup_epochs": 0.5},
         {"kind": "cosine", "warmup_epochs": 1.5, "final": 0.1},

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from trainables.core.training_config import RateSchedule, Training
-from trainables.training.schedules import learning_rate
+from trainables.training.schedules import block_share, learning_rate
 
 STEPS = 4  # of an epoch
 
@@ -104,3 +104,10 @@ def test_a_schedule_begins_with_the_release_of_the_backbone() -> None:
 def test_where_all_epochs_are_frozen_the_schedule_runs_over_them() -> None:
     plan = training("cosine").model_copy(update={"frozen_epochs": 5})
     assert rates(plan) == rates(training("cosine"))
+
+
+def test_blocks_are_released_from_the_head_back() -> None:
+    plan = Training(frozen_epochs=1, thaw_every=2, layer_decay=0.5)
+    shares = [[block_share(plan, epoch, d) for d in range(4)] for epoch in (2, 3, 4, 6)]
+    assert shares == [[1, 0.5, 0, 0], [1, 0.5, 0, 0], [1, 0.5, 0.25, 0], [1, 0.5, 0.25, 0.125]]
+    assert [block_share(Training(), 1, d) for d in range(3)] == [1, 1, 1]
