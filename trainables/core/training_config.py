@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.values import Frozen, Real, Whole
 
 
@@ -202,6 +203,19 @@ class Training(Frozen):
         description="Learning rate once the backbone is released; default: learning_rate.",
     )
     dropout: Real = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
+    head: ClassifierHead = ClassifierHead()
+    backbone_dropout: Real = Field(
+        0.0, ge=0, lt=1, description="Of whole channels of the last feature maps, before pooling."
+    )
+    stochastic_depth: Real | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=(
+            "How often the last residual branch is left out, those before it linearly less; null: "
+            "the model's own, 0.2 for EfficientNets and 0 for others."
+        ),
+    )
     batch_norm_momentum: Real | None = Field(
         None,
         gt=0,
@@ -356,6 +370,9 @@ LATER = (
     "sampling",
     "loss",
     "mix",
+    "head",
+    "backbone_dropout",
+    "stochastic_depth",
 )
 
 

@@ -6,6 +6,7 @@ Knows no TensorFlow, so that the driver can plan by it.
 from pydantic import Field
 
 from trainables.core.config import CellSpec
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.training_config import Augmentation
 from trainables.core.values import Argument, Frozen
 
@@ -32,6 +33,9 @@ class Architecture(Frozen):
     loss: str = "cross_entropy"
     smooths: bool = Field(False, description="Whether labels are smoothed.")
     mix: str = "none"
+    head: ClassifierHead = ClassifierHead()
+    backbone_dropout: float = 0.0
+    stochastic_depth: float | None = None
     augmentation: Augmentation
     precision: str
     xla: bool
@@ -62,6 +66,9 @@ class Architecture(Frozen):
             loss=training.loss.kind,
             smooths=training.loss.label_smoothing > 0,
             mix=training.mix.kind,
+            head=training.head,
+            backbone_dropout=training.backbone_dropout,
+            stochastic_depth=training.stochastic_depth,
             augmentation=training.augmentation,
             precision=training.precision,
             xla=training.xla,

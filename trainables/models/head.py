@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainables.models.zoo_head import HEAD_LAYERS
 from trainables.runtime.keras_internals import (
     all_layers,
     calls_in,
@@ -23,7 +24,7 @@ from trainables.runtime.keras_internals import (
     run_through,
 )
 
-_ZOO_NAMES = ("logits", "head_norm")
+_ZOO_NAMES = (*HEAD_LAYERS, "head_norm")
 
 
 class Head:

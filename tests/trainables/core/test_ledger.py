@@ -287,6 +287,9 @@ OTHER_LATER = {
     "sampling": "class",
     "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
     "mix": {"kind": "mixup", "alpha": 0.5},
+    "head": {"pooling": "gem", "hidden": 8},
+    "backbone_dropout": 0.1,
+    "stochastic_depth": 0.1,
 }
 OTHER_TRAINING = {
     "epochs": 31,

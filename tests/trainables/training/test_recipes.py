@@ -55,6 +55,8 @@ OPTIONS: dict[str, Sequence[Any]] = {
         {"kind": "logit_adjusted"},
     ),
     "mix": ({}, {"kind": "mixup"}, {"kind": "cutmix"}),
+    "head": ({}, {"hidden": 8}, {"pooling": "gem"}, {"pooling": "attention", "hidden": 8}),
+    "backbone_dropout": (0.0, 0.3),
     "augmentation": ({}, {"flip": True, "rotation": 10.0}),
 }
 
