@@ -153,7 +153,7 @@ def _resolve(
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     if "augmentation" in stated:
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
-    for name in ("schedule", "loss", "mix"):
+    for name in ("schedule", "loss", "mix", "head"):
         if "kind" not in stated.get(name, {"kind": None}):
             # Another kind brings its own numbers.
             stated[name] = {**getattr(training, name).model_dump(), **stated[name]}
@@ -165,6 +165,8 @@ def _resolve(
     if problem := contradiction(resolved):
         raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
     size = _image_size(entry, source, place)
+    if problem := zoo.contradiction(entry.model, resolved):
+        raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
     name = _readable_name(choice)
     return Candidate(
         id=_slug(name),

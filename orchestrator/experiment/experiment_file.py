@@ -19,6 +19,7 @@ from trainables.core.config import Candidate
 from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.quoting import printable
 from trainables.core.training_config import Augmentation, Loss, Mix, RateSchedule, Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
@@ -288,6 +289,7 @@ def json_schema() -> dict[str, Any]:
         "schedule": RateSchedule,
         "loss": Loss,
         "mix": Mix,
+        "head": ClassifierHead,
     }
     for name, section in sections.items():
         inner = section.model_json_schema()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from trainables.core import contradictions
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.values import Frozen, Line, Real, Whole
 
 
@@ -296,6 +297,19 @@ class Training(Frozen):
         ),
     )
     dropout: Real = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
+    head: ClassifierHead = ClassifierHead()
+    backbone_dropout: Real = Field(
+        0.0, ge=0, lt=1, description="Of whole channels of the last feature maps, before pooling."
+    )
+    stochastic_depth: Real | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description=(
+            "How often the last residual branch is left out, those before it linearly less; null: "
+            "the model's own, 0.2 for EfficientNets and 0 for others."
+        ),
+    )
     batch_norm_momentum: Real | None = Field(
         None,
         gt=0,
@@ -470,6 +484,9 @@ LATER = (
     "thaw_every",
     "layer_decay",
     "soup",
+    "head",
+    "backbone_dropout",
+    "stochastic_depth",
 )
 _LATER_CHANGES = {*Augmentation.model_fields} - {"flip", "rotation", "zoom"}
 

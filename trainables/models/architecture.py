@@ -6,6 +6,7 @@ Knows no TensorFlow, so that the driver can plan by it.
 from pydantic import Field
 
 from trainables.core.config import CellSpec
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.training_config import Augmentation
 from trainables.core.values import Argument, Frozen
 
@@ -34,6 +35,9 @@ class Architecture(Frozen):
     loss: str = "cross_entropy"
     smooths: bool = Field(False, description="Whether labels are smoothed.")
     mix: str = "none"
+    head: ClassifierHead = ClassifierHead()
+    backbone_dropout: float = 0.0
+    stochastic_depth: float | None = None
     augmentation: Augmentation
     test_time_augmentation: str = "none"
     precision: str
@@ -69,6 +73,9 @@ class Architecture(Frozen):
             mix=training.mix.kind,
             augmentation=training.augmentation.structure,
             test_time_augmentation=training.test_time_augmentation,
+            head=training.head,
+            backbone_dropout=training.backbone_dropout,
+            stochastic_depth=training.stochastic_depth,
             precision=training.precision,
             xla=training.xla,
             frozen_phase=training.frozen_epochs > 0,

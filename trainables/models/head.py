@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from trainables.core.errors import ModelError, nearest
 from trainables.models.blocks import HEAD, blocks
+from trainables.models.zoo_head import HEAD_LAYERS
 from trainables.runtime.keras_internals import (
     all_layers,
     calls_in,
@@ -25,7 +26,7 @@ from trainables.runtime.keras_internals import (
     run_through,
 )
 
-_ZOO_NAMES = ("logits", "head_norm")
+_ZOO_NAMES = (*HEAD_LAYERS, "head_norm")
 
 
 class Part:

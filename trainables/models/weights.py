@@ -20,6 +20,7 @@ import numpy as np
 from trainables.core.errors import ModelError
 from trainables.core.layout import cache_folder
 from trainables.models.weight_files import DamagedWeights, opened
+from trainables.models.zoo_head import HEAD_LAYERS
 from trainables.runtime.waiting import locked
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def is_keras3(path: Path) -> bool:
 
 
 def copy_by_name(model: "keras.Model", path: Path) -> None:
-    """Fill every layer from the stored layer of the same name and shapes; only the classifier
-    'logits' may be left.
+    """Fill every layer from the stored layer of the same name and shapes; only the head may be
+    left.
 
     Raises ModelError, saying how many layers matched.
     """
@@ -103,9 +104,10 @@ def copy_by_name(model: "keras.Model", path: Path) -> None:
         if [array.shape for array in stored.get(layer.name, ())]
         == [tuple(weight.shape) for weight in layer.weights]
     ]
-    strange = [layer.name for layer in wanted if layer not in fitting and layer.name != "logits"]
+    backbone = [layer for layer in wanted if layer.name not in HEAD_LAYERS]
+    strange = [layer.name for layer in backbone if layer not in fitting]
     if strange:
-        total = len(wanted) - 1
+        total = len(backbone)
         raise ModelError(
             f"{str(path)!r} matches {total - len(strange)} of the {total} backbone layers of "
             f"{model.name}, first mismatch {strange[0]!r} (training.weights); it must come from "

@@ -3,7 +3,7 @@
 Every zoo model is a flat functional Keras model of built-in layers only:
 
 image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation → backbone → pool → dropout → logits
-(N, classes)
+(N, classes); `zoo_head.py` has the head and its variants
 
 The architectures come from keras.applications, whose models carry their normalisation inside,
 outside, or inside with an error that ImageNet weights mend. Here whatever a backbone carries is
@@ -13,14 +13,17 @@ weights it has. Names and sizes are known without TensorFlow.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainables.core.errors import ModelError, nearest
 from trainables.core.files import file_digest
-from trainables.models import builders, lite0, user_code
+from trainables.core.head_settings import ClassifierHead
+from trainables.core.training_config import Training, unused
+from trainables.models import builders, lite0, tiny_cnn, user_code
 from trainables.models.weights import (
     copy_by_name,
     download,
@@ -29,6 +32,7 @@ from trainables.models.weights import (
     load_whole,
     read_state_dict,
 )
+from trainables.models.zoo_head import add_head, drop_branch, drop_rates
 
 if TYPE_CHECKING:
     import keras
@@ -71,17 +75,18 @@ class ZooModel:
 
     `image_size`: edge of the native input in pixels. `gigaflops`: 10⁹ floating-point operations of
     one forward pass at that size, counted as two per multiply-add, after the papers of the models.
-    `smallest`: least possible input.
+    `smallest`: least possible input. `residual`: whether it has residual branches.
     """
 
     image_size: int
     gigaflops: float
     normalisation: Normalisation
     smallest: int = 32
+    residual: bool = True
 
 
 MODELS: Mapping[str, ZooModel] = {
-    "TinyCNN": ZooModel(64, 0.01, _SYMMETRIC, smallest=16),
+    "TinyCNN": ZooModel(64, 0.01, _SYMMETRIC, smallest=16, residual=False),
     "EfficientNetB0": ZooModel(224, 0.78, _STANDARDISED),
     "EfficientNetB1": ZooModel(240, 1.4, _STANDARDISED),
     "EfficientNetB2": ZooModel(260, 2.0, _STANDARDISED),
@@ -101,7 +106,7 @@ MODELS: Mapping[str, ZooModel] = {
     "ConvNeXtTiny": ZooModel(224, 9.0, _STANDARDISED),
     "ConvNeXtSmall": ZooModel(224, 17.4, _STANDARDISED),
     "ConvNeXtBase": ZooModel(224, 30.8, _STANDARDISED),
-    "DenseNet121": ZooModel(224, 5.7, _STANDARDISED),
+    "DenseNet121": ZooModel(224, 5.7, _STANDARDISED, residual=False),
     "ResNet50": ZooModel(224, 8.2, _CAFFE),
     "MobileNetV3Small": ZooModel(224, 0.12, _SYMMETRIC),
     "MobileNetV3Large": ZooModel(224, 0.44, _SYMMETRIC),
@@ -136,6 +141,24 @@ def check_model_name(model: str) -> None:
     )
 
 
+#: Settings of training that shape models of the zoo.
+_OF_THE_ZOO = ("head", "backbone_dropout", "stochastic_depth")
+
+
+def contradiction(model: str, training: Training) -> str | None:
+    """What a model cannot be given, with the remedy; None where it takes all."""
+    later = unused([training])
+    stated = [name for name in _OF_THE_ZOO if name not in later]
+    if model not in MODELS and stated:
+        return (
+            f"only models of the zoo take {', '.join(stated)}, {model} has a head of its own; "
+            "state this with the candidates that take it"
+        )
+    if training.stochastic_depth is not None and not MODELS[model].residual:
+        return f"stochastic_depth is for residual branches, {model} has none; remove it"
+    return None
+
+
 # --- digests: what the ledger must know beyond names ----------------------------------------------
 
 
@@ -162,6 +185,8 @@ def builder_digest(model: str, import_path: Path | str | None) -> str | None:
 
 # --- building -------------------------------------------------------------------------------------
 
+_AVERAGE = ClassifierHead()
+
 
 def build(
     model: str,
@@ -171,13 +196,18 @@ def build(
     weights: str,
     dropout: float,
     arguments: Mapping[str, Any],
+    head: ClassifierHead = _AVERAGE,
+    backbone_dropout: float = 0.0,
+    stochastic_depth: float | None = None,
 ) -> "keras.Model":
     """Build a classifier from raw pixels (N, image_size, image_size, channels) in [0, 255] to
     logits (N, n_classes).
 
     `weights` is 'none', 'imagenet' or the path of a `.keras`, `.weights.h5` or legacy Keras `.h5`
-    file. A zoo model ends in the layers pool, dropout, (ConvNeXt: head_norm,) logits; its
-    classifier takes part in a `.keras` or `.weights.h5` file where the shapes agree. A user's
+    file. A zoo model ends in the layers pool, dropout, (ConvNeXt: head_norm,) logits, or as `head`
+    has it; what learns in its head takes part in a `.keras` or `.weights.h5` file where names and
+    shapes agree. `backbone_dropout`: rate, for whole channels of the last feature maps.
+    `stochastic_depth`: rate of the last residual branch, None for the model's own. A user's
     builder is called as `builder(input_shape=(image_size, image_size, channels),
     n_classes=n_classes, **arguments)`, has its own head and dropout, and its weights file must fit
     it entirely.
@@ -203,7 +233,9 @@ def build(
             "(candidate: image_size)"
         )
     source = _source(model, image_size, weights, path)
-    built = _assemble(model, source, (image_size, image_size, channels), n_classes, dropout)
+    rates = drop_rates(source, stochastic_depth)
+    end = partial(add_head, head=head, rates=(backbone_dropout, dropout), n_classes=n_classes)
+    built = _assemble(model, source, (image_size, image_size, channels), rates, end)
     if path and is_keras3(path):
         copy_by_name(built, path)
     return built
@@ -214,7 +246,7 @@ def _source(model: str, image_size: int, weights: str, path: Path | None) -> "ke
     import keras
 
     if model == "TinyCNN":
-        source = _tiny_cnn(image_size)
+        source = tiny_cnn.backbone(image_size)
     elif model == "EfficientNetLite0":
         source = lite0.backbone(image_size)
         if weights == "imagenet":
@@ -232,32 +264,18 @@ def _source(model: str, image_size: int, weights: str, path: Path | None) -> "ke
     return source
 
 
-def _tiny_cnn(image_size: int) -> "keras.Model":
-    """Four convolutions, 48 thousand weights: learns small structures from a hundred small images
-    in a few epochs.
-    """
-    import keras
-    from keras import layers
-
-    inputs = x = keras.Input((image_size, image_size, 3))
-    for index, (filters, kernel, strides) in enumerate(
-        [(16, 5, 2), (32, 3, 1), (48, 3, 1), (64, 3, 1)], start=1
-    ):
-        if index in (2, 3):
-            # Maxima, not strides: a small bright spot must reach the pooled features undiluted.
-            x = layers.MaxPooling2D(name=f"max{index - 1}")(x)
-        x = layers.Conv2D(filters, kernel, strides, "same", use_bias=False, name=f"conv{index}")(x)
-        # Few steps per epoch: moving statistics must follow within tens of steps, not hundreds.
-        x = layers.BatchNormalization(momentum=0.9, name=f"bn{index}")(x)
-        x = layers.ReLU(name=f"relu{index}")(x)
-    return keras.Model(inputs, x)
-
-
 def _assemble(
-    model: str, source: "keras.Model", shape: tuple[int, int, int], n_classes: int, dropout: float
+    model: str,
+    source: "keras.Model",
+    shape: tuple[int, int, int],
+    rates: Mapping[str, float],
+    end: Callable[[Any, Any], Any],
 ) -> "keras.Model":
     """Copy a backbone, weights included, into one flat graph between our normalisation and our
     head.
+
+    `rates`: of stochastic depth, by `drop_rates`. `end`: from the feature maps and the layer that
+    belongs behind their pooling, None where there is none, to the logits.
     """
     import keras
     from keras import layers
@@ -274,6 +292,8 @@ def _assemble(
         x = normalised if x is inputs else x
         if operation is last or isinstance(operation, layers.Rescaling | layers.Normalization):
             return x
+        if operation.name in rates:
+            return drop_branch(operation, x, rates[operation.name])
         if isinstance(operation, keras.Sequential):
             for layer in operation.layers:
                 x = call(layer, x)
@@ -285,14 +305,9 @@ def _assemble(
     features = keras.models.clone_model(
         source, input_tensors=inputs, clone_function=lambda operation: operation, call_function=call
     ).outputs[0]
-    x = layers.GlobalAveragePooling2D(name="pool")(features)
-    x = layers.Dropout(dropout, name="dropout")(x)
     if last is not None:
         copies[last] = layers.LayerNormalization(epsilon=last.epsilon, name="head_norm")
-        x = copies[last](x)
-    result = keras.Model(
-        inputs, layers.Dense(n_classes, dtype="float32", name="logits")(x), name=model
-    )
+    result = keras.Model(inputs, end(features, copies.get(last)), name=model)
     for original, copy in copies.items():
         if isinstance(copy, keras.Layer) and copy.weights:
             copy.set_weights(original.get_weights())

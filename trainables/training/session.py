@@ -205,7 +205,16 @@ class Session:
             global_seeds(keras.random.SeedGenerator(seed)),
         ):
             model = zoo.build(
-                a.model, a.image_size, a.channels, a.n_classes, a.weights, a.dropout, a.arguments
+                a.model,
+                a.image_size,
+                a.channels,
+                a.n_classes,
+                a.weights,
+                a.dropout,
+                a.arguments,
+                head=a.head,
+                backbone_dropout=a.backbone_dropout,
+                stochastic_depth=a.stochastic_depth,
             )
         if a.batch_norm_momentum is not None:
             for layer in normalization.batch_normalizations(model):

@@ -125,6 +125,8 @@ def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
         ("loss: {gamma: 1.0}", "loss.gamma is for focal, got cross_entropy"),
         ("loss: {kind: focal, tau: 1.0}", "loss.tau is for logit_adjusted, got focal"),
         ("loss: {kind: logit_adjusted}, sampling: class", "keep one of them"),
+        ("stochastic_depth: 0.1", "for residual branches, TinyCNN has none; remove it"),
+        ("head: {pooling: mean}", "head.pooling must be"),
         ("schedule: {kind: plateau, patience: 5}", "it waits 5 epochs, early_stopping 5"),
     ],
 )
@@ -133,6 +135,28 @@ def test_what_cannot_be_meant_together_is_one_line(stated: str, said: str) -> No
     assert said in line
     assert line.count("candidates[1]") == 2
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("stated", "names"),
+    [
+        ("head: {hidden: 8}", "head"),
+        ("backbone_dropout: 0.1, stochastic_depth: 0.1", "backbone_dropout, stochastic_depth"),
+    ],
+)
+def test_a_builder_has_a_head_of_its_own(stated: str, names: str) -> None:
+    mine = "candidates: [{model: 'my.models:build', image_size: 32}]"
+    line = refusal(f"{START}training: {{{stated}}}\n{mine}")
+    assert f"only models of the zoo take {names}, my.models:build has a head of its own" in line
+    assert "\n" not in line
+
+
+def test_a_candidate_may_change_one_part_of_the_head() -> None:
+    experiment = parse(
+        "[{model: TinyCNN, head: {hidden: [4, 8]}}]", "training: {head: {pooling: gem}}"
+    )
+    heads = [candidate.training.head for candidate in experiment.candidates]
+    assert [(head.pooling, head.hidden) for head in heads] == [("gem", 4), ("gem", 8)]
 
 
 def test_a_candidate_may_change_what_contradicts_it() -> None:
@@ -168,10 +192,10 @@ OTHER = {
 
 @pytest.mark.parametrize("field", Training.model_fields)
 def test_every_training_field_can_be_overridden(field: str) -> None:
-    first = json.dumps({"model": "DenseNet121", field: OTHER[field]})
+    first = json.dumps({"model": "ResNet50", field: OTHER[field]})
     needed = {"momentum": "sgd", "nesterov": "sgd", "weight_decay": "lamb"}.get(field, "adam")
     experiment = parse(
-        f"[{first}, {{model: DenseNet121}}]",
+        f"[{first}, {{model: ResNet50}}]",
         "training: {epochs: 11, learning_rate: 0.01, frozen_epochs: 1, batch_size: 8, "
         f"optimizer: {needed}}}",
     )

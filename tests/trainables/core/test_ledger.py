@@ -292,6 +292,9 @@ OTHER_LATER = {
     "thaw_every": 2,
     "layer_decay": 0.8,
     "soup": 3,
+    "head": {"pooling": "gem", "hidden": 8},
+    "backbone_dropout": 0.1,
+    "stochastic_depth": 0.1,
 }
 OTHER_TRAINING = {
     "epochs": 31,

@@ -68,6 +68,8 @@ OPTIONS: dict[str, Sequence[Any]] = {
         {"rand_augment": 0.6, "flip": True},
     ),
     "test_time_augmentation": ("none", "none", "flip", "turns"),
+    "head": ({}, {"hidden": 8}, {"pooling": "gem"}, {"pooling": "attention", "hidden": 8}),
+    "backbone_dropout": (0.0, 0.3),
 }
 
 # Trains one epoch of each cell and saves it, as a worker does that is told to stop.

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from trainables.core.head_settings import ClassifierHead
 from trainables.core.training_config import Augmentation
 from trainables.models import user_code
 from trainables.models.architecture import Architecture
@@ -197,6 +198,33 @@ def test_dropout_before_the_head_is_the_heads_and_other_dropout_rests(
         logits = session.logits(PIXELS).numpy()
         expected = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(16), LABELS]
         assert np.mean(drawn) == pytest.approx(expected.sum(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("head", "learning"),
+    [
+        (ClassifierHead(pooling="gem"), {"gem", "logits"}),
+        (ClassifierHead(pooling="attention", hidden=8), {"attention", "hidden", "logits"}),
+    ],
+    ids=["gem", "attention"],
+)
+def test_head_only_steps_train_every_part_of_a_head(
+    head: ClassifierHead, learning: set[str]
+) -> None:
+    change = {"head": head, "backbone_dropout": 0.3, "precision": "bfloat16", "dropout": 0.3}
+    session = Session(PLAIN.model_copy(update=change), 0)
+    session.reset(0)
+    session.set_learning_rate(1e-2)
+    assert moved(session, True) == learning
+    assert learning < moved(session, False)
+    trained = session.state()
+    assert all(np.isfinite(array).all() for array in trained if array.dtype == np.float32)
+    session.reset(0)
+    session.set_learning_rate(1e-2)
+    for head_only in (True, False):
+        moved(session, head_only)
+    for again, before in zip(session.state(), trained, strict=True):
+        np.testing.assert_array_equal(again, before)
 
 
 def test_a_session_without_head_only_epochs_keeps_no_optimizer_for_them() -> None:

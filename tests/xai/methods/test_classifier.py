@@ -12,6 +12,7 @@ from keras.layers import Dense
 
 from tests.xai.planted import images, pooled
 from trainables.core.errors import ModelError
+from trainables.core.head_settings import ClassifierHead
 from trainables.models import zoo
 from xai.methods import cam
 from xai.methods.classifier import Classifier
@@ -125,6 +126,22 @@ def test_zoo_models(name: str, tmp_path: Path) -> None:
         maps, seen = cam.class_maps(classifier, pixels)
         assert_same(maps, published("gradcam", a, g))
         np.testing.assert_allclose(seen, logits, atol=1e-4 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("hidden", [None, 6])
+@pytest.mark.parametrize("pooling", ["average", "max", "gem", "attention"])
+def test_every_head_of_the_zoo(pooling: str, hidden: int | None) -> None:
+    head = ClassifierHead(pooling=pooling, hidden=hidden)
+    others = {"head": head, "backbone_dropout": 0.2}
+    model = zoo.build("TinyCNN", 64, 1, N, "none", 0.2, {}, **others)
+    if pooling == "attention":
+        draw = np.random.default_rng(1).normal(size=(64, 1))
+        model.get_layer("attention").set_weights([draw])
+    classifier = Classifier(model)
+    assert (classifier.layer, classifier.map_shape) == ("relu4", (8, 8, 64))
+    assert classifier.analytic == (pooling == "average" and hidden is None)
+    features = model.get_layer("relu4").output
+    assert_equals_tape(classifier, *split(model, features, model.output), images(2, 64))
 
 
 def test_the_layer_of_the_zoo_is_the_one_before_pooling() -> None:
