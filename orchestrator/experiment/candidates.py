@@ -153,6 +153,10 @@ def _resolve(
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     if "augmentation" in stated:
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
+    if "input" in stated:
+        # Another fit brings its own value.
+        own = {"pad_value"} if "fit" in stated["input"] else None
+        stated["input"] = {**training.input.model_dump(exclude=own), **stated["input"]}
     for name in ("schedule", "loss", "mix"):
         if "kind" not in stated.get(name, {"kind": None}):
             # Another kind brings its own numbers.
@@ -165,6 +169,11 @@ def _resolve(
     if problem := contradiction(resolved):
         raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
     size = _image_size(entry, source, place)
+    if entry.model not in zoo.MODELS and resolved.input.normalization != "none":
+        raise ExperimentError(
+            f"{place}.input.normalization must be none for a builder of your own, got "
+            f"{resolved.input.normalization} ({source}: {place}); build it into the model"
+        )
     name = _readable_name(choice)
     return Candidate(
         id=_slug(name),

@@ -20,7 +20,14 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import Augmentation, Loss, Mix, RateSchedule, Training
+from trainables.core.training_config import (
+    Augmentation,
+    Input,
+    Loss,
+    Mix,
+    RateSchedule,
+    Training,
+)
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -285,6 +292,7 @@ def json_schema() -> dict[str, Any]:
     properties = candidate["properties"]
     sections: dict[str, type[Frozen]] = {
         "augmentation": Augmentation,
+        "input": Input,
         "schedule": RateSchedule,
         "loss": Loss,
         "mix": Mix,

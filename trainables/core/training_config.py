@@ -20,6 +20,35 @@ class Augmentation(Frozen):
     zoom: Real = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
 
 
+class Input(Frozen):
+    """How an image file becomes what a model is given: a square of pixels from 0 to 255."""
+
+    fit: Literal["stretch", "pad"] = Field(
+        "stretch",
+        description=(
+            "stretch: to the square, whatever the proportions; pad: proportions are kept, the "
+            "image is centred and the rest is filled with `pad_value`."
+        ),
+    )
+    pad_value: Whole = Field(
+        0, ge=0, le=255, description="Of pad: grey value around the image; 0 is black."
+    )
+    normalization: Literal["none", "per_image"] = Field(
+        "none",
+        description=(
+            "per_image: each image is shifted and scaled to a mean of 127.5 and a standard "
+            "deviation of 64, over all pixels and channels, padding included; inside the model."
+        ),
+    )
+    depth: Literal[8, 16] = Field(
+        8,
+        description=(
+            "Bits of a pixel on the way to the model, which gets fractions of grey values from 16; "
+            "image stores take twice the room."
+        ),
+    )
+
+
 PLATEAU_PATIENCE = 3
 _ADAMW_DECAY = 0.01
 
@@ -227,6 +256,7 @@ class Training(Frozen):
             "class_and_group: and within it each group."
         ),
     )
+    input: Input = Input()
     loss: Loss = Loss()
     mix: Mix = Mix()
     augmentation: Augmentation = Augmentation()
@@ -307,6 +337,10 @@ def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
         t.loss.kind == "logit_adjusted" and (t.sampling, t.class_weights) != ("none", "none"),
         "logit_adjusted, sampling and class_weights all answer imbalance; keep one of them",
     )
+    yield (
+        t.input.pad_value != 0 and t.input.fit != "pad",
+        f"input.pad_value is for pad, got fit {t.input.fit}; choose input.fit: pad or remove it",
+    )
     left = t.epochs - t.frozen_epochs if t.frozen_epochs < t.epochs else t.epochs
     yield (
         schedule.warmup_epochs >= left,
@@ -356,6 +390,7 @@ LATER = (
     "sampling",
     "loss",
     "mix",
+    "input",
 )
 
 

@@ -32,6 +32,8 @@ class Architecture(Frozen):
     loss: str = "cross_entropy"
     smooths: bool = Field(False, description="Whether labels are smoothed.")
     mix: str = "none"
+    normalization: str = "none"
+    depth: int = Field(8, description="Bits of a pixel as it comes to the device.")
     augmentation: Augmentation
     precision: str
     xla: bool
@@ -62,6 +64,8 @@ class Architecture(Frozen):
             loss=training.loss.kind,
             smooths=training.loss.label_smoothing > 0,
             mix=training.mix.kind,
+            normalization=training.input.normalization,
+            depth=training.input.depth,
             augmentation=training.augmentation,
             precision=training.precision,
             xla=training.xla,

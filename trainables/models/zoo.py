@@ -2,8 +2,8 @@
 
 Every zoo model is a flat functional Keras model of built-in layers only:
 
-image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation → backbone → pool → dropout → logits
-(N, classes)
+image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation, on demand of each image first →
+backbone → pool → dropout → logits (N, classes)
 
 The architectures come from keras.applications, whose models carry their normalisation inside,
 outside, or inside with an error that ImageNet weights mend. Here whatever a backbone carries is
@@ -171,6 +171,7 @@ def build(
     weights: str,
     dropout: float,
     arguments: Mapping[str, Any],
+    per_image: bool = False,
 ) -> "keras.Model":
     """Build a classifier from raw pixels (N, image_size, image_size, channels) in [0, 255] to
     logits (N, n_classes).
@@ -180,7 +181,8 @@ def build(
     classifier takes part in a `.keras` or `.weights.h5` file where the shapes agree. A user's
     builder is called as `builder(input_shape=(image_size, image_size, channels),
     n_classes=n_classes, **arguments)`, has its own head and dropout, and its weights file must fit
-    it entirely.
+    it entirely. `per_image`: a zoo model first brings each image to one mean and spread, see
+    `_standardise`; a builder's does that by itself.
 
     Initial weights and the states of random layers follow from Python's `random.seed` alone.
     Raises ModelError for whatever the user can mend.
@@ -203,7 +205,9 @@ def build(
             "(candidate: image_size)"
         )
     source = _source(model, image_size, weights, path)
-    built = _assemble(model, source, (image_size, image_size, channels), n_classes, dropout)
+    built = _assemble(
+        model, source, (image_size, image_size, channels), n_classes, dropout, per_image
+    )
     if path and is_keras3(path):
         copy_by_name(built, path)
     return built
@@ -254,7 +258,12 @@ def _tiny_cnn(image_size: int) -> "keras.Model":
 
 
 def _assemble(
-    model: str, source: "keras.Model", shape: tuple[int, int, int], n_classes: int, dropout: float
+    model: str,
+    source: "keras.Model",
+    shape: tuple[int, int, int],
+    n_classes: int,
+    dropout: float,
+    per_image: bool,
 ) -> "keras.Model":
     """Copy a backbone, weights included, into one flat graph between our normalisation and our
     head.
@@ -263,7 +272,8 @@ def _assemble(
     from keras import layers
 
     inputs = keras.Input(shape, name="image")
-    normalised = _normalise(inputs, MODELS[model].normalisation)
+    raw = _standardise(inputs) if per_image else inputs
+    normalised = _normalise(raw, MODELS[model].normalisation)
     # ConvNeXt ends in a LayerNormalization that belongs behind the pooling (Liu et al. 2022,
     # arXiv:2201.03545).
     last = source.layers[-1] if isinstance(source.layers[-1], layers.LayerNormalization) else None
@@ -297,6 +307,19 @@ def _assemble(
         if isinstance(copy, keras.Layer) and copy.weights:
             copy.set_weights(original.get_weights())
     return result
+
+
+def _standardise(x: Any) -> Any:
+    """Each image with a mean of 127.5 and a standard deviation of 64 over all its pixels and
+    channels, so that two deviations either way fill 0 to 255; one without contrast is grey.
+    """
+    from keras import layers
+
+    # In float32, as below. The epsilon is a variance: a thirtieth of a grey level.
+    x = layers.LayerNormalization(
+        axis=[1, 2, 3], epsilon=1e-3, center=False, scale=False, dtype="float32", name="per_image"
+    )(x)
+    return layers.Rescaling(64.0, 127.5, dtype="float32", name="grey_range")(x)
 
 
 def _normalise(x: Any, normalisation: Normalisation) -> Any:

@@ -287,6 +287,7 @@ OTHER_LATER = {
     "sampling": "class",
     "loss": {"kind": "focal", "gamma": 1.0, "tau": None, "label_smoothing": 0.1},
     "mix": {"kind": "mixup", "alpha": 0.5},
+    "input": {"fit": "pad", "pad_value": 9, "normalization": "per_image", "depth": 16},
 }
 OTHER_TRAINING = {
     "epochs": 31,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
+from trainables.core.input_format import InputFormat
 from trainables.data import store as store_module
 from trainables.data.manifest import Manifest, build_manifest
 from trainables.data.store import (
@@ -59,7 +60,7 @@ def root(tmp_path: Path) -> Path:
 def expected(manifest: Manifest, size: int) -> np.ndarray:
     rows = manifest.usable[["path", "bits"]].itertuples(index=False)
     images = [to_uint8(read_image(Path(path)), bits) for path, bits in rows]
-    return np.stack([resize(image, size, manifest.channels) for image in images])
+    return np.stack([resize(image, InputFormat(size), manifest.channels) for image in images])
 
 
 def never(chunks: Sequence[Chunk]) -> Iterator[np.ndarray]:
@@ -67,8 +68,8 @@ def never(chunks: Sequence[Chunk]) -> Iterator[np.ndarray]:
 
 
 def test_rows_are_the_usable_images_in_order(manifest: Manifest, root: Path) -> None:
-    assert open_store(manifest, 16, root) is None
-    store = build_store(manifest, 16, root)
+    assert open_store(manifest, InputFormat(16), root) is None
+    store = build_store(manifest, InputFormat(16), root)
     assert store.pixels.shape == (70, 16, 16, 1)
     assert store.pixels.dtype == np.uint8
     assert isinstance(store.pixels, np.memmap)
@@ -84,21 +85,23 @@ def test_colour_and_grey_share_three_channels(tmp_path: Path, root: Path) -> Non
         tmp_path / "data" / "a" / "grey.png"
     )
     manifest = scan(tmp_path / "data")
-    store = build_store(manifest, 32, root)
+    store = build_store(manifest, InputFormat(32), root)
     assert store.pixels.shape == (5, 32, 32, 3)
     np.testing.assert_array_equal(store.pixels, expected(manifest, 32))
 
 
 def test_twelve_bits_in_sixteen_use_the_whole_range(tmp_path: Path, root: Path) -> None:
-    store = build_store(scan(write_images(tmp_path / "data", 4, np.uint16, 4096)), 20, root)
+    store = build_store(
+        scan(write_images(tmp_path / "data", 4, np.uint16, 4096)), InputFormat(20), root
+    )
     assert store.pixels.max() > 200
 
 
 def test_built_once_and_then_opened(manifest: Manifest, root: Path) -> None:
-    first = build_store(manifest, 16, root)
-    again = build_store(manifest, 16, root, never)
+    first = build_store(manifest, InputFormat(16), root)
+    again = build_store(manifest, InputFormat(16), root, never)
     assert again.folder == first.folder == store_folder(manifest, 16, root)
-    opened = open_store(manifest, 16, root)
+    opened = open_store(manifest, InputFormat(16), root)
     assert opened is not None
     np.testing.assert_array_equal(opened.pixels, first.pixels)
 
@@ -120,7 +123,7 @@ def test_chunks_may_be_decoded_by_others(manifest: Manifest, root: Path) -> None
         sizes.extend(len(chunk.paths) for chunk in chunks)
         return map(decode_chunk, chunks)
 
-    store = build_store(manifest, 16, root, decode_all)
+    store = build_store(manifest, InputFormat(16), root, decode_all)
     assert sizes == [32, 32, 6]
     np.testing.assert_array_equal(store.pixels, expected(manifest, 16))
 
@@ -141,8 +144,10 @@ def test_a_decoder_that_loses_images_leaves_no_store(
     manifest: Manifest, root: Path, missing: int
 ) -> None:
     with pytest.raises(ValueError, match="decoded chunks must hold 70 images"):
-        build_store(manifest, 16, root, lambda chunks: map(decode_chunk, chunks[:-missing]))
-    assert open_store(manifest, 16, root) is None
+        build_store(
+            manifest, InputFormat(16), root, lambda chunks: map(decode_chunk, chunks[:-missing])
+        )
+    assert open_store(manifest, InputFormat(16), root) is None
     assert list(store_folder(manifest, 16, root).iterdir()) == []
 
 
@@ -205,36 +210,36 @@ DAMAGES = [
 
 @pytest.mark.parametrize("damage", [*DAMAGES, foreign_completion])
 def test_a_damaged_store_is_rebuilt(manifest: Manifest, root: Path, damage: object) -> None:
-    folder = build_store(manifest, 16, root).folder
+    folder = build_store(manifest, InputFormat(16), root).folder
     damage(folder)
-    assert open_store(manifest, 16, root) is None
-    store = build_store(manifest, 16, root)
+    assert open_store(manifest, InputFormat(16), root) is None
+    store = build_store(manifest, InputFormat(16), root)
     np.testing.assert_array_equal(store.pixels, expected(manifest, 16))
-    build_store(manifest, 16, root, never)
+    build_store(manifest, InputFormat(16), root, never)
 
 
 def test_pixels_are_hashed_once_per_process(
     manifest: Manifest, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_store(manifest, 16, root)
+    build_store(manifest, InputFormat(16), root)
     hashed: list[Path] = []
     digest = store_module.file_digest
     monkeypatch.setattr(
         store_module, "file_digest", lambda path: hashed.append(path) or digest(path)
     )
-    assert open_store(manifest, 16, root) is not None
+    assert open_store(manifest, InputFormat(16), root) is not None
     assert hashed == []
     monkeypatch.setattr(store_module, "_verified", set())
     for _ in range(3):
-        assert open_store(manifest, 16, root) is not None
+        assert open_store(manifest, InputFormat(16), root) is not None
     assert len(hashed) == 1
 
 
 def test_a_rebuild_leaves_mapped_pixels_alone(manifest: Manifest, root: Path) -> None:
-    old = build_store(manifest, 16, root)
+    old = build_store(manifest, InputFormat(16), root)
     before = old.pixels.copy()
     lose_completion(old.folder)
-    new = build_store(manifest, 16, root)
+    new = build_store(manifest, InputFormat(16), root)
     assert new.folder == old.folder
     np.testing.assert_array_equal(old.pixels, before)
     np.testing.assert_array_equal(new.pixels, before)
@@ -244,7 +249,7 @@ def test_leftovers_of_killed_builders_are_removed(manifest: Manifest, root: Path
     folder = store_folder(manifest, 16, root)
     folder.mkdir(parents=True)
     (folder / ".pixels.12345.npy").write_bytes(b"part")
-    build_store(manifest, 16, root)
+    build_store(manifest, InputFormat(16), root)
     assert sorted(path.name for path in folder.iterdir()) == ["complete.json", "pixels.npy"]
 
 
@@ -266,11 +271,11 @@ def test_images_that_changed_since_the_manifest(manifest: Manifest, root: Path) 
         if changed is not None:
             path.write_bytes(changed)
         with pytest.raises(DataError, match=reason) as error:
-            build_store(manifest, 16, root)
+            build_store(manifest, InputFormat(16), root)
         assert repr(str(path)) in one_line(error)
-        assert open_store(manifest, 16, root) is None
+        assert open_store(manifest, InputFormat(16), root) is None
         path.write_bytes(content)
-    build_store(manifest, 16, root)
+    build_store(manifest, InputFormat(16), root)
 
 
 def test_a_full_disk_is_one_line(manifest: Manifest, root: Path) -> None:
@@ -279,17 +284,17 @@ def test_a_full_disk_is_one_line(manifest: Manifest, root: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(DataError, match="No space left on device") as error:
-        build_store(manifest, 16, root, full)
+        build_store(manifest, InputFormat(16), root, full)
     assert "RAYFOLD_CACHE" in one_line(error)
     many = Manifest(manifest.table.loc[manifest.table.index.repeat(1000)], manifest.classes)
     with pytest.raises(DataError, match=r"got .* GB free of 75161\.9 GB needed"):
-        build_store(many, 2**15, root, never)
+        build_store(many, InputFormat(2**15), root, never)
 
 
 def test_a_root_that_is_no_folder_is_one_line(manifest: Manifest, root: Path) -> None:
     root.touch()
     with pytest.raises(DataError, match="folder that can be written") as error:
-        build_store(manifest, 16, root)
+        build_store(manifest, InputFormat(16), root)
     one_line(error)
 
 
@@ -298,6 +303,7 @@ def test_a_root_that_is_no_folder_is_one_line(manifest: Manifest, root: Path) ->
 BUILDER = """
 import sys
 from pathlib import Path
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import Manifest
 from trainables.data.store import build_store, decode_chunk
 
@@ -306,7 +312,7 @@ def decode_all(chunks):
     return map(decode_chunk, chunks)
 
 sys.stdin.readline()
-store = build_store(Manifest.load(Path(sys.argv[1])), 64, Path(sys.argv[2]), decode_all)
+store = build_store(Manifest.load(Path(sys.argv[1])), InputFormat(64), Path(sys.argv[2]), decode_all)
 print(int(store.pixels.sum(dtype="int64")))
 """
 

@@ -55,6 +55,11 @@ OPTIONS: dict[str, Sequence[Any]] = {
         {"kind": "logit_adjusted"},
     ),
     "mix": ({}, {"kind": "mixup"}, {"kind": "cutmix"}),
+    "input": (
+        {},
+        {"fit": "pad", "normalization": "per_image"},
+        {"depth": 16},
+    ),
     "augmentation": ({}, {"flip": True, "rotation": 10.0}),
 }
 
