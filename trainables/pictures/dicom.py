@@ -1,7 +1,7 @@
 """DICOM files in, the picture that a viewer would show out: 8-bit grey or RGB; needs the extra
 `dicom`.
 
-The answer has 8 bits, or 16 where so many are asked for, whatever the file has, because the steps of
+The answer has 8 bits, or 16 where those are asked for, whatever the file has, because the steps of
 DICOM end in display values: what a detector's numbers mean stands in each file's own header. Left
 as stored, files of 10, 12 and 16 bits in one dataset would differ in brightness for no reason but
 their scanners, and would shift the depth that their 16-bit neighbours share.

@@ -126,8 +126,8 @@ class Picture:
         return to_uint16(to_uint8(self.pixels, bits) if stretched else self.pixels, bits)
 
     def seen(self, forms: Collection[InputFormat]) -> dict[tuple[InputFormat, int], str | None]:
-        """By input format and by every depth that the image may turn out to have, a digest of what a
-        model sees.
+        """By input format and by every depth that the image may turn out to have, a digest of what
+        a model sees.
 
         Equal for images that no model of that input can tell apart, however they are stored; None
         where the pixels are all the same, which is no likeness. An image that was enlarged by

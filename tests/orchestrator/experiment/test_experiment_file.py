@@ -20,6 +20,7 @@ from orchestrator.experiment.experiment_file import (
 from tests.conftest import ROOT
 from tests.trainables.core.test_ledger import OTHER_LATER
 from trainables.core.errors import ExperimentError
+from trainables.core.input_format import InputFormat
 from trainables.core.training_config import Augmentation, Training
 
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -118,6 +119,7 @@ def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
         ("schedule: {kind: cosine, patience: 2}", "are for plateau, got cosine"),
         ("sampling: class, class_weights: balanced", "both answer imbalance"),
         ("mix: {kind: mixup}, class_weights: balanced", "choose sampling: class"),
+        ("input: {pad_value: 9}", "input.pad_value is for pad, got fit stretch"),
         ("mix: {alpha: 0.5}", "mix.alpha is for mixup and cutmix"),
         ("loss: {gamma: 1.0}", "loss.gamma is for focal, got cross_entropy"),
         ("loss: {kind: focal, tau: 1.0}", "loss.tau is for logit_adjusted, got focal"),
@@ -141,6 +143,29 @@ def test_a_candidate_may_change_what_contradicts_it() -> None:
     first, second = (candidate.training for candidate in experiment.candidates)
     assert first.schedule.final == 0.1
     assert (second.schedule.final, second.schedule.warmup_epochs) == (None, 0)
+
+
+def test_an_input_is_a_grid_and_a_candidate_changes_what_it_states() -> None:
+    experiment = parse(
+        "[{model: TinyCNN, input: {fit: [stretch, pad], depth: [8, 16]}}, "
+        "{model: TinyCNN, input: {normalization: per_image}}]",
+        "training: {input: {fit: pad, pad_value: 9}}",
+    )
+    assert [candidate.input_format for candidate in experiment.candidates] == [
+        InputFormat(64),
+        InputFormat(64, depth=16),
+        InputFormat(64, "pad"),
+        InputFormat(64, "pad", depth=16),
+        InputFormat(64, "pad", 9),
+    ]
+    assert len({candidate.id for candidate in experiment.candidates}) == 5
+    assert experiment.candidates[4].training.input.normalization == "per_image"
+
+
+def test_a_builder_normalises_by_itself() -> None:
+    text = START + "training: {input: {normalization: per_image}}\ncandidates: "
+    said = refusal(text + "[{model: TinyCNN}, {model: 'a:b', image_size: 32}]")
+    assert said.startswith("candidates[1].input.normalization must be none for a builder")
 
 
 OTHER = {

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -28,7 +29,7 @@ from trainables.data.store import (
 )
 from trainables.pictures.depth import to_uint8
 from trainables.pictures.picture import resize
-from trainables.pictures.readers import read_image
+from trainables.pictures.readers import read_image, read_picture
 
 
 def write_images(
@@ -100,20 +101,61 @@ def test_twelve_bits_in_sixteen_use_the_whole_range(tmp_path: Path, root: Path) 
 def test_built_once_and_then_opened(manifest: Manifest, root: Path) -> None:
     first = build_store(manifest, InputFormat(16), root)
     again = build_store(manifest, InputFormat(16), root, never)
-    assert again.folder == first.folder == store_folder(manifest, 16, root)
+    assert again.folder == first.folder == store_folder(manifest, InputFormat(16), root)
     opened = open_store(manifest, InputFormat(16), root)
     assert opened is not None
     np.testing.assert_array_equal(opened.pixels, first.pixels)
 
 
 def test_name_is_the_address_of_the_content(manifest: Manifest, root: Path) -> None:
-    folder = store_folder(manifest, 16, root)
+    folder = store_folder(manifest, InputFormat(16), root)
     assert folder.name.startswith(f"{manifest.data_hash}-16x16x1-")
     one_less = Manifest(manifest.table.iloc[1:], manifest.classes)
-    assert len({folder, store_folder(manifest, 8, root), store_folder(one_less, 16, root)}) == 3
+    assert (
+        len(
+            {
+                folder,
+                store_folder(manifest, InputFormat(8), root),
+                store_folder(one_less, InputFormat(16), root),
+            }
+        )
+        == 3
+    )
     reordered = Manifest(manifest.table[::-1], manifest.classes)
     assert reordered.data_hash == manifest.data_hash
-    assert store_folder(reordered, 16, root) != folder
+    assert store_folder(reordered, InputFormat(16), root) != folder
+
+
+def test_address_and_bytes_are_those_of_before_there_were_formats(
+    tmp_path: Path, root: Path
+) -> None:
+    levels = (np.arange(6 * 256).reshape(6, 16, 16) % 251).astype(np.uint8)
+    for number, image in enumerate(levels):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        cv2.imwrite(
+            str(tmp_path / "ab"[number % 2] / f"{number}.png"), image.repeat(2, 0).repeat(2, 1)
+        )
+    manifest = scan(tmp_path)
+    store = build_store(manifest, InputFormat(16), root)
+    np.save(tmp_path / "wanted.npy", levels[[0, 2, 4, 1, 3, 5], ..., None])
+    assert store.folder.name == "9fdfcff97f619257-16x16x1-4aa8ef1923339f31"
+    assert (store.folder / "pixels.npy").read_bytes() == (tmp_path / "wanted.npy").read_bytes()
+    others = [InputFormat(16, "pad"), InputFormat(16, "pad", 9), InputFormat(16, depth=16)]
+    folders = {store_folder(manifest, form, root) for form in others}
+    assert len(folders) == 3
+    assert store.folder not in folders
+
+
+def test_a_deep_store_has_what_the_files_have(tmp_path: Path, root: Path) -> None:
+    manifest = scan(write_images(tmp_path / "data", 4, np.uint16, 4096))
+    form = InputFormat(20, "pad", 5, 16)
+    store = build_store(manifest, form, root)
+    paths = zip(manifest.usable["path"], manifest.usable["bits"], strict=True)
+    wanted = [read_picture(Path(path)).at(form, 1, bits) for path, bits in paths]
+    np.testing.assert_array_equal(store.pixels, np.stack(wanted))
+    assert store.pixels.dtype == np.uint16
+    assert open_store(manifest, form, root) is not None
+    assert open_store(manifest, form._replace(depth=8), root) is None
 
 
 def test_chunks_may_be_decoded_by_others(manifest: Manifest, root: Path) -> None:
@@ -129,11 +171,14 @@ def test_chunks_may_be_decoded_by_others(manifest: Manifest, root: Path) -> None
 
 
 def test_large_images_come_in_small_chunks(manifest: Manifest) -> None:
-    assert {len(chunk.paths) for chunk in store_module._chunks(manifest, 4096)} <= {4, 2}
+    assert {len(chunk.paths) for chunk in store_module._chunks(manifest, InputFormat(4096))} <= {
+        4,
+        2,
+    }
 
 
 def test_threads_keep_the_order(manifest: Manifest) -> None:
-    chunks = store_module._chunks(manifest, 8) * 5
+    chunks = store_module._chunks(manifest, InputFormat(8)) * 5
     decoded = list(decode_in_processes(chunks))
     for pixels, chunk in zip(decoded, chunks, strict=True):
         np.testing.assert_array_equal(pixels, decode_chunk(chunk))
@@ -148,7 +193,7 @@ def test_a_decoder_that_loses_images_leaves_no_store(
             manifest, InputFormat(16), root, lambda chunks: map(decode_chunk, chunks[:-missing])
         )
     assert open_store(manifest, InputFormat(16), root) is None
-    assert list(store_folder(manifest, 16, root).iterdir()) == []
+    assert list(store_folder(manifest, InputFormat(16), root).iterdir()) == []
 
 
 # --- torn and stale -------------------------------------------------------------------------------
@@ -246,7 +291,7 @@ def test_a_rebuild_leaves_mapped_pixels_alone(manifest: Manifest, root: Path) ->
 
 
 def test_leftovers_of_killed_builders_are_removed(manifest: Manifest, root: Path) -> None:
-    folder = store_folder(manifest, 16, root)
+    folder = store_folder(manifest, InputFormat(16), root)
     folder.mkdir(parents=True)
     (folder / ".pixels.12345.npy").write_bytes(b"part")
     build_store(manifest, InputFormat(16), root)

@@ -60,6 +60,17 @@ def test_it_learns_the_same_thing(
     assert session.logits(PIXELS).dtype == np.float32
 
 
+def test_eight_bit_images_train_alike_in_sixteen(plain: Session) -> None:
+    wanted, logits = losses(plain, 3), plain.logits(PIXELS)
+    deep = Session(PLAIN.model_copy(update={"depth": 16}), 0)
+    deep.reset(0)
+    deep.set_learning_rate(3e-3)
+    pixels, weights = PIXELS * np.uint16(257), np.ones(16, np.float32)
+    found = [float(deep.train_step(pixels, LABELS, weights, False)[0]) / 16 for _ in range(3)]
+    assert found == wanted
+    np.testing.assert_array_equal(deep.logits(pixels), logits)
+
+
 def test_bfloat16_keeps_weights_and_grey_levels_in_float32() -> None:
     session = Session(PLAIN.model_copy(update={"precision": "bfloat16"}), 0)
     assert {array.dtype for array in session.weights()} == {np.dtype(np.float32)}
