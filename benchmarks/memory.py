@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks.store import PER_CLASS, SIZE, write_images
 from orchestrator.execution.cells import prepare
 from orchestrator.experiment.experiment_file import parse_experiment
+from trainables.core.input_format import InputFormat
 from trainables.core.layout import RunLayout, cache_folder
 from trainables.data.store import build_store, store_folder
 
@@ -60,7 +61,7 @@ def two_trials(folder: Path, images: int) -> dict[str, Any]:
     prepared = prepare(parse_experiment(text, "memory.yaml", folder), layout)
     prepared.save()
     stores = cache_folder() / "stores"
-    store = build_store(prepared.manifest, SIZE, stores)
+    store = build_store(prepared.manifest, InputFormat(SIZE), stores)
     command = [sys.executable, "-c", TRIAL, str(layout.root)]
     trials = [
         subprocess.Popen(
@@ -75,5 +76,5 @@ def two_trials(folder: Path, images: int) -> dict[str, Any]:
     size = store.pixels.nbytes / 1e6
     for path in (store.folder / "complete.json", store.folder / "pixels.npy"):
         path.unlink()
-    store_folder(prepared.manifest, SIZE, stores).rmdir()
+    store_folder(prepared.manifest, InputFormat(SIZE), stores).rmdir()
     return {"store": size, **found}

@@ -9,7 +9,8 @@ import time
 
 import numpy as np
 
-from trainables.core.training_config import Augmentation, Training
+from trainables.core.training_config import Training
+from trainables.core.training_sections import Augmentation
 from trainables.models.architecture import Architecture
 from trainables.runtime.startup import configure_tensorflow
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from trainables.core.data_config import FolderData
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store, open_store
 from trainables.sources.phantom import draw_phantom
@@ -24,11 +25,12 @@ SIZE, PER_CLASS = 224, 1000
 READER = """
 import json, psutil, sys
 from pathlib import Path
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import Manifest
 from trainables.data.store import open_store
 manifest = Manifest.load(Path(sys.argv[1]))
 before = psutil.Process().memory_full_info().uss
-pixels = open_store(manifest, int(sys.argv[3]), Path(sys.argv[2])).pixels
+pixels = open_store(manifest, InputFormat(int(sys.argv[3])), Path(sys.argv[2])).pixels
 total = sum(int(pixels[start:start + 16].sum()) for start in range(0, len(pixels), 16))
 print(json.dumps({"private": psutil.Process().memory_full_info().uss - before}), flush=True)
 sys.stdin.read()
@@ -54,8 +56,8 @@ def measure() -> dict[str, Any]:
         write_images(folder / "images")
         manifest = build_manifest(FolderData(source="folder", path="images"), folder)
         manifest.save(folder / "manifest.parquet")
-        build_store(manifest, SIZE, folder)
-        store = open_store(manifest, SIZE, folder)
+        build_store(manifest, InputFormat(SIZE), folder)
+        store = open_store(manifest, InputFormat(SIZE), folder)
         assert store is not None
         paths = list(manifest.usable["path"])
         order = np.random.default_rng(0).permutation(len(paths))

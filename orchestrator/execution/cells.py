@@ -57,9 +57,9 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     previous = None
     with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
         previous = Manifest.load(layout.manifest)
-    sizes = {candidate.image_size for candidate in experiment.candidates}
+    forms = {candidate.input_format for candidate in experiment.candidates}
     try:
-        manifest = build_manifest(experiment.data, experiment.folder, previous, sizes)
+        manifest = build_manifest(experiment.data, experiment.folder, previous, forms)
     except UnusableImages as error:
         if len(error.rows) <= SHOWN_IN_ERROR:
             raise

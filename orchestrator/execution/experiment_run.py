@@ -181,12 +181,12 @@ def _probe(
 
 def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:
     root = cache_folder() / "stores"
-    for size in sorted({entry.spec.candidate.image_size for entry in missing}):
-        if open_store(prepared.manifest, size, root) is None:
+    for form in sorted({entry.spec.candidate.input_format for entry in missing}):
+        if open_store(prepared.manifest, form, root) is None:
             progress.say(
-                f"store   decoding {len(prepared.manifest.usable)} images at {size} px into {root}"
+                f"store   decoding {len(prepared.manifest.usable)} images at {form} into {root}"
             )
-            build_store(prepared.manifest, size, root, tuning.decode_on_cluster)
+            build_store(prepared.manifest, form, root, tuning.decode_on_cluster)
 
 
 def _check_models(prepared: Prepared, missing: list[Entry]) -> None:

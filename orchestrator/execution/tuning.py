@@ -16,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray import tune
@@ -41,7 +40,7 @@ _SECONDS_OF_TUNE = 10.0  # to stop its trials, and to end
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[np.uint8]]:
+def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[Any]]:
     """Decode chunks of an image store as Ray tasks, in order, with a bounded number in flight."""
     task = ray.remote(decode_chunk)
     ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))

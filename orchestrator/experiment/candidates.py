@@ -15,10 +15,11 @@ from pydantic import Field, ValidationError, create_model
 
 from orchestrator.experiment.messages import explain, shown
 from trainables.core.config import Candidate
+from trainables.core.contradictions import contradiction
 from trainables.core.errors import ExperimentError, ModelError
 from trainables.core.files import expand
 from trainables.core.quoting import printable
-from trainables.core.training_config import Training, contradiction
+from trainables.core.training_config import Training
 from trainables.core.values import Argument, Frozen, Line, Whole, digest, is_file_name
 from trainables.models import zoo
 
@@ -153,6 +154,10 @@ def _resolve(
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     if "augmentation" in stated:
         stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
+    if "input" in stated:
+        # Another fit brings its own value.
+        own = {"pad_value"} if "fit" in stated["input"] else None
+        stated["input"] = {**training.input.model_dump(exclude=own), **stated["input"]}
     for name in ("schedule", "loss", "mix", "head"):
         if "kind" not in stated.get(name, {"kind": None}):
             # Another kind brings its own numbers.

@@ -19,9 +19,16 @@ from trainables.core.config import Candidate
 from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
-from trainables.core.head_settings import ClassifierHead
 from trainables.core.quoting import printable
-from trainables.core.training_config import Augmentation, Loss, Mix, RateSchedule, Training
+from trainables.core.training_config import Training
+from trainables.core.training_sections import (
+    Augmentation,
+    ClassifierHead,
+    Input,
+    Loss,
+    Mix,
+    RateSchedule,
+)
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -286,6 +293,7 @@ def json_schema() -> dict[str, Any]:
     properties = candidate["properties"]
     sections: dict[str, type[Frozen]] = {
         "augmentation": Augmentation,
+        "input": Input,
         "schedule": RateSchedule,
         "loss": Loss,
         "mix": Mix,

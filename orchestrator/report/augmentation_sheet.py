@@ -13,6 +13,7 @@ from trainables.core.config import Candidate
 from trainables.core.training_config import Training
 from trainables.data.manifest import Manifest
 from trainables.data.store import Chunk, decode_chunk
+from trainables.pictures.depth import raw
 
 _DRAWS = 7  # pictures of each image, beside itself
 _CLASSES = 3  # an image of each of the first
@@ -33,7 +34,7 @@ def write_augmentation_sheet(
     for candidate in candidates:
         if _changes(candidate.training):
             t = candidate.training
-            key = f"{candidate.image_size} {t.augmentation!r} {t.mix!r}"
+            key = f"{candidate.input_format} {t.augmentation!r} {t.mix!r}"
             recipes.setdefault(key, candidate)
     shown = list(recipes.values())[:_RECIPES]
     if shown:
@@ -61,7 +62,8 @@ def _pictures(candidate: Candidate, images: pd.DataFrame, channels: int) -> list
     from trainables.training.losses import Mixing
 
     training, number = candidate.training, len(images)
-    pixels = decode_chunk(Chunk.of(images, candidate.image_size, channels)).astype(np.float32)
+    pixels = raw(decode_chunk(Chunk.of(images, candidate.input_format, channels)))
+    pixels = pixels.astype(np.float32)
     augment = Augment(training.augmentation.structure)
     augment.set_numbers(training.augmentation)
     mixing = Mixing(training.mix.kind) if training.mix.kind != "none" else None
@@ -85,7 +87,7 @@ def _draw(path: Path, blocks: list[tuple[Candidate, list[Float32]]], images: pd.
         figure = Figure(figsize=(1.5 * columns, (1.5 * rows + 0.4) * len(blocks)))
         parts: Any = figure.subfigures(len(blocks), 1, hspace=0.02, squeeze=False)
         for part, (candidate, pictures) in zip(parts[:, 0], blocks, strict=True):
-            part.suptitle(wrapped(f"{candidate.name}, {candidate.image_size} px", 110, 1))
+            part.suptitle(wrapped(f"{candidate.name}, {candidate.input_format}", 110, 1))
             axes: Any = part.subplots(rows, columns, squeeze=False)
             for row, label in enumerate(images["label"]):
                 axes[row, 0].set_ylabel(wrapped(label, 16, 2))

@@ -13,10 +13,11 @@ from scipy.special import softmax
 
 from orchestrator.results.run import Run
 from trainables.core.errors import DataError, ModelError, RunFolderError, UnreadableImage
+from trainables.core.input_format import InputFormat
 from trainables.core.tables import write_csv
 from trainables.pictures import looks
 from trainables.pictures.decoders import each
-from trainables.pictures.depth import Uint8
+from trainables.pictures.depth import Pixels, raw
 from trainables.pictures.formats import unread_format
 from trainables.runtime.startup import prepare_on_screen
 from trainables.sources.image_files import images_below
@@ -26,12 +27,12 @@ _BATCH = 32  # images
 
 @dataclass(frozen=True)
 class _Read:
-    """One image at every size in use, (size, size, channels); none where it was skipped for its
-    `reason`.
+    """One image in every input format in use, (size, size, channels); none where it was skipped for
+    its `reason`.
     """
 
     reason: str
-    pixels: dict[int, Uint8] = field(default_factory=dict)
+    pixels: dict[InputFormat, Pixels] = field(default_factory=dict)
 
 
 def predict(
@@ -67,11 +68,15 @@ def predict(
             "no candidate asked for has a finished cell in this run: run the experiment again to "
             "finish it" + (f" (the first: {reasons[0]})" if reasons else "")
         )
-    sizes = run.candidates.set_index("id")["image_size"].loc[list(done)].to_dict()
+    forms = {
+        entry.spec.candidate.id: entry.spec.candidate.input_format
+        for entry in run.entries
+        if entry.spec.candidate.id in done
+    }
     files = _listed(sources, say)
     prepare_on_screen()
-    paths, images = [path for path, _ in files], _read(run, files, sorted(set(sizes.values())))
-    tables = [_table(run, name, paths, images, sizes[name], say) for name in done]
+    paths, images = [path for path, _ in files], _read(run, files, sorted(set(forms.values())))
+    tables = [_table(run, name, paths, images, forms[name], say) for name in done]
     return pd.concat(tables, ignore_index=True)
 
 
@@ -121,14 +126,16 @@ def _listed(sources: list[Path], say: Callable[[str], None]) -> list[tuple[Path,
     return files
 
 
-def _read(run: Run, files: list[tuple[Path, str | None]], sizes: Sequence[int]) -> list[_Read]:
+def _read(
+    run: Run, files: list[tuple[Path, str | None]], forms: Sequence[InputFormat]
+) -> list[_Read]:
     """Every image as training would see it: by the rules of the experiment and the depth that its
     images share.
     """
     data, channels, shared = run.experiment["data"], run.manifest.channels, run.manifest.shared_bits
 
     asked = [
-        (str(path), data["max_megapixels"], data["allow_two_valued"], shared, channels, sizes)
+        (str(path), data["max_megapixels"], data["allow_two_valued"], shared, channels, forms)
         for path, unread in files
         if unread is None
     ]
@@ -141,7 +148,7 @@ def _judged(answer: Any) -> _Read:
     return _Read(answer.reason) if isinstance(answer, UnreadableImage) else _Read(*answer)
 
 
-def _probabilities(model: Any, pixels: Uint8, kind: str) -> NDArray[np.float64]:
+def _probabilities(model: Any, pixels: Pixels, kind: str) -> NDArray[np.float64]:
     """(n, classes); over several views the softmax of their mean logits, as in the run's tables.
 
     One graph per model, traced by itself: TensorFlow takes many of one function for a mistake.
@@ -156,7 +163,7 @@ def _probabilities(model: Any, pixels: Uint8, kind: str) -> NDArray[np.float64]:
     images = tf.TensorSpec((None, *pixels.shape[1:]), tf.float32)
     infer = tf.function(said, autograph=False).get_concrete_function(images)
     batches = (pixels[start : start + _BATCH] for start in range(0, len(pixels), _BATCH))
-    found = [np.stack(infer(tf.constant(batch, tf.float32))) for batch in batches]
+    found = [np.stack(infer(tf.constant(raw(batch), tf.float32))) for batch in batches]
     each_view = np.concatenate(found, axis=1).astype(np.float64)
     if len(each_view) == 1:
         return np.asarray(each_view[0], np.float64)
@@ -166,7 +173,7 @@ def _probabilities(model: Any, pixels: Uint8, kind: str) -> NDArray[np.float64]:
 
 
 def _members(
-    run: Run, candidate: str, pixels: Uint8, say: Callable[[str], None]
+    run: Run, candidate: str, pixels: Pixels, say: Callable[[str], None]
 ) -> NDArray[np.float64]:
     """What each model of a candidate's finished cells says of the images, (models, n, classes).
 
@@ -202,15 +209,15 @@ def _table(
     candidate: str,
     paths: list[Path],
     images: list[_Read],
-    size: int,
+    form: InputFormat,
     say: Callable[[str], None],
 ) -> pd.DataFrame:
     read = np.array([bool(image.pixels) for image in images])
     mean = np.full((len(paths), len(run.classes)), np.nan)
     spread = mean.copy()
     # The models are opened all the same.
-    nothing = np.zeros((size, size, run.manifest.channels), np.uint8)
-    batch = np.stack([image.pixels[size] for image in images if image.pixels] or [nothing])
+    nothing = np.zeros((form.size, form.size, run.manifest.channels), form.dtype)
+    batch = np.stack([image.pixels[form] for image in images if image.pixels] or [nothing])
     members = _members(run, candidate, batch, say)
     if read.any():
         mean[read] = members.mean(axis=0)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.dicoms import lookup, write_dicom
 from trainables.core.data_config import FolderData
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store
 
@@ -355,14 +356,16 @@ def _task(rng: random.Random, folder: Path) -> Task:
 
 def _scan() -> None:
     manifest = build_manifest(
-        FolderData(source="folder", path="data", on_error="skip"), Path.cwd(), sizes=[SIZE]
+        FolderData(source="folder", path="data", on_error="skip"),
+        Path.cwd(),
+        forms=[InputFormat(SIZE)],
     )
     table = manifest.table
     whole = table[table["image"].str.contains("whole")]
     assert (whole["state"] == "ok").all(), whole[["image", "reason"]].to_string()
     assert not table["reason"].fillna("").str.contains("Doe").any()
     assert table["reason"].fillna("").map(str.isprintable).all()
-    build_store(manifest, SIZE, Path.cwd() / "stores")
+    build_store(manifest, InputFormat(SIZE), Path.cwd() / "stores")
 
 
 KINDS = {"images": images, "dicoms": dicoms}

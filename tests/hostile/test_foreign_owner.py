@@ -13,6 +13,7 @@ from orchestrator.cli import app
 from tests.conftest import write_images
 from trainables.core.data_config import FolderData, PhantomData
 from trainables.core.errors import DataError, RunFolderError
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store
 from trainables.sources.phantom import write_phantoms
@@ -28,12 +29,12 @@ def give_away(path: Path) -> None:
 def test_an_image_store_of_another_users_is_refused(tmp_path: Path, part: str) -> None:
     images = write_images(tmp_path / "images", per_class=2)
     manifest = build_manifest(FolderData(source="folder", path=str(images)), Path("/"))
-    store = build_store(manifest, 16, tmp_path / "cache")
+    store = build_store(manifest, InputFormat(16), tmp_path / "cache")
     give_away(store.folder / part)
     with pytest.raises(
         DataError, match=r"stores must be one's own, got '.*' of user 4302 \(set RAYFOLD_CACHE"
     ):
-        build_store(manifest, 16, tmp_path / "cache")
+        build_store(manifest, InputFormat(16), tmp_path / "cache")
 
 
 @pytest.mark.parametrize("part", ["..", ".", "table.csv"])

@@ -5,7 +5,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from trainables.core.training_config import Training, contradiction
+from trainables.core.contradictions import contradiction
+from trainables.core.input_format import InputFormat
+from trainables.core.training_config import Training
 from trainables.core.values import Argument, Frozen, Identity, Seed, Whole, digest
 
 #: Raise when the same specification would give other numbers than before: old ledger entries are
@@ -31,6 +33,12 @@ class Candidate(Frozen):
         if problem := contradiction(self.training):
             raise ValueError(problem)
         return self
+
+    @property
+    def input_format(self) -> InputFormat:
+        """The pixels that its models are given."""
+        stated = self.training.input
+        return InputFormat(self.image_size, stated.fit, stated.pad_value, stated.depth)
 
     def deciding(self) -> dict[str, Any]:
         """What of it can change a result: candidates that are alike in this train identically.

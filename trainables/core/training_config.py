@@ -1,178 +1,21 @@
-"""How one cell is trained: every setting, with its rule and default, and what cannot be meant
-together.
-"""
+"""How one cell is trained: every setting, with its rule and default."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field
 
-from trainables.core import contradictions
-from trainables.core.head_settings import ClassifierHead
+from trainables.core.training_sections import (
+    Augmentation,
+    ClassifierHead,
+    Input,
+    Loss,
+    Mix,
+    RateSchedule,
+)
 from trainables.core.values import Frozen, Line, Real, Whole
 
-
-class Augmentation(Frozen):
-    """Random changes to training images; all off by default."""
-
-    flip: bool = Field(False, description="Mirror left and right with probability 1/2.")
-    rotation: Real = Field(
-        0.0, ge=0, le=180, description="Rotate by up to this many degrees either way."
-    )
-    zoom: Real = Field(0.0, ge=0, lt=1, description="Zoom in or out by up to this fraction.")
-    vertical_flip: bool = Field(
-        False, description="Turn upside down with probability 1/2, where there is no above."
-    )
-    translation: Real = Field(
-        0.0, ge=0, lt=1, description="Shift by up to this share of the edge, each way."
-    )
-    shear: Real = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Shear along both axes by up to this tangent, about the centre.",
-    )
-    fill: Literal["black", "reflect"] = Field(
-        "black",
-        description="What lies outside of a moved image: black, as outside a radiograph, or it, "
-        "reflected.",
-    )
-    brightness: Real = Field(
-        0.0, ge=0, le=1, description="Brighten or darken by up to this share of white."
-    )
-    contrast: Real = Field(
-        0.0, ge=0, lt=1, description="Distance from an image's mean, more or less by this fraction."
-    )
-    gamma: Real = Field(
-        0.0, ge=0, le=9, description="Gamma between 1/(1+g) and 1+g, evenly on a logarithmic scale."
-    )
-    noise: Real = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Gaussian noise of a standard deviation of up to this share of white.",
-    )
-    blur: Real = Field(
-        0.0,
-        ge=0,
-        le=50,
-        description="Gaussian blur of a standard deviation of up to this many pixels.",
-    )
-    equalization: Real = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Up to this share of a contrast-limited local equalisation (CLAHE) mixed in.",
-    )
-    erasing: Real = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="Probability that a rectangle of 2 to 33 % of an image becomes noise.",
-    )
-    rand_augment: Real = Field(
-        0.0,
-        ge=0,
-        le=1,
-        description="RandAugment: two random changes of this strength for each image; 1: turns of "
-        "30 degrees and all else as strong; the usual 9 of 30 is 0.3.",
-    )
-
-    @property
-    def structure(self) -> "Augmentation":
-        """Which changes there are: strengths that are variables become 1."""
-        return self.model_copy(update={name: 1.0 for name in STRENGTHS if getattr(self, name)})
-
-
-#: Strengths that can change from cell to cell in one traced step.
-STRENGTHS = (
-    *("translation", "shear", "brightness", "contrast", "gamma", "noise", "blur"),
-    *("equalization", "erasing", "rand_augment"),
-)
-
-
-PLATEAU_PATIENCE = 3
 _ADAMW_DECAY = 0.01
-
-
-class RateSchedule(Frozen):
-    """How the learning rate runs from step to step; `learning_rate` is its peak. In head-only
-    epochs it stays constant, and the schedule begins with the release of the backbone.
-    """
-
-    kind: Literal["constant", "cosine", "one_cycle", "exponential", "plateau"] = Field(
-        "constant",
-        description=(
-            "cosine: down to `final` along half a wave; exponential: by the same factor each step; "
-            "one_cycle: up from 1/25 in the first 30 %, then down to 1/250,000 of that; plateau: "
-            "by `factor` after `patience` epochs without a better validation metric."
-        ),
-    )
-    warmup_epochs: Real = Field(
-        0.0,
-        ge=0,
-        description="First epochs, or parts of one, in which the rate rises linearly from 0.",
-    )
-    final: Real | None = Field(
-        None,
-        ge=0,
-        lt=1,
-        description=(
-            "Share of the learning rate that is left at the end; default: 0 for cosine, 0.01 for "
-            "exponential."
-        ),
-    )
-    factor: Real | None = Field(
-        None, gt=0, lt=1, description="Of plateau: what the rate is multiplied by; default: 0.5."
-    )
-    patience: Whole | None = Field(
-        None, ge=1, description="Of plateau: epochs to wait before each time; default: 3."
-    )
-
-
-class Loss(Frozen):
-    """What training minimises. Validation loss is the log loss in any case."""
-
-    kind: Literal["cross_entropy", "focal", "logit_adjusted"] = Field(
-        "cross_entropy",
-        description=(
-            "focal: images that are right count less, by (1 - p)^gamma; logit_adjusted: logits "
-            "are shifted by tau times the log of each class's share, against imbalance."
-        ),
-    )
-    gamma: Real | None = Field(None, ge=0, le=10, description="Of focal; default: 2.")
-    tau: Real | None = Field(None, gt=0, le=10, description="Of logit_adjusted; default: 1.")
-    label_smoothing: Real = Field(
-        0.0, ge=0, lt=1, description="Share of each label that is spread over all classes."
-    )
-
-    @property
-    def numbers(self) -> dict[str, float]:
-        """What holds, defaults put in."""
-        return {
-            "gamma": 2.0 if self.gamma is None else self.gamma,
-            "tau": 1.0 if self.tau is None else self.tau,
-            "label_smoothing": self.label_smoothing,
-        }
-
-
-class Mix(Frozen):
-    """Training images that are mixed of two, labels with them."""
-
-    kind: Literal["none", "mixup", "cutmix"] = Field(
-        "none", description="mixup: sums of two images; cutmix: a square of another image."
-    )
-    alpha: Real | None = Field(
-        None,
-        gt=0,
-        le=100,
-        description="Of the share's Beta(alpha, alpha); default: 0.2 for mixup, 1 for cutmix.",
-    )
-
-    @property
-    def strength(self) -> float:
-        """The alpha that holds."""
-        return (0.2 if self.kind == "mixup" else 1.0) if self.alpha is None else self.alpha
 
 
 class Training(Frozen):
@@ -335,6 +178,7 @@ class Training(Frozen):
             "class_and_group: and within it each group."
         ),
     )
+    input: Input = Input()
     loss: Loss = Loss()
     mix: Mix = Mix()
     augmentation: Augmentation = Augmentation()
@@ -370,98 +214,6 @@ class Training(Frozen):
         return default if self.weight_decay is None else self.weight_decay
 
 
-def contradiction(training: Training) -> str | None:
-    """What settings cannot be meant together, with the remedy; None where all can."""
-    return next((text for found, text in _contradictions(training) if found), None)
-
-
-def _contradictions(t: Training) -> Iterator[tuple[bool, str]]:
-    kind, schedule = t.optimizer, t.schedule
-    yield (
-        (t.nesterov or t.momentum is not None) and kind != "sgd",
-        f"momentum and nesterov are for sgd, got optimizer {kind}; remove them or choose sgd",
-    )
-    yield t.nesterov and t.momentum == 0, "nesterov needs a momentum above 0; remove one of them"
-    yield (
-        kind == "sgd" and (t.beta_1, t.beta_2) != (None, None),
-        "beta_1 and beta_2 are not for sgd; remove them or choose adamw",
-    )
-    yield (
-        kind in ("sgd", "lion") and t.epsilon is not None,
-        f"epsilon is not for {kind}; remove it or choose adamw",
-    )
-    yield (
-        kind == "adam" and bool(t.weight_decay),
-        "adam takes no weight_decay; choose adamw or remove it",
-    )
-    yield (
-        t.effective_batch is not None and t.effective_batch % t.batch_size > 0,
-        f"effective_batch must be a multiple of batch_size, got {t.effective_batch} with batches "
-        f"of {t.batch_size}; choose {-(-(t.effective_batch or 1) // t.batch_size) * t.batch_size}",
-    )
-    yield (
-        t.sampling != "none" and t.class_weights != "none",
-        "sampling and class_weights both answer imbalance; remove one of them",
-    )
-    yield (
-        t.mix.kind != "none" and t.class_weights != "none",
-        f"{t.mix.kind} mixes labels, and class_weights are for single ones; choose sampling: class",
-    )
-    yield (
-        t.mix.kind == "none" and t.mix.alpha is not None,
-        "mix.alpha is for mixup and cutmix; state mix.kind or remove it",
-    )
-    yield (
-        t.loss.gamma is not None and t.loss.kind != "focal",
-        f"loss.gamma is for focal, got {t.loss.kind}; remove it",
-    )
-    yield (
-        t.loss.tau is not None and t.loss.kind != "logit_adjusted",
-        f"loss.tau is for logit_adjusted, got {t.loss.kind}; remove it",
-    )
-    yield (
-        t.loss.kind == "logit_adjusted" and (t.sampling, t.class_weights) != ("none", "none"),
-        "logit_adjusted, sampling and class_weights all answer imbalance; keep one of them",
-    )
-    moves = ("rotation", "zoom", "translation", "shear", "rand_augment")
-    yield (
-        t.augmentation.fill != "black" and not any(getattr(t.augmentation, m) for m in moves),
-        "augmentation.fill is for what moves an image; state a rotation, zoom, translation, shear "
-        "or rand_augment, or remove it",
-    )
-    yield from contradictions.of_layers(t)
-    left = t.epochs - t.frozen_epochs if t.frozen_epochs < t.epochs else t.epochs
-    yield (
-        schedule.warmup_epochs >= left,
-        f"schedule.warmup_epochs must be below the epochs that it is for, got "
-        f"{schedule.warmup_epochs:g} of {left}; warm up for less or train for longer",
-    )
-    yield (
-        schedule.kind == "one_cycle" and schedule.warmup_epochs > 0,
-        "one_cycle has a warm-up of its own; remove schedule.warmup_epochs",
-    )
-    yield (
-        schedule.final is not None and schedule.kind not in ("cosine", "exponential"),
-        f"schedule.final is for cosine and exponential, got {schedule.kind}; remove it",
-    )
-    yield (
-        schedule.kind == "exponential" and schedule.final == 0,
-        "schedule.final must be above 0 for exponential; choose 0.01",
-    )
-    yield (
-        (schedule.factor, schedule.patience) != (None, None) and schedule.kind != "plateau",
-        f"schedule.factor and schedule.patience are for plateau, got {schedule.kind}; remove them",
-    )
-    patience = schedule.patience or PLATEAU_PATIENCE
-    yield (
-        schedule.kind == "plateau"
-        and t.early_stopping is not None
-        and patience >= t.early_stopping,
-        f"plateau never acts if training stops first: it waits {patience} epochs, early_stopping "
-        f"{t.early_stopping}; lower schedule.patience or raise early_stopping",
-    )
-
-
 _DEFAULT = Training()
 #: Settings that came after results had been kept without them.
 LATER = (
@@ -487,6 +239,7 @@ LATER = (
     "head",
     "backbone_dropout",
     "stochastic_depth",
+    "input",
 )
 _LATER_CHANGES = {*Augmentation.model_fields} - {"flip", "rotation", "zoom"}
 

@@ -1,4 +1,4 @@
-"""From the image store to the model: batches of raw uint8 pixels, read straight from the
+"""From the image store to the model: batches of raw pixels, read straight from the
 memory-mapped file.
 """
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 class Batches:
     """The batches of one part of a cell, as a tf.data pipeline that can be iterated once per epoch.
 
-    `pixels`: the store, (n, size, size, channels) uint8. `rows`: which of its rows belong to the
-    part. `labels`: class index of each of those rows, (m,) int32. Iterating yields (pixels uint8
+    `pixels`: the store, (n, size, size, channels) uint8 or uint16. `rows`: which of its rows belong
+    to the part. `labels`: class index of each of those rows, (m,) int32. Iterating yields (pixels
     (b, size, size, channels), labels int32 (b,), weights float32 (b,)); the last batch may be
     smaller.
     """
 
     def __init__(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[Any],
         rows: NDArray[np.int64],
         labels: NDArray[np.int32],
         batch_size: int,
@@ -80,14 +80,14 @@ class Batches:
 
     def _read(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         pixels, labels, weights = tf.numpy_function(
-            self._take, [step], (tf.uint8, tf.int32, tf.float32)
+            self._take, [step], (tf.as_dtype(self._pixels.dtype), tf.int32, tf.float32)
         )
         pixels.set_shape((None, *self._pixels.shape[1:]))
         labels.set_shape((None,))
         weights.set_shape((None,))
         return pixels, labels, weights
 
-    def _take(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.float32]]:
+    def _take(self, step: int) -> tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float32]]:
         chosen = self._order[step * self.batch_size : (step + 1) * self.batch_size]
         return self._pixels[self._rows[chosen]], self.labels[chosen], self._weights[chosen]
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from trainables.core.config import CellSpec, class_index
+from trainables.core.input_format import InputFormat
 from trainables.core.layout import RunLayout, cache_folder
 from trainables.data.batches import Batches
 from trainables.data.manifest import Manifest
@@ -34,7 +35,7 @@ class CellImages:
         self._group = roles["group"].reindex(self._images["image"]).to_numpy()
         index = class_index(spec.classes)
         self._labels = np.array([index[label] for label in self._images["label"]], dtype=np.int32)
-        self._pixels = _store(manifest, spec.candidate.image_size).pixels
+        self._pixels = _store(manifest, spec.candidate.input_format).pixels
         training = spec.candidate.training
         self._batch_size = training.batch_size
         self.train = self._batches("train", training.batch_size)
@@ -101,12 +102,12 @@ def _tables(
     return Manifest.load(manifest), pd.read_parquet(folds)
 
 
-def _store(manifest: Manifest, size: int) -> ImageStore:
+def _store(manifest: Manifest, form: InputFormat) -> ImageStore:
     """The image store of this node: the driver built it on its own, other nodes build theirs
     once.
     """
     root = cache_folder() / "stores"
-    return open_store(manifest, size, root) or build_store(manifest, size, root)
+    return open_store(manifest, form, root) or build_store(manifest, form, root)
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:

@@ -22,6 +22,7 @@ from pydantic import Field, ValidationError
 from trainables.core.data_config import PhantomData
 from trainables.core.errors import DataError, nearest
 from trainables.core.files import replacing
+from trainables.core.input_format import InputFormat
 from trainables.core.records import DamagedRecord, read_table
 from trainables.core.spelling import alike, count, listed, quoted, tidy
 from trainables.core.values import Frozen, digest
@@ -83,7 +84,7 @@ class Manifest:
       two_valued: 1 where there are two values only; size_bytes and mtime_ns of the file; missing
       or 0 where an image cannot be used
     - seen_<size>: digest of the pixels in an image store of that size, missing where all of them
-      are the same.
+      are the same; of other input formats than the default, seen_<size>-pad<value>-16bit.
 
     `classes` are the labels in the order of the probability columns. `notes` say, in one line each,
     what was left out, merged or read as it was meant rather than as it was written, and how the
@@ -161,23 +162,26 @@ class Manifest:
 
 
 def build_manifest(
-    data: Source, base: Path, previous: Manifest | None = None, sizes: Collection[int] = ()
+    data: Source,
+    base: Path,
+    previous: Manifest | None = None,
+    forms: Collection[InputFormat] = (),
 ) -> Manifest:
     """List, decode and judge every image of `data`, then draw the subset that `images_per_class`
     asks for.
 
-    A relative `data.path` starts at `base`. `sizes` are those at which models will see the images,
-    and at which they are compared. Images whose path, size and time have not changed since
+    A relative `data.path` starts at `base`. `forms` are those in which models will see the images,
+    and in which they are compared. Images whose path, size and time have not changed since
     `previous` are not decoded again. Raises `DataError` where the data cannot be listed or a class
     has no usable image, and `UnusableImages`, naming all of them, where some cannot be used and
     `data.on_error` is fail.
     """
     listing, notes = list_images(data, base)
     classes = _classes(data.classes, listing, notes)
-    sizes = sorted(set(sizes))
+    forms = sorted(set(forms))
     listing = listing[listing["label"].isin([*classes, ""])]
-    table = scan_images(listing, data, sizes, previous.table if previous is not None else None)
-    _mark_mislabelled(table, sizes)
+    table = scan_images(listing, data, forms, previous.table if previous is not None else None)
+    _mark_mislabelled(table, forms)
     bad = table["reason"].notna()
     if data.on_error == "fail" and bad.any():
         raise _unusable(table.loc[bad, ["path", "reason"]], len(table))
@@ -236,13 +240,13 @@ def _classes(
 # --- bad images -----------------------------------------------------------------------------------
 
 
-def _mark_mislabelled(table: pd.DataFrame, sizes: Sequence[int]) -> None:
+def _mark_mislabelled(table: pd.DataFrame, forms: Sequence[InputFormat]) -> None:
     """Give a reason to every image whose pixels, in the file or as a model sees them, occur under
     another label too.
     """
     places = {"content_hash": "same pixels as"} | {
-        column: f"same pixels at {size} px as"
-        for size, column in zip(sizes, seen_columns(sizes), strict=True)
+        column: f"same pixels at {form} as"
+        for form, column in zip(forms, seen_columns(forms), strict=True)
     }
     good = table[table["reason"].isna()]
     for column, likeness in places.items():

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from trainables.core.errors import UnreadableImage
+from trainables.core.input_format import InputFormat
 from trainables.pictures import looks
 from trainables.pictures.decoders import each
 from trainables.pictures.depth import smallest_depth
@@ -26,14 +27,14 @@ _NOTHING: Facts = {}  # one for all that are bad already, who may be millions
 
 
 def scan_images(
-    listing: pd.DataFrame, data: Source, sizes: Sequence[int], previous: pd.DataFrame | None
+    listing: pd.DataFrame, data: Source, forms: Sequence[InputFormat], previous: pd.DataFrame | None
 ) -> pd.DataFrame:
     """The listing with what its files hold; rows that are already bad are not opened.
 
-    `sizes`: those of the image stores that the pixels will be put into. Images whose path, size and
+    `forms`: those of the image stores that the pixels will be put into. Images whose path, size and
     time have not changed since the table `previous` are not decoded again.
     """
-    known = {} if previous is None else _known(previous, data, sizes)
+    known = {} if previous is None else _known(previous, data, forms)
     rows = list(zip(listing["image"], listing["path"], listing["reason"], strict=True))
     facts = [_before_a_look(row, known) for row in rows]
     _look(
@@ -41,15 +42,15 @@ def scan_images(
         rows,
         facts,
         data,
-        sizes,
+        forms,
     )
     shared = shared_depth(facts)
     # Taken over from a scan in which the images that share their depth shared another one.
     late = [
-        i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, sizes, shared)
+        i for i, found in enumerate(facts) if _shares(found) and not _is_seen(found, forms, shared)
     ]
-    _look(late, rows, facts, data, sizes)
-    return _table(listing, facts, sizes, shared)
+    _look(late, rows, facts, data, forms)
+    return _table(listing, facts, forms, shared)
 
 
 def shared_depth(images: Sequence[Mapping[str, Any]]) -> int:
@@ -61,21 +62,23 @@ def shared_depth(images: Sequence[Mapping[str, Any]]) -> int:
     )
 
 
-def seen_columns(sizes: Sequence[int]) -> list[str]:
-    return [f"seen_{size}" for size in sizes]
+def seen_columns(forms: Sequence[InputFormat]) -> list[str]:
+    return [f"seen_{form.size}{form.suffix}" for form in forms]
 
 
 def _shares(image: Mapping[str, Any]) -> bool:
     return image.get("depth_from") == "shared"
 
 
-def _is_seen(found: Facts, sizes: Sequence[int], bits: int) -> bool:
-    return all((size, bits) in found["seen"] for size in sizes)
+def _is_seen(found: Facts, forms: Sequence[InputFormat], bits: int) -> bool:
+    return all((form, bits) in found["seen"] for form in forms)
 
 
-def _known(previous: pd.DataFrame, data: Source, sizes: Sequence[int]) -> dict[Hashable, Facts]:
+def _known(
+    previous: pd.DataFrame, data: Source, forms: Sequence[InputFormat]
+) -> dict[Hashable, Facts]:
     """What an earlier scan found, by file, where it tells all that is asked now."""
-    if not set(seen_columns(sizes)) <= set(previous.columns):
+    if not set(seen_columns(forms)) <= set(previous.columns):
         return {}
     usable = (previous["state"] != "skipped") & (
         previous["width"] * previous["height"] <= data.max_megapixels * 1e6
@@ -85,7 +88,10 @@ def _known(previous: pd.DataFrame, data: Source, sizes: Sequence[int]) -> dict[H
     known: dict[Hashable, Facts] = {}
     for row in previous[usable].to_dict("records"):
         found: Facts = {str(column): row[column] for column in (*TEXT_FACTS, *NUMBER_FACTS)}
-        found["seen"] = {(size, row["bits"]): row[f"seen_{size}"] for size in sizes}
+        found["seen"] = {
+            (form, row["bits"]): row[column]
+            for form, column in zip(forms, seen_columns(forms), strict=True)
+        }
         known[row["image"], row["path"], row["size_bytes"], row["mtime_ns"]] = found
     return known
 
@@ -110,25 +116,25 @@ def _look(
     rows: Sequence[tuple[str, str, object]],
     facts: list[Facts],
     data: Source,
-    sizes: Sequence[int],
+    forms: Sequence[InputFormat],
 ) -> None:
     """Put in what the files at some positions hold, or the `flaw` for which they cannot be used."""
-    asked = [(rows[i][1], data.max_megapixels, data.allow_two_valued, sizes) for i in positions]
+    asked = [(rows[i][1], data.max_megapixels, data.allow_two_valued, forms) for i in positions]
     for i, found in zip(positions, each(looks.facts, asked), strict=True):
         times = {name: facts[i][name] for name in ("size_bytes", "mtime_ns") if name in facts[i]}
         facts[i] = times | ({"flaw": found.reason} if isinstance(found, UnreadableImage) else found)
 
 
 def _table(
-    listing: pd.DataFrame, facts: Sequence[Facts], sizes: Sequence[int], shared: int
+    listing: pd.DataFrame, facts: Sequence[Facts], forms: Sequence[InputFormat], shared: int
 ) -> pd.DataFrame:
     for found in facts:
         if _shares(found):
             found["bits"] = shared
-        for size, column in zip(sizes, seen_columns(sizes), strict=True):
-            found[column] = found.get("seen", {}).get((size, found.get("bits")))
+        for form, column in zip(forms, seen_columns(forms), strict=True):
+            found[column] = found.get("seen", {}).get((form, found.get("bits")))
     columns: dict[str, Any] = {
-        name: [found.get(name) for found in facts] for name in (*TEXT_FACTS, *seen_columns(sizes))
+        name: [found.get(name) for found in facts] for name in (*TEXT_FACTS, *seen_columns(forms))
     }
     columns |= {name: [found.get(name, 0) for found in facts] for name in NUMBER_FACTS}
     reasons = pd.Series([found.get("flaw") for found in facts], listing.index, dtype=object)

@@ -6,8 +6,7 @@ Knows no TensorFlow, so that the driver can plan by it.
 from pydantic import Field
 
 from trainables.core.config import CellSpec
-from trainables.core.head_settings import ClassifierHead
-from trainables.core.training_config import Augmentation
+from trainables.core.training_sections import Augmentation, ClassifierHead
 from trainables.core.values import Argument, Frozen
 
 
@@ -38,6 +37,8 @@ class Architecture(Frozen):
     head: ClassifierHead = ClassifierHead()
     backbone_dropout: float = 0.0
     stochastic_depth: float | None = None
+    normalization: str = "none"
+    depth: int = Field(8, description="Bits of a pixel as it comes to the device.")
     augmentation: Augmentation
     test_time_augmentation: str = "none"
     precision: str
@@ -76,6 +77,8 @@ class Architecture(Frozen):
             head=training.head,
             backbone_dropout=training.backbone_dropout,
             stochastic_depth=training.stochastic_depth,
+            normalization=training.input.normalization,
+            depth=training.input.depth,
             precision=training.precision,
             xla=training.xla,
             frozen_phase=training.frozen_epochs > 0,

@@ -2,8 +2,8 @@
 
 Every zoo model is a flat functional Keras model of built-in layers only:
 
-image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation → backbone → pool → dropout → logits
-(N, classes); `zoo_head.py` has the head and its variants
+image (N, size, size, 1 or 3) float32, 0 to 255 → normalisation, on demand of each image first →
+backbone → pool → dropout → logits (N, classes); `zoo_head.py` has the head and its variants
 
 The architectures come from keras.applications, whose models carry their normalisation inside,
 outside, or inside with an error that ImageNet weights mend. Here whatever a backbone carries is
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from trainables.core.errors import ModelError, nearest
 from trainables.core.files import file_digest
-from trainables.core.head_settings import ClassifierHead
 from trainables.core.training_config import Training, unused
+from trainables.core.training_sections import ClassifierHead
 from trainables.models import builders, lite0, tiny_cnn, user_code
 from trainables.models.weights import (
     copy_by_name,
@@ -149,10 +149,12 @@ def contradiction(model: str, training: Training) -> str | None:
     """What a model cannot be given, with the remedy; None where it takes all."""
     later = unused([training])
     stated = [name for name in _OF_THE_ZOO if name not in later]
+    if training.input.normalization != "none":
+        stated.append("input.normalization")
     if model not in MODELS and stated:
         return (
-            f"only models of the zoo take {', '.join(stated)}, {model} has a head of its own; "
-            "state this with the candidates that take it"
+            f"only models of the zoo take {', '.join(stated)}, {model} is built as its builder "
+            "builds it; state this with candidates that take it"
         )
     if training.stochastic_depth is not None and not MODELS[model].residual:
         return f"stochastic_depth is for residual branches, {model} has none; remove it"
@@ -199,6 +201,7 @@ def build(
     head: ClassifierHead = _AVERAGE,
     backbone_dropout: float = 0.0,
     stochastic_depth: float | None = None,
+    per_image: bool = False,
 ) -> "keras.Model":
     """Build a classifier from raw pixels (N, image_size, image_size, channels) in [0, 255] to
     logits (N, n_classes).
@@ -210,7 +213,8 @@ def build(
     `stochastic_depth`: rate of the last residual branch, None for the model's own. A user's
     builder is called as `builder(input_shape=(image_size, image_size, channels),
     n_classes=n_classes, **arguments)`, has its own head and dropout, and its weights file must fit
-    it entirely.
+    it entirely. `per_image`: a zoo model first brings each image to one mean and spread, see
+    `_standardise`; a builder's does that by itself.
 
     Initial weights and the states of random layers follow from Python's `random.seed` alone.
     Raises ModelError for whatever the user can mend.
@@ -235,7 +239,7 @@ def build(
     source = _source(model, image_size, weights, path)
     rates = drop_rates(source, stochastic_depth)
     end = partial(add_head, head=head, rates=(backbone_dropout, dropout), n_classes=n_classes)
-    built = _assemble(model, source, (image_size, image_size, channels), rates, end)
+    built = _assemble(model, source, (image_size, image_size, channels), rates, end, per_image)
     if path and is_keras3(path):
         copy_by_name(built, path)
     return built
@@ -270,6 +274,7 @@ def _assemble(
     shape: tuple[int, int, int],
     rates: Mapping[str, float],
     end: Callable[[Any, Any], Any],
+    per_image: bool,
 ) -> "keras.Model":
     """Copy a backbone, weights included, into one flat graph between our normalisation and our
     head.
@@ -281,7 +286,8 @@ def _assemble(
     from keras import layers
 
     inputs = keras.Input(shape, name="image")
-    normalised = _normalise(inputs, MODELS[model].normalisation)
+    raw = _standardise(inputs) if per_image else inputs
+    normalised = _normalise(raw, MODELS[model].normalisation)
     # ConvNeXt ends in a LayerNormalization that belongs behind the pooling (Liu et al. 2022,
     # arXiv:2201.03545).
     last = source.layers[-1] if isinstance(source.layers[-1], layers.LayerNormalization) else None
@@ -312,6 +318,19 @@ def _assemble(
         if isinstance(copy, keras.Layer) and copy.weights:
             copy.set_weights(original.get_weights())
     return result
+
+
+def _standardise(x: Any) -> Any:
+    """Each image with a mean of 127.5 and a standard deviation of 64 over all its pixels and
+    channels, so that two deviations either way fill 0 to 255; one without contrast is grey.
+    """
+    from keras import layers
+
+    # In float32, as below. The epsilon is a variance: a thirtieth of a grey level.
+    x = layers.LayerNormalization(
+        axis=[1, 2, 3], epsilon=1e-3, center=False, scale=False, dtype="float32", name="per_image"
+    )(x)
+    return layers.Rescaling(64.0, 127.5, dtype="float32", name="grey_range")(x)
 
 
 def _normalise(x: Any, normalisation: Normalisation) -> Any:

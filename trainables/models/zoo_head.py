@@ -8,7 +8,7 @@ meets these maps first, and no map of weights or powers.
 import math
 from typing import TYPE_CHECKING, Any
 
-from trainables.core.head_settings import ClassifierHead
+from trainables.core.training_sections import ClassifierHead
 from trainables.models.lite0 import DROP_RATE
 
 if TYPE_CHECKING:

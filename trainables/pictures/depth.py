@@ -1,4 +1,4 @@
-"""How many bits of a 16-bit pixel mean something, and the eight of them that models see.
+"""How many bits of a 16-bit pixel mean something, and the eight or all of them that models see.
 
 Files of 16 bits mostly hold fewer: 8 bits as scikit-image and MATLAB write them, 10 to 14 from
 detectors. Few say so. What decides is set out in docs/decisions/10-depth.md.
@@ -46,6 +46,22 @@ def to_uint8(pixels: Pixels, bits: int) -> Uint8:
     if pixels.dtype == np.uint8:
         return pixels
     return np.asarray(np.minimum(pixels, np.uint16(2**bits - 1)) >> np.uint16(bits - 8), np.uint8)
+
+
+def to_uint16(pixels: Pixels, bits: int) -> Pixels:
+    """uint16 pixels of `bits` bits stretched to 0 to 65535, brighter ones clipped; uint8 as well,
+    257 to a grey value.
+    """
+    top = np.uint32(255 if pixels.dtype == np.uint8 else 2**bits - 1)
+    values = np.minimum(pixels, top).astype(np.uint32)
+    return np.asarray((values * np.uint32(65535) + top // 2) // top, np.uint16)
+
+
+def raw(pixels: Pixels) -> Pixels:
+    """What a model is given of an input format's pixels, 0 to 255: uint8 as it is, uint16 as
+    float32 with fractions.
+    """
+    return pixels if pixels.dtype == np.uint8 else pixels.astype(np.float32) / np.float32(257)
 
 
 @cache

@@ -1,13 +1,14 @@
 """DICOM files in, the picture that a viewer would show out: 8-bit grey or RGB; needs the extra
 `dicom`.
 
-The answer has 8 bits, whatever the file has, because the steps of DICOM end in display values: what
-a detector's numbers mean stands in each file's own header. Left as stored, files of 10, 12 and 16
-bits in one dataset would differ in brightness for no reason but their scanners, and would shift the
-depth that their 16-bit neighbours share.
+The answer has 8 bits, or 16 where those are asked for, whatever the file has, because the steps of
+DICOM end in display values: what a detector's numbers mean stands in each file's own header. Left
+as stored, files of 10, 12 and 16 bits in one dataset would differ in brightness for no reason but
+their scanners, and would shift the depth that their 16-bit neighbours share.
 """
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from trainables.core.errors import UnreadableImage
 from trainables.core.limits import MEGAPIXELS, check_size
-from trainables.pictures.depth import DEPTHS
+from trainables.pictures.depth import DEPTHS, Pixels
 from trainables.pictures.dicom_header import read_dataset
 from trainables.pictures.dicom_pixels import read_words, unused_low_bits
 
@@ -37,11 +38,14 @@ Floats = npt.NDArray[np.float64]
 Uint8 = npt.NDArray[np.uint8]
 
 
-def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> tuple[Uint8, bool]:
+def decode_dicom(
+    content: bytes, max_megapixels: float = MEGAPIXELS
+) -> tuple[Uint8, bool, Callable[[], Pixels] | None]:
     """The one picture of a DICOM file, (H, W) grey or (H, W, 3) RGB, its rows and columns as they
     are stored.
 
-    Also whether its brightness was guessed: two such files cannot be compared by it.
+    Also whether its brightness was guessed: two such files cannot be compared by it. And, of grey,
+    what gives the same picture in 16 bits.
 
     Grey goes through modality LUT or rescale, then VOI LUT, else the window, each the first of
     several, else the full range, and is inverted for MONOCHROME1 or a PresentationLUTShape of
@@ -59,7 +63,7 @@ def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> tuple[Ui
     check_size(int(dataset.Columns), int(dataset.Rows), max_megapixels)
     words = read_words(dataset)
     if dataset.PhotometricInterpretation not in _GREY:
-        return np.asarray(words, np.uint8), False
+        return np.asarray(words, np.uint8), False, None
     signed, bits, unused = (
         bool(dataset.PixelRepresentation),
         int(dataset.BitsStored),
@@ -79,7 +83,12 @@ def decode_dicom(content: bytes, max_megapixels: float = MEGAPIXELS) -> tuple[Ui
     # Far outside a window, the exponential of a sigmoid is infinite.
     with np.errstate(over="ignore"):
         shown = _shown(dataset, np.arange(low, high + 1))
-    return np.asarray(shown[(values - low).clip(0, high - low)][words]), guessed
+
+    def in_levels(white: int, dtype: type[Any]) -> Pixels:
+        levels = np.rint(white * shown).astype(dtype)
+        return np.asarray(levels[(values - low).clip(0, high - low)][words])
+
+    return in_levels(255, np.uint8), guessed, lambda: in_levels(65535, np.uint16)
 
 
 def _refuse(dataset: "Dataset") -> None:
@@ -140,8 +149,8 @@ def _stored(words: npt.NDArray[Any], bits: int, unused: int, signed: bool) -> np
     return values
 
 
-def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
-    """What a viewer shows, 0 black to 255 white, for every stored value, given in ascending
+def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Floats:
+    """What a viewer shows, 0 black to 1 white, for every stored value, given in ascending
     order.
     """
     values = stored.astype(np.float64)
@@ -168,7 +177,7 @@ def _shown(dataset: "Dataset", stored: npt.NDArray[np.int64]) -> Uint8:
         or dataset.get("PresentationLUTShape") == "INVERSE"
     ):
         share = 1 - share
-    return np.rint(255 * share).astype(np.uint8)
+    return share
 
 
 def _windowed(dataset: "Dataset", values: Floats, full: tuple[float, float]) -> Floats:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from trainables.core.errors import UnreadableImage
-from trainables.pictures.depth import Pixels, Uint8
+from trainables.core.input_format import InputFormat
+from trainables.pictures.depth import Pixels
 from trainables.pictures.dicom_header import read_patient
 from trainables.pictures.formats import is_dicom
 from trainables.pictures.picture import Picture, content_hash
@@ -20,7 +21,7 @@ _AT_THE_ENDS = (
 
 
 def facts(
-    path: str, max_megapixels: float, allow_two_valued: bool, sizes: Sequence[int]
+    path: str, max_megapixels: float, allow_two_valued: bool, forms: Sequence[InputFormat]
 ) -> dict[str, Any]:
     """What a scan tells of an image, but for its file's size and time; raises as `read_usable`."""
     picture = read_usable(Path(path), max_megapixels, allow_two_valued)
@@ -36,19 +37,19 @@ def facts(
         "depth_from": picture.depth[1],
         "max_value": picture.max_value,
         "two_valued": int(picture.is_two_valued),
-        "seen": picture.seen(sizes),
+        "seen": picture.seen(forms),
     }
 
 
 def row_of_store(
-    path: str, expected: str, megapixels: float, bits: int, size: int, channels: int
-) -> Uint8:
+    path: str, expected: str, megapixels: float, bits: int, form: InputFormat, channels: int
+) -> Pixels:
     """An image whose content and size the scan has told, as an image store has it, (size, size,
     channels).
 
     Raises `UnreadableImage` where it is another one now.
     """
-    return _same(path, megapixels, expected).at(size, channels, bits)
+    return _same(path, megapixels, expected).at(form, channels, bits)
 
 
 def seen(
@@ -57,10 +58,10 @@ def seen(
     allow_two_valued: bool,
     shared: int | None,
     channels: int,
-    sizes: Collection[int],
-) -> tuple[str, dict[int, Uint8]]:
-    """An image as the models of a run see it, by size, and what was done to make it fit; raises as
-    `read_usable`.
+    forms: Collection[InputFormat],
+) -> tuple[str, dict[InputFormat, Pixels]]:
+    """An image as the models of a run see it, by input format, and what was done to make it fit;
+    raises as `read_usable`.
     """
     picture: Picture = read_usable(Path(path), max_megapixels, allow_two_valued)
     bits, notes = picture.bits(shared), []
@@ -72,7 +73,7 @@ def seen(
         notes.append("16-bit DICOM file without a window, shown by its brightest pixel")
     if picture.channels > channels:
         notes.append("colour, turned grey as the training images are")
-    return "; ".join(notes), {size: picture.at(size, channels, bits) for size in sizes}
+    return "; ".join(notes), {form: picture.at(form, channels, bits) for form in forms}
 
 
 def patient(path: str) -> str | None:

@@ -5,7 +5,7 @@ Training, prediction and explanation all go through `readers.read_picture` and `
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,13 +13,14 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from trainables.core.input_format import InputFormat
 from trainables.pictures.depth import (
     DEPTHS,
     Pixels,
-    Uint8,
     smallest_depth,
     stretched_depth,
     to_uint8,
+    to_uint16,
 )
 
 #: Smaller images show nothing; shorter edge, in pixels.
@@ -37,13 +38,15 @@ class Picture:
     """`pixels`: uint8 or uint16, (H, W) where grey, else (H, W, 3) RGB; `format`: of the file;
 
     `stated_bits`: the depth that the file's header says, if any. `guessed`: a header that left it
-    open was read as the file's own pixels suggest.
+    open was read as the file's own pixels suggest. `fine`: gives the same in 16 bits, where the
+    file tells more than `pixels` hold.
     """
 
     pixels: Pixels
     format: str
     stated_bits: int | None = None
     guessed: bool = False
+    fine: Callable[[], Pixels] | None = None
 
     @cached_property
     def depth(self) -> tuple[int, DepthSource]:
@@ -99,33 +102,55 @@ class Picture:
         low, high = self._range
         return bool(((self.pixels == low) | (self.pixels == high)).all())
 
-    def at(self, size: int, channels: int, bits: int) -> Uint8:
-        """What a model sees: uint8 (size, size, channels), `bits` being the depth of the pixels.
+    def at(self, form: InputFormat, channels: int, bits: int) -> Pixels:
+        """What a model sees: uint8 or uint16 (size, size, channels), `bits` being the depth of the
+        pixels.
 
         Colour becomes grey where one channel is asked for: 0.299 R + 0.587 G + 0.114 B (ITU-R
         BT.601), rounded.
         """
-        pixels = to_uint8(self.pixels, bits)
+        pixels = self._in_depth(form.depth, bits)
         if pixels.ndim == 3 and channels == 1:
-            pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
-        return resize(pixels, size, channels)
+            pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), pixels.dtype)
+        return resize(pixels, form, channels)
 
-    def seen(self, sizes: Iterable[int]) -> dict[tuple[int, int], str | None]:
-        """By size and by every depth that the image may turn out to have, a digest of what a model
-        sees.
+    def _in_depth(self, depth: int, bits: int) -> Pixels:
+        """All pixels in 8 or 16 bits. Where somebody stretched 8-bit values, these are all that the
+        file tells.
+        """
+        if depth == 8:
+            return to_uint8(self.pixels, bits)
+        if self.fine is not None:
+            return self.fine()
+        stretched = self.depth[1] == "values"
+        return to_uint16(to_uint8(self.pixels, bits) if stretched else self.pixels, bits)
 
-        Equal for images that no model of that size can tell apart, however they are stored; None
+    def seen(self, forms: Collection[InputFormat]) -> dict[tuple[InputFormat, int], str | None]:
+        """By input format and by every depth that the image may turn out to have, a digest of what
+        a model sees.
+
+        Equal for images that no model of that input can tell apart, however they are stored; None
         where the pixels are all the same, which is no likeness. An image that was enlarged by
         repeating pixels is what it was before: what a model sees of the two differs by how a resize
         rounds.
         """
         own, source = self.depth
-        found: dict[tuple[int, int], str | None] = {}
-        original = _without_repetition(self.pixels)
+        found: dict[tuple[InputFormat, int], str | None] = {}
         for bits in [bits for bits in DEPTHS if bits >= own] if source == "shared" else [own]:
-            pixels = to_uint8(original, bits)
-            found |= {(size, bits): _digest(resize(pixels, size, self.channels)) for size in sizes}
+            in_depth = {depth: self._in_depth(depth, bits) for depth in {f.depth for f in forms}}
+            for form in forms:
+                pixels = _without(in_depth[form.depth], self._repetitions(form))
+                found[form, bits] = _digest(resize(pixels, form, self.channels))
         return found
+
+    def _repetitions(self, form: InputFormat) -> tuple[int, int]:
+        """How often every row, and every column, stands beside itself, counting the first; alike
+        where a model sees the proportions.
+        """
+        pixels = self.fine() if self.fine is not None and form.depth == 16 else self.pixels
+        down, across = _repetition(pixels), _repetition(np.swapaxes(pixels, 0, 1))
+        common = math.gcd(down, across)
+        return (common, common) if form.fit == "pad" else (down, across)
 
 
 def content_hash(pixels: Pixels) -> str:
@@ -137,9 +162,9 @@ def content_hash(pixels: Pixels) -> str:
     return hasher.hexdigest()
 
 
-def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
-    """Resize uint8 pixels (H, W) or (H, W, 3) to (size, size, channels), not keeping the aspect
-    ratio.
+def resize(pixels: Pixels, form: InputFormat, channels: int) -> Pixels:
+    """Resize pixels of the format's depth, (H, W) or (H, W, 3), to (size, size, channels), filled
+    up around the box that the image fits into.
 
     Pixel areas are averaged (cv2.INTER_AREA) when the result has fewer pixels than the source,
     which avoids aliasing, and interpolated bilinearly otherwise. Grey is repeated when `channels`
@@ -148,24 +173,23 @@ def resize(pixels: Uint8, size: int, channels: int) -> Uint8:
     if pixels.ndim == 3 and channels == 1:
         raise ValueError("an RGB image does not fit into one channel")
     height, width = pixels.shape[:2]
-    if (height, width) != (size, size):
-        shrinking = size * size < height * width
-        resized = cv2.resize(
-            pixels, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-        )
-        pixels = np.asarray(resized, dtype=np.uint8)
+    box = form.box(height, width)
+    if (height, width) != (box.height, box.width):
+        way = cv2.INTER_AREA if box.height * box.width < height * width else cv2.INTER_LINEAR
+        resized = cv2.resize(pixels, (box.width, box.height), interpolation=way)
+        pixels = np.asarray(resized, dtype=pixels.dtype)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., np.newaxis], channels, axis=2)
-    return pixels
+    if (box.height, box.width) == (form.size, form.size):
+        return pixels
+    square = np.full((form.size, form.size, channels), form.fill, pixels.dtype)
+    square[box.inside] = pixels
+    return square
 
 
-def _without_repetition(pixels: Pixels) -> Pixels:
-    """The image from which every pixel was repeated a whole number of times, down and across; else
-    the image itself.
-    """
-    return np.ascontiguousarray(
-        pixels[:: _repetition(pixels), :: _repetition(np.swapaxes(pixels, 0, 1))]
-    )
+def _without(pixels: Pixels, repetitions: tuple[int, int]) -> Pixels:
+    """The image from which every row and column was repeated so often."""
+    return np.ascontiguousarray(pixels[:: repetitions[0], :: repetitions[1]])
 
 
 def _repetition(pixels: Pixels) -> int:
@@ -176,7 +200,7 @@ def _repetition(pixels: Pixels) -> int:
     return math.gcd(len(pixels), *(int(row) + 1 for row in np.flatnonzero(differs)))
 
 
-def _digest(pixels: Uint8) -> str | None:
+def _digest(pixels: Pixels) -> str | None:
     if (pixels == pixels.flat[0]).all():
         return None
     return hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()[:32]

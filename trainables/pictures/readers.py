@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -98,7 +99,7 @@ def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = F
             reason if reason == NOT_REGULAR else f"cannot be read: {reason}"
         ) from None
     try:
-        pixels, bits, guessed = _decode(content, name, max_megapixels, known)
+        pixels, bits, guessed, fine = _decode(content, name, max_megapixels, known)
     except DataError:
         raise
     # damaged bytes make Pillow raise almost anything: OSError, SyntaxError, KeyError, ...
@@ -106,7 +107,7 @@ def read_picture(path: Path, max_megapixels: float = MEGAPIXELS, known: bool = F
         raise UnreadableImage(_reason(error, content, name)) from error
     if pixels.ndim == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., 0]
-    return Picture(np.ascontiguousarray(pixels), name, bits, guessed)
+    return Picture(np.ascontiguousarray(pixels), name, bits, guessed, fine)
 
 
 def _content(file: BinaryIO, path: Path, max_megapixels: float) -> tuple[bytes, str]:
@@ -145,15 +146,15 @@ def read_image(path: Path) -> Pixels:
 
 def _decode(
     content: bytes, name: str, max_megapixels: float, known: bool
-) -> tuple[Pixels, int | None, bool]:
-    """The pixels, the depth that the header says where they have 16 bits, and whether it was
-    guessed before.
+) -> tuple[Pixels, int | None, bool, Callable[[], Pixels] | None]:
+    """The pixels, the depth that the header says where they have 16 bits, whether it was guessed
+    before, and what gives finer pixels.
     """
     if name == "DICOM":
         from trainables.pictures.dicom import decode_dicom
 
-        shown, guessed = decode_dicom(content, max_megapixels)
-        return shown, None, guessed
+        shown, guessed, fine = decode_dicom(content, max_megapixels)
+        return shown, None, guessed, fine
     if name == "WebP":  # whose decoder takes memory as it is opened
         check_size(*webp_size(content), max_megapixels)
     with _OPENERS[name](io.BytesIO(content)) as image:
@@ -164,13 +165,13 @@ def _decode(
                 f"{frames} frames" if frames < FRAMES else f"{FRAMES:,} frames or more"
             )
         if name == "PNM" and (deep := _DEEP_PNM.match(content)) and int(deep[1]) > 255:
-            return *_decode_deep_pnm(content, int(deep[1])), False
+            return *_decode_deep_pnm(content, int(deep[1])), False, None
         samples = _samples(image, content, name)
         pixels = _pixels(image, content, name, samples)
         if name == "PNG" and not known:
             _refuse_damaged_png(content)
         stated = _stated_bits(content, name, pixels, samples) if pixels.dtype == np.uint16 else None
-        return pixels, stated, False
+        return pixels, stated, False, None
 
 
 def _samples(image: ImageFile.ImageFile, content: bytes, name: str) -> Samples:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainables.core.training_config import Augmentation
+from trainables.core.training_sections import Augmentation
 from trainables.training import image_operations as ops
 
 _LAYERS = {"flip", "vertical_flip", "rotation", "zoom"}  # by Keras

@@ -14,8 +14,7 @@ def check_step(model: str, session: Session, head_only: bool) -> None:
 
     Whatever the step itself raises is passed on.
     """
-    shape = (4, *session.model.inputs[0].shape[1:])
-    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    pixels = session.noise(4)
     session.set_learning_rate(0.0)
     loss, _ = session.train_step(pixels, np.zeros(4, np.int32), np.ones(4, np.float32), head_only)
     # A gradient that is no number leaves none, even times 0.

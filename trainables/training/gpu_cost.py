@@ -34,10 +34,7 @@ def measure_steps(
     what = Architecture.model_validate_json(architecture)
     session = Session(what, 0)
     session.reset(0)
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(
-        0, 256, (batch_size, what.image_size, what.image_size, what.channels), dtype=np.uint8
-    )
+    pixels = session.noise(batch_size)
     labels, weights = np.zeros(batch_size, np.int32), np.ones(batch_size, np.float32)
     for _ in range(3):
         session.train_step(pixels, labels, weights, False)[0].numpy()

@@ -7,7 +7,8 @@ Steps are those of the optimizer. Epochs count from 1, steps of an epoch from 0.
 import math
 from collections.abc import Sequence
 
-from trainables.core.training_config import PLATEAU_PATIENCE, RateSchedule, Training
+from trainables.core.training_config import Training
+from trainables.core.training_sections import PLATEAU_PATIENCE, RateSchedule
 
 # Of one-cycle (Smith and Topin 2018, arXiv:1708.07120), with PyTorch's defaults.
 _CYCLE_UP, _CYCLE_START, _CYCLE_END = 0.3, 1 / 25, 1 / 25 / 1e4

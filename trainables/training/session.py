@@ -69,7 +69,7 @@ class Session:
         }
         self._steps: dict[bool, Any] = {}
         shape = (None, architecture.image_size, architecture.image_size, architecture.channels)
-        self._pixels_spec = tf.TensorSpec(shape, tf.uint8)
+        self._pixels_spec = tf.TensorSpec(shape, f"uint{architecture.depth}")
         self._logits = tf.function(
             self._forward,
             input_signature=[self._pixels_spec],
@@ -147,7 +147,9 @@ class Session:
                 self._averages.swap()
 
     def logits(self, pixels: Any) -> tf.Tensor:
-        """Inference: (b, size, size, channels) uint8 → (b, classes) float32."""
+        """Inference: (b, size, size, channels), uint8 or of depth 16 uint16 → (b, classes)
+        float32.
+        """
         with global_seeds(self._generator):  # the first call traces
             return self._logits(pixels)
 
@@ -188,6 +190,11 @@ class Session:
         """
         return with_softmax(self.model)
 
+    def noise(self, number: int) -> NDArray[Any]:
+        """Random pixels as `train_step` takes them, the same every time."""
+        shape, dtype = (number, *self._pixels_spec.shape[1:]), self._pixels_spec.dtype
+        return np.random.default_rng(0).integers(0, dtype.max + 1, shape, dtype.as_numpy_dtype)
+
     @property
     def parameters(self) -> int:
         return int(self.model.count_params())
@@ -215,6 +222,7 @@ class Session:
                 head=a.head,
                 backbone_dropout=a.backbone_dropout,
                 stochastic_depth=a.stochastic_depth,
+                per_image=a.normalization == "per_image",
             )
         if a.batch_norm_momentum is not None:
             for layer in normalization.batch_normalizations(model):
@@ -246,12 +254,17 @@ class Session:
         ]
 
     def _forward(self, pixels: tf.Tensor) -> tf.Tensor:
-        images = tf.cast(pixels, tf.float32)
+        images = self._raw(pixels)
         logits = [
             tf.cast(self.model(view, training=False), tf.float32)
             for view in views(images, self._architecture.test_time_augmentation)
         ]
         return logits[0] if len(logits) == 1 else tf.add_n(logits) / len(logits)
+
+    def _raw(self, pixels: tf.Tensor) -> tf.Tensor:
+        """What the model is given, 0 to 255 float32: of uint16 with fractions, as `depth.raw`."""
+        images = tf.cast(pixels, tf.float32)
+        return images / 257 if self._architecture.depth == 16 else images
 
     def _trace_step(self, head_only: bool) -> Any:
         """The training step as a graph; with `head_only` the backbone runs as at inference and
@@ -264,8 +277,7 @@ class Session:
         def step(
             pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            images = tf.cast(pixels, tf.float32)
-            images = self._augment(images)
+            images = self._augment(self._raw(pixels))
             truth = tf.one_hot(labels, self._architecture.n_classes)
             if self._mixing is not None:
                 images, truth = self._mixing(images, truth)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from trainables.core.input_format import InputFormat
 from xai.methods.placement import Placement, enlarge
 
 Floats = NDArray[np.float32]
@@ -45,16 +46,19 @@ def upsample(
     return enlarge(maps, (size, size), placement)
 
 
-def mask_at(mask: NDArray[Any], size: int) -> Bools:
-    """A mask (H, W), anything but 0 being inside, at the size of the image store: (size, size)
+def mask_at(mask: NDArray[Any], form: InputFormat, image: tuple[int, int] | None = None) -> Bools:
+    """A mask (H, W), anything but 0 being inside, as the image store has its image: (size, size)
     bool.
 
-    It is squeezed to a square as the images are; a pixel is inside where at least half of it is
-    covered.
+    It is resized into the box of the `image`, of so many rows and columns, by default its own; a
+    pixel is inside where at least half of it is covered.
     """
     inside = (np.asarray(mask) != 0).astype(np.float32)
-    way = cv2.INTER_AREA if size * size < inside.size else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(inside, (size, size), interpolation=way) >= 0.5)
+    box = form.box(*(image or mask.shape))
+    way = cv2.INTER_AREA if box.height * box.width < inside.size else cv2.INTER_LINEAR
+    square = np.zeros((form.size, form.size), np.bool_)
+    square[box.inside] = cv2.resize(inside, (box.width, box.height), interpolation=way) >= 0.5
+    return square
 
 
 def spearman(

@@ -93,7 +93,7 @@ class Explainer:
         were.
         """
         names = list(predictions.index)
-        pixels, errors = self._images.pixels(names, entry.spec.candidate.image_size)
+        pixels, errors = self._images.pixels(names, entry.spec.candidate.input_format)
         if kept:
             rows = [row for name in names for row in kept[name]]
         else:
@@ -106,7 +106,7 @@ class Explainer:
         entry: Entry,
         shard: Shard,
         predictions: pd.DataFrame,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[Any],
         errors: dict[str, str],
     ) -> Iterator[MapRow]:
         """Maps of every class for methods of a layer, else of the predicted class and the label."""
@@ -146,7 +146,7 @@ class Explainer:
     def _judge(
         self,
         rows: Sequence[MapRow],
-        pixels: dict[str, NDArray[np.uint8]],
+        pixels: dict[str, NDArray[Any]],
         entry: Entry,
         shard: Shard,
     ) -> None:
@@ -161,11 +161,11 @@ class Explainer:
         seen = [
             each for each in mapped if each[1].class_name in (each[0].prediction, each[0].label)
         ]
-        size = spec.candidate.image_size
+        form = spec.candidate.input_format
         if seen:
-            masks = self._images.masks([row.image for row, _ in seen], size)
+            masks = self._images.masks([row.image for row, _ in seen], form)
             heats, placement = _stacked(seen)
-            _spread(seen, agreement_scores(heats, method.positive, masks, size, placement))
+            _spread(seen, agreement_scores(heats, method.positive, masks, form.size, placement))
         judged = [
             (row, found)
             for row, found in mapped

@@ -9,6 +9,8 @@ and class.
     height, width                   of the map, in cells
     top, left, step_y, step_x       cell (i, j) is centred at (top + i step_y, left + j step_x), in
                                     image edges from the top left corner; may lie outside the image
+                                    (in a shard, edges of the square that the model saw, padding
+                                    included; `Heatmaps` gives those of the image)
     placed                          how that is known: field, it is the centre of the cell's
                                     receptive field; tiles, cells are equal parts of the image;
                                     guess, an operation could not be followed
@@ -39,10 +41,12 @@ import pyarrow.dataset as ds
 
 from trainables.core.errors import RunFolderError, nearest
 from trainables.core.files import replacing, whole_files
+from trainables.core.input_format import InputFormat
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry
 from trainables.core.records import DamagedRecord
 from trainables.core.run_folder import present_groups, read_keys
+from trainables.data.manifest import Manifest
 from xai.methods.placement import GUESS
 from xai.methods.registry import METHODS
 from xai.shards.map_columns import Floats, choices, stacked
@@ -98,9 +102,14 @@ class Heatmaps:
         # What a candidate or a group is called may have changed since a shard was made.
         self._group_of = {str(image): str(group) for image, group in present_groups(layout).items()}
         self._candidate_of: dict[str, str] = {}
+        self._padded: dict[str, InputFormat] = {}
         for key in {path.parent.name for path in files} & keys:
             with suppress(RunFolderError):  # without spec.json what was written must do
-                self._candidate_of[key] = read_entry(layout.ledger / key).spec.candidate.id
+                candidate = read_entry(layout.ledger / key).spec.candidate
+                self._candidate_of[key] = candidate.id
+                if candidate.input_format.fit == "pad":
+                    self._padded[candidate.id] = candidate.input_format
+        self._layout = layout
         #: One line for each shard that cannot be believed, and is no part of the results.
         self.left_out: list[str] = []
         schemas: dict[str, pa.Schema] = {}
@@ -299,6 +308,27 @@ class Heatmaps:
         table: pd.DataFrame = found.to_pandas()
         return table
 
+    @cached_property
+    def _shape_of(self) -> dict[str, tuple[int, int]]:
+        """Rows and columns of each image."""
+        images = Manifest.load(self._layout.manifest).usable
+        shapes = zip(images["height"], images["width"], strict=True)
+        return dict(zip(images["image"], shapes, strict=True))
+
+    def _place(self, table: pd.DataFrame) -> None:
+        """From edges of the square that a model saw to those of the image in it, where it was
+        padded.
+        """
+        for candidate, form in self._padded.items():
+            rows = (table["candidate"] == candidate) & table["image"].isin(self._shape_of)
+            images = table.loc[rows, "image"]
+            boxes = {image: form.box(*self._shape_of[image]) for image in images.unique()}
+            box = np.array([boxes[image] for image in images]).reshape(-1, 4)
+            starts = table.loc[rows, ["top", "left"]].to_numpy(float)
+            table.loc[rows, ["top", "left"]] = (starts * form.size - box[:, :2]) / box[:, 2:]
+            steps = table.loc[rows, ["step_y", "step_x"]].to_numpy(float)
+            table.loc[rows, ["step_y", "step_x"]] = steps * form.size / box[:, 2:]
+
     def _read(self, filters: dict[str, Any], columns: list[str] | None) -> pd.DataFrame:
         condition, candidates = None, None
         for name, value in filters.items():
@@ -332,6 +362,7 @@ class Heatmaps:
             table["group"] = _renamed(table["group"], table["image"], self._group_of)
         if candidates is not None:
             table = table[table["candidate"].isin(candidates)].reset_index(drop=True)
+        self._place(table)
         if columns is None:
             pairs = zip(table["map"], table["scale"], strict=True)
             maps = [

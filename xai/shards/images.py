@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.core.errors import DataError, UnreadableImage
+from trainables.core.input_format import InputFormat
 from trainables.core.layout import RunLayout, cache_folder
 from trainables.core.limits import MEGAPIXELS
 from trainables.data.manifest import Manifest
-from trainables.data.store import Chunk, Uint8, build_store, decode_in_processes, open_store
+from trainables.data.store import Chunk, build_store, decode_in_processes, open_store
 from trainables.pictures import looks
 from trainables.pictures.decoders import ask
-from trainables.pictures.depth import to_uint8
+from trainables.pictures.depth import Pixels, Uint8, raw, to_uint8
 from xai.judging.heat import mask_at
 
 Bools = NDArray[np.bool_]
@@ -35,9 +36,9 @@ class Images:
             name for name in map(str, self.manifest.table.columns) if name.startswith("mask_")
         )
         # As the files are now, no longer than this object lives.
-        self._masks: OrderedDict[tuple[str | None, int], Bools] = OrderedDict()
+        self._masks: OrderedDict[Any, Bools] = OrderedDict()
         self._mask_bytes = 0
-        self._stores: dict[int, Uint8 | None] = {}
+        self._stores: dict[InputFormat, Pixels | None] = {}
         #: Why images could not be had when they were asked for, by id.
         self.lost: dict[str, str] = {}
 
@@ -45,39 +46,39 @@ class Images:
     def _row_of(self) -> dict[str, int]:
         return {image: row for row, image in enumerate(self.manifest.usable["image"])}
 
-    def pixels(self, images: Sequence[str], size: int) -> tuple[Uint8, dict[str, str]]:
-        """The images as the models saw them, (n, size, size, channels), and what is wrong with
-        those left black.
+    def pixels(self, images: Sequence[str], form: InputFormat) -> tuple[Pixels, dict[str, str]]:
+        """The images as the models saw them, 0 to 255, uint8 or with fractions float32 (n, size,
+        size, channels), and what is wrong with those left black.
         """
         rows = [self._row_of[image] for image in images]
-        store = self._store(size)
+        store = self._store(form)
         if store is not None:
-            return store[rows], {}
+            return raw(store[rows]), {}
         channels = self.manifest.channels
-        pixels = np.zeros((len(rows), size, size, channels), np.uint8)
+        pixels = np.zeros((len(rows), form.size, form.size, channels), form.dtype)
         errors = {}
         for position, (image, row) in enumerate(zip(images, rows, strict=True)):
-            chunk = Chunk.of(self.manifest.usable.iloc[[row]], size, channels)
+            chunk = Chunk.of(self.manifest.usable.iloc[[row]], form, channels)
             try:
                 (pixels[[position]],) = decode_in_processes([chunk])
             except DataError as error:
                 errors[image] = str(error)
-        return pixels, errors
+        return raw(pixels), errors
 
-    def _store(self, size: int) -> Uint8 | None:
+    def _store(self, form: InputFormat) -> Pixels | None:
         """The store of this node; None where it is gone and cannot be built again, because an image
         is damaged.
         """
-        if size not in self._stores:
+        if form not in self._stores:
             root = cache_folder() / "stores"
             try:
-                store = open_store(self.manifest, size, root) or build_store(
-                    self.manifest, size, root
+                store = open_store(self.manifest, form, root) or build_store(
+                    self.manifest, form, root
                 )
-                self._stores[size] = store.pixels
+                self._stores[form] = store.pixels
             except DataError:
-                self._stores[size] = None
-        return self._stores[size]
+                self._stores[form] = None
+        return self._stores[form]
 
     def original(self, image: str) -> Uint8:
         """The image file, uint8 (H, W) or (H, W, 3); raises UnreadableImage where there is none, or
@@ -114,21 +115,23 @@ class Images:
         skipped = table[table["state"] == "skipped"]
         return dict(zip(skipped["image"], skipped["reason"], strict=True))
 
-    def masks(self, images: Sequence[str], size: int) -> dict[str, Bools]:
+    def masks(self, images: Sequence[str], form: InputFormat) -> dict[str, Bools]:
         """By name without 'mask_', (n, size, size); empty where an image has none, or none that can
         be read.
         """
         found = {}
+        rows = self.manifest.usable.iloc[[self._row_of[image] for image in images]]
+        shapes = list(zip(rows["height"], rows["width"], strict=True))
         for name in self.mask_names:
-            paths = self.manifest.usable[name].iloc[[self._row_of[image] for image in images]]
-            found[name.removeprefix("mask_")] = np.stack([self._mask(path, size) for path in paths])
+            masks = zip(rows[name], shapes, strict=True)
+            found[name.removeprefix("mask_")] = np.stack([self._mask(*m, form) for m in masks])
         return found
 
-    def _mask(self, path: str | None, size: int) -> Bools:
+    def _mask(self, path: str | None, image: tuple[int, int], form: InputFormat) -> Bools:
         """One mask; those asked for last are kept."""
-        key = path, size
+        key = path, form, image if form.fit == "pad" else (form.size, form.size)
         if key not in self._masks:
-            self._masks[key] = _mask(path, size)
+            self._masks[key] = _mask(path, form, image)
             self._mask_bytes += self._masks[key].nbytes
             while self._mask_bytes > _MOST_MASK_BYTES and len(self._masks) > 1:
                 self._mask_bytes -= self._masks.popitem(last=False)[1].nbytes
@@ -136,11 +139,11 @@ class Images:
         return self._masks[key]
 
 
-def _mask(path: str | None, size: int) -> Bools:
+def _mask(path: str | None, form: InputFormat, image: tuple[int, int]) -> Bools:
     if isinstance(path, str):
         try:
             pixels = ask(looks.pixels, path, MEGAPIXELS)
-            return mask_at(pixels if pixels.ndim == 2 else pixels.max(axis=2), size)
+            return mask_at(pixels if pixels.ndim == 2 else pixels.max(axis=2), form, image)
         except UnreadableImage:
             pass
-    return np.zeros((size, size), np.bool_)
+    return np.zeros((form.size, form.size), np.bool_)

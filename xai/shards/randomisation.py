@@ -89,7 +89,7 @@ def _cascade(run: Path, key: str, name: str, layer: str) -> list[dict[str, Any]]
     chosen = predictions.iloc[
         np.linspace(0, len(predictions) - 1, min(_IMAGES, len(predictions))).astype(int)
     ]
-    pixels, _ = Images(layout).pixels(list(chosen["image"]), spec.candidate.image_size)
+    pixels, _ = Images(layout).pixels(list(chosen["image"]), spec.candidate.input_format)
     index = class_index(spec.classes)
     targets = np.array([[index[label]] for label in chosen["prediction"]], np.int32)
     classifier = Explainer(run).classifier(entry, layer)

@@ -20,7 +20,9 @@ from orchestrator.experiment.experiment_file import (
 from tests.conftest import ROOT
 from tests.trainables.core.test_ledger import OTHER_AUGMENTATION, OTHER_LATER
 from trainables.core.errors import ExperimentError
-from trainables.core.training_config import Augmentation, Training
+from trainables.core.input_format import InputFormat
+from trainables.core.training_config import Training
+from trainables.core.training_sections import Augmentation
 
 SHIPPED = sorted((ROOT / "experiments").glob("*.yaml"))
 FOLDER = Path("/studies/first")
@@ -121,6 +123,7 @@ def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
         ("layer_decay: 0.5, frozen_epochs: 30", "for epochs after frozen_epochs, got 30 of 30"),
         ("thaw_every: 2", "goes on from head-only epochs; state frozen_epochs"),
         ("soup: 31", "soup must be at most epochs, got 31 of 30"),
+        ("input: {pad_value: 9}", "input.pad_value is for pad, got fit stretch"),
         ("mix: {alpha: 0.5}", "mix.alpha is for mixup and cutmix"),
         ("loss: {gamma: 1.0}", "loss.gamma is for focal, got cross_entropy"),
         ("loss: {kind: focal, tau: 1.0}", "loss.tau is for logit_adjusted, got focal"),
@@ -142,12 +145,13 @@ def test_what_cannot_be_meant_together_is_one_line(stated: str, said: str) -> No
     [
         ("head: {hidden: 8}", "head"),
         ("backbone_dropout: 0.1, stochastic_depth: 0.1", "backbone_dropout, stochastic_depth"),
+        ("input: {normalization: per_image}", "input.normalization"),
     ],
 )
-def test_a_builder_has_a_head_of_its_own(stated: str, names: str) -> None:
+def test_a_builder_builds_its_model_itself(stated: str, names: str) -> None:
     mine = "candidates: [{model: 'my.models:build', image_size: 32}]"
     line = refusal(f"{START}training: {{{stated}}}\n{mine}")
-    assert f"only models of the zoo take {names}, my.models:build has a head of its own" in line
+    assert f"only models of the zoo take {names}, my.models:build is built as its" in line
     assert "\n" not in line
 
 
@@ -168,6 +172,23 @@ def test_a_candidate_may_change_what_contradicts_it() -> None:
     first, second = (candidate.training for candidate in experiment.candidates)
     assert first.schedule.final == 0.1
     assert (second.schedule.final, second.schedule.warmup_epochs) == (None, 0)
+
+
+def test_an_input_is_a_grid_and_a_candidate_changes_what_it_states() -> None:
+    experiment = parse(
+        "[{model: TinyCNN, input: {fit: [stretch, pad], depth: [8, 16]}}, "
+        "{model: TinyCNN, input: {normalization: per_image}}]",
+        "training: {input: {fit: pad, pad_value: 9}}",
+    )
+    assert [candidate.input_format for candidate in experiment.candidates] == [
+        InputFormat(64),
+        InputFormat(64, depth=16),
+        InputFormat(64, "pad"),
+        InputFormat(64, "pad", depth=16),
+        InputFormat(64, "pad", 9),
+    ]
+    assert len({candidate.id for candidate in experiment.candidates}) == 5
+    assert experiment.candidates[4].training.input.normalization == "per_image"
 
 
 OTHER = {

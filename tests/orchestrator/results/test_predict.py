@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import h5py
 import numpy as np
 import pandas as pd
@@ -277,3 +278,47 @@ def test_a_model_that_cannot_be_opened_costs_the_others_nothing(
     with pytest.raises(ModelError, match="cannot be opened") as error:
         predict(load_run(layout.root), [image], "ready")
     assert "\n" not in str(error.value)
+
+
+def test_padded_deep_images_get_what_the_ledger_says_and_are_explained(tmp_path: Path) -> None:
+    """12-bit images of other proportions, through training, `predict`, the user's model and maps."""
+    from trainables.training.worker import Worker
+    from xai.shards.explainer import Explainer
+    from xai.shards.shard_plan import ExplainOptions, chosen_cells, shards
+
+    for index, label in enumerate(("Clear", "Spot")):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(10):
+            pixels = RANDOM.integers(0, 4096, (30, 45)).astype(np.uint16)
+            pixels[5:15, 5:15] //= 1 + 3 * index
+            Image.fromarray(pixels).save(tmp_path / "data" / label / f"{number}.png")
+    text = EXPERIMENT.format(path=str(tmp_path / "data")).partition("candidates")[0] + (
+        "candidates: [{name: ready, model: TinyCNN, image_size: 16, epochs: 1, input: "
+        "{fit: pad, pad_value: 30, depth: 16, normalization: per_image}}]"
+    )
+    layout = RunLayout(tmp_path / "run")
+    prepared = prepare(parse_experiment(text, "a.yaml", tmp_path), layout)
+    prepared.save()
+    worker = Worker(1e9)
+    for entry in prepared.entries:
+        cell = worker.open(layout.root, entry.spec.key, 0.0)
+        while not cell.done:
+            cell.advance()
+    run = load_run(layout.root)
+    test_images_of_training_get_what_the_ledger_says(run)
+    # What the user's model says of pixels that are worked out here.
+    first = run.predictions.iloc[0]
+    path = run.manifest.usable.set_index("image")["path"][first["image"]]
+    grey = np.asarray(Image.open(path)).astype(np.float32) * np.float32(255 / 4095)
+    square = np.full((16, 16), 30, np.float32)
+    square[2:13] = cv2.resize(grey, (16, 11), interpolation=cv2.INTER_AREA)
+    said = run.model("ready", first["fold"])(square[None, ..., None]).numpy()[0]
+    np.testing.assert_allclose(said, first[COLUMNS].astype(float), atol=1e-4)
+    options = ExplainOptions(faithfulness=0)
+    (entry, *_), explainer = chosen_cells(layout, options), Explainer(layout.root)
+    assert explainer.make(next(shards([entry], options, run.manifest)))[1] == 0
+    # 16 x 11 of the square's pixels are the image, from row 2 on.
+    seen, row = explainer.classifier(entry, "auto").placement, run.heatmaps.rows().iloc[0]
+    found = row[["top", "left", "step_y", "step_x"]].tolist()
+    wanted = [(16 * seen.top - 2) / 11, seen.left, seen.step_y * 16 / 11, seen.step_x]
+    np.testing.assert_allclose(found, wanted)

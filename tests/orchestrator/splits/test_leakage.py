@@ -10,6 +10,7 @@ from PIL import Image
 
 from orchestrator.splits.leakage import leak_groups
 from trainables.core.data_config import FolderData
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import build_manifest
 from trainables.pictures.picture import Picture
 
@@ -71,7 +72,9 @@ def test_what_models_see_links_groups_at_any_size_and_what_is_missing_links_noth
 
 def scan(folder: Path, *sizes: int, on_error: Literal["fail", "skip"] = "fail") -> pd.DataFrame:
     data = FolderData(source="folder", path=str(folder), on_error=on_error)
-    return build_manifest(data, Path("/"), None, sizes).table.set_index("image")
+    return build_manifest(data, Path("/"), None, list(map(InputFormat, sizes))).table.set_index(
+        "image"
+    )
 
 
 def write(folder: Path, **images: np.ndarray) -> None:
@@ -137,5 +140,9 @@ def test_an_image_enlarged_by_repeating_pixels_is_the_original_at_every_size(
     """
     pixels = np.random.default_rng(0).integers(0, 256, (96, 64), dtype=np.uint8)
     copy = pixels.repeat(times[0], axis=0).repeat(times[1], axis=1)
-    assert Picture(pixels, "PNG").seen([size]) == Picture(copy, "PNG").seen([size])
-    assert Picture(pixels[::-1], "PNG").seen([size]) != Picture(copy, "PNG").seen([size])
+    assert Picture(pixels, "PNG").seen([InputFormat(size)]) == Picture(copy, "PNG").seen(
+        [InputFormat(size)]
+    )
+    assert Picture(pixels[::-1], "PNG").seen([InputFormat(size)]) != Picture(copy, "PNG").seen(
+        [InputFormat(size)]
+    )

@@ -14,7 +14,8 @@ from tests.conftest import ROOT
 from trainables.core.config import Candidate, CellSpec
 from trainables.core.errors import RunFolderError
 from trainables.core.ledger import CellState, Entry, Seconds, Stopwatch, read_entry
-from trainables.core.training_config import STRENGTHS, Augmentation, Training, unused
+from trainables.core.training_config import Training, unused
+from trainables.core.training_sections import STRENGTHS, Augmentation
 from trainables.core.values import digest
 
 SPEC = CellSpec(
@@ -295,6 +296,7 @@ OTHER_LATER = {
     "head": {"pooling": "gem", "hidden": 8},
     "backbone_dropout": 0.1,
     "stochastic_depth": 0.1,
+    "input": {"fit": "pad", "pad_value": 9, "normalization": "per_image", "depth": 16},
 }
 OTHER_TRAINING = {
     "epochs": 31,

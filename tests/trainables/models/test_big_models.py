@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import write_images
 from tests.trainables.training.test_worker import prepared_run, work
+from trainables.core.input_format import InputFormat
 from trainables.core.ledger import Entry
 from trainables.pictures.picture import resize
 from trainables.pictures.readers import read_image
@@ -44,7 +45,9 @@ def train(folder: Path, data: Path, model: str, size: int, batch: int, epochs: i
 
 def predicts_the_same_when_reloaded(entry: Entry, data: Path, size: int) -> None:
     predictions = entry.predictions()
-    images = np.stack([resize(read_image(data / image), size, 1) for image in predictions["image"]])
+    images = np.stack(
+        [resize(read_image(data / image), InputFormat(size), 1) for image in predictions["image"]]
+    )
     model = keras.saving.load_model(entry.model_path, compile=False, safe_mode=True)
     reloaded = model.predict(images.astype("float32"), batch_size=2, verbose=0)
     assert np.allclose(reloaded, predictions[["prob_Clear", "prob_Spot"]], atol=1e-5)

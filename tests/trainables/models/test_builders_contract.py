@@ -11,7 +11,7 @@ import pytest
 from orchestrator.execution.experiment_run import _try_model
 from tests.trainables.models.test_opening import PARTS as SCALE
 from trainables.core.errors import ModelError
-from trainables.core.training_config import Augmentation
+from trainables.core.training_sections import Augmentation
 from trainables.models import builders, user_code
 from trainables.models.architecture import Architecture
 

@@ -337,6 +337,35 @@ def test_tiny_cnn_learns_spots_from_a_hundred_images() -> None:
     assert roc_auc_score(labels, logits[:, 1] - logits[:, 0]) > 0.9
 
 
+# --- each image by itself -------------------------------------------------------------------------
+
+
+def test_each_image_is_standardised_inside_the_saved_model(tmp_path: Path) -> None:
+    import keras
+
+    from xai.methods.classifier import Classifier
+
+    model = build("TinyCNN", 3, per_image=True)
+    images = noise(3, n=4) * np.array([1, 0.1, 0.01, 0]).reshape(4, 1, 1, 1) + 40
+    seen = call(keras.Model(model.inputs[0], model.get_layer("conv1").input), images)
+    mean, std = (getattr(images[:3], of)((1, 2, 3), keepdims=True) for of in ("mean", "std"))
+    wanted = (64 * (images[:3] - mean) / std + 127.5) / 127.5 - 1
+    np.testing.assert_allclose(seen[:3], wanted, atol=5e-3)
+    np.testing.assert_allclose(seen[3], 0, atol=1e-4)  # without contrast: grey
+    model.save(tmp_path / "model.keras")
+    opened = keras.saving.load_model(tmp_path / "model.keras", compile=False, safe_mode=True)
+    np.testing.assert_array_equal(call(opened, images), call(model, images))
+    np.testing.assert_allclose(call(opened, images / 3 + 9)[0], call(model, images)[0], atol=1e-4)
+    # What explains it finds the same map at the same place.
+    explained, plain = Classifier(opened), Classifier(build("TinyCNN", 3))
+    assert explained.analytic
+    assert (explained.layer, explained.placement) == (plain.layer, plain.placement)
+    gradients = explained.input_gradients(images, np.zeros((4, 1), np.int32))
+    assert np.isfinite(gradients).all()
+    # Brightness and contrast are no evidence.
+    np.testing.assert_allclose(gradients[0].sum(), 0, atol=1e-4)
+
+
 # --- names, sizes, digests ------------------------------------------------------------------------
 
 

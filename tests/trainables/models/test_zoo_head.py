@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainables.models.test_zoo import build, call, noise, weight_bytes
-from trainables.core.head_settings import ClassifierHead
+from trainables.core.training_sections import ClassifierHead
 from trainables.models import lite0
 from trainables.models.zoo_head import _generalised_mean, drop_branch, drop_rates
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from trainables.core.data_config import FolderData
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import Manifest, build_manifest
 from trainables.data.store import build_store
 from trainables.pictures.depth import stretched_depth, to_uint8
@@ -50,11 +51,13 @@ def write(folder: Path, **files: np.ndarray) -> Manifest:
         path = folder / "ab"[number % 2] / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(path)
-    return build_manifest(FolderData(source="folder", path=str(folder)), Path("/"), None, [24])
+    return build_manifest(
+        FolderData(source="folder", path=str(folder)), Path("/"), None, [InputFormat(24)]
+    )
 
 
 def brightness(manifest: Manifest, root: Path) -> dict[str, float]:
-    store = build_store(manifest, 24, root)
+    store = build_store(manifest, InputFormat(24), root)
     names = [Path(image).stem for image in manifest.usable["image"]]
     return dict(zip(names, store.pixels.reshape(len(names), -1).mean(axis=1), strict=True))
 
@@ -87,7 +90,7 @@ def test_a_brighter_image_that_comes_later_moves_its_neighbours(tmp_path: Path) 
     files["c"] = RANDOM.integers(0, 65536, (24, 24)).astype(np.uint16)
     whole = write(tmp_path / "data", **files)
     data = FolderData(source="folder", path=str(tmp_path / "data"))
-    after = build_manifest(data, Path("/"), before, [24])
+    after = build_manifest(data, Path("/"), before, [InputFormat(24)])
     assert after.table.equals(whole.table)
     assert (before.shared_bits, after.shared_bits) == (12, 16)
     assert after.data_hash != before.data_hash
@@ -126,4 +129,4 @@ def test_deep_colour_is_one_of_them(tmp_path: Path) -> None:
     colour = RANDOM.integers(0, 256, (24, 24, 3), dtype=np.uint8)
     assert cv2.imwrite(str(tmp_path / "a.png"), colour[..., ::-1].astype(np.uint16) * 257)
     picture = read_picture(tmp_path / "a.png")
-    np.testing.assert_array_equal(picture.at(24, 3, picture.depth[0]), colour)
+    np.testing.assert_array_equal(picture.at(InputFormat(24), 3, picture.depth[0]), colour)

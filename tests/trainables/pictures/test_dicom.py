@@ -10,6 +10,7 @@ import pytest
 from tests.dicoms import lookup, write_dicom
 from trainables.core.data_config import FolderData
 from trainables.core.errors import DataError
+from trainables.core.input_format import InputFormat
 from trainables.data.manifest import build_manifest
 from trainables.data.store import build_store
 from trainables.pictures import decoders
@@ -367,9 +368,9 @@ def test_a_folder_becomes_a_manifest_and_an_image_store(tmp_path: Path) -> None:
     assert (manifest.usable["bits"] == 8).all()
     assert manifest.channels == 1
     assert manifest.usable["max_value"].min() > 250
-    store = build_store(manifest, 32, tmp_path / "stores")
+    store = build_store(manifest, InputFormat(32), tmp_path / "stores")
     np.testing.assert_array_equal(
-        store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), 32, 1)
+        store.pixels[1], resize(np.rint(tens * (255 / 1023)).astype(np.uint8), InputFormat(32), 1)
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from trainables.core.input_format import InputFormat
 from trainables.pictures.depth import to_uint8
 from trainables.pictures.formats import FORMATS
 from trainables.pictures.picture import content_hash, resize
@@ -251,16 +252,16 @@ def test_to_uint8_maps_the_declared_range() -> None:
 def test_resize_shrinks_by_area_and_enlarges_linearly() -> None:
     checkers = (np.indices((64, 64)).sum(axis=0) % 2 * 200).astype(np.uint8)
     # Bilinear sampling alone would keep stripes.
-    assert np.unique(resize(checkers, 32, 1)).tolist() == [100]
+    assert np.unique(resize(checkers, InputFormat(32), 1)).tolist() == [100]
     ramp = np.array([[0, 100], [0, 100]], np.uint8)
-    assert resize(ramp, 4, 1)[0, :, 0].tolist() == [0, 25, 75, 100]
+    assert resize(ramp, InputFormat(4), 1)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
 def test_resize_gives_the_asked_channels() -> None:
     np.testing.assert_array_equal(
-        resize(GREY[:20, :20], 20, 3), np.repeat(GREY[:20, :20, None], 3, axis=2)
+        resize(GREY[:20, :20], InputFormat(20), 3), np.repeat(GREY[:20, :20, None], 3, axis=2)
     )
-    np.testing.assert_array_equal(resize(RGB[:20, :20], 20, 3), RGB[:20, :20])
-    assert resize(GREY, 8, 1).shape == (8, 8, 1)
+    np.testing.assert_array_equal(resize(RGB[:20, :20], InputFormat(20), 3), RGB[:20, :20])
+    assert resize(GREY, InputFormat(8), 1).shape == (8, 8, 1)
     with pytest.raises(ValueError, match="one channel"):
-        resize(RGB, 8, 1)
+        resize(RGB, InputFormat(8), 1)

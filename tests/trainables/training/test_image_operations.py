@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import ndimage
 
-from trainables.core.training_config import STRENGTHS, Augmentation
+from trainables.core.training_sections import STRENGTHS, Augmentation
 from trainables.training import image_operations as ops
 from trainables.training.augmentation import Augment, _one_of_all
 

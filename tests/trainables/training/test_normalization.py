@@ -119,7 +119,7 @@ def test_a_session_s_step_is_fused_and_its_model_loads_without_us() -> None:
 def test_momentum_reaches_the_layers_of_a_backbone_inside_the_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def build(*_: object) -> keras.Model:
+    def build(*_: object, **__: object) -> keras.Model:
         return keras.Sequential(
             [keras.Input((32, 32, 1)), nested_backbone(), keras.layers.Dense(2, name="logits")]
         )

@@ -15,8 +15,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.trainables.training.test_worker import prepared_run, same_result, work
+from trainables.core.contradictions import contradiction
 from trainables.core.ledger import Entry
-from trainables.core.training_config import Training, contradiction
+from trainables.core.training_config import Training
 
 pytestmark = pytest.mark.slow
 
@@ -70,6 +71,11 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "test_time_augmentation": ("none", "none", "flip", "turns"),
     "head": ({}, {"hidden": 8}, {"pooling": "gem"}, {"pooling": "attention", "hidden": 8}),
     "backbone_dropout": (0.0, 0.3),
+    "input": (
+        {},
+        {"fit": "pad", "normalization": "per_image"},
+        {"depth": 16},
+    ),
 }
 
 # Trains one epoch of each cell and saves it, as a worker does that is told to stop.

@@ -5,7 +5,8 @@ training alone.
 import keras
 import pytest
 
-from trainables.core.training_config import RateSchedule, Training
+from trainables.core.training_config import Training
+from trainables.core.training_sections import RateSchedule
 from trainables.training.schedules import block_share, learning_rate
 
 STEPS = 4  # of an epoch

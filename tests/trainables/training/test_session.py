@@ -6,8 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from trainables.core.head_settings import ClassifierHead
-from trainables.core.training_config import Augmentation
+from trainables.core.training_sections import Augmentation, ClassifierHead
 from trainables.models import user_code
 from trainables.models.architecture import Architecture
 from trainables.training.session import Session
@@ -59,6 +58,17 @@ def test_it_learns_the_same_thing(
     assert found[0] == pytest.approx(losses(plain, 1)[0], abs=tolerance)
     assert losses(session, 12) == found  # from the first moment again
     assert session.logits(PIXELS).dtype == np.float32
+
+
+def test_eight_bit_images_train_alike_in_sixteen(plain: Session) -> None:
+    wanted, logits = losses(plain, 3), plain.logits(PIXELS)
+    deep = Session(PLAIN.model_copy(update={"depth": 16}), 0)
+    deep.reset(0)
+    deep.set_learning_rate(3e-3)
+    pixels, weights = PIXELS * np.uint16(257), np.ones(16, np.float32)
+    found = [float(deep.train_step(pixels, LABELS, weights, False)[0]) / 16 for _ in range(3)]
+    assert found == wanted
+    np.testing.assert_array_equal(deep.logits(pixels), logits)
 
 
 def test_bfloat16_keeps_weights_and_grey_levels_in_float32() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from trainables.core.input_format import InputFormat
 from trainables.sources.phantom import draw_phantom
 from xai.judging.heat import evidence, mask_at, scaled, spearman, upsample
 
@@ -43,13 +44,13 @@ def test_scaled_to_its_own_maximum() -> None:
 def test_masks_are_squeezed_as_the_images_are() -> None:
     mask = np.zeros((40, 80), np.uint8)
     mask[10:20, 40:60] = 255
-    small = mask_at(mask, 8)
+    small = mask_at(mask, InputFormat(8))
     assert small.dtype == np.bool_
     assert np.argwhere(small).tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
     drawn = draw_phantom(1, 3, 0, 192, 0, False).lungs
-    assert np.array_equal(mask_at(drawn, 192), drawn > 0)
-    assert mask_at(drawn, 64).mean() == pytest.approx((drawn > 0).mean(), abs=0.01)
-    assert mask_at(drawn, 300).mean() == pytest.approx((drawn > 0).mean(), abs=0.01)
+    assert np.array_equal(mask_at(drawn, InputFormat(192)), drawn > 0)
+    assert mask_at(drawn, InputFormat(64)).mean() == pytest.approx((drawn > 0).mean(), abs=0.01)
+    assert mask_at(drawn, InputFormat(300)).mean() == pytest.approx((drawn > 0).mean(), abs=0.01)
 
 
 def test_rank_correlation_is_scipys_with_ties() -> None:

@@ -12,7 +12,7 @@ from keras.layers import Dense
 
 from tests.xai.planted import images, pooled
 from trainables.core.errors import ModelError
-from trainables.core.head_settings import ClassifierHead
+from trainables.core.training_sections import ClassifierHead
 from trainables.models import zoo
 from xai.methods import cam
 from xai.methods.classifier import Classifier

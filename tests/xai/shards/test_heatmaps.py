@@ -6,18 +6,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
 from trainables.core.config import Candidate, CellSpec
+from trainables.core.data_config import FolderData
 from trainables.core.errors import RunFolderError
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.core.training_config import Training
-from xai.drawing.render import placement_of
+from trainables.data.manifest import build_manifest
+from xai.drawing.render import overlay_of, placement_of
 from xai.methods.placement import Placement
 from xai.shards.heatmaps import (
     SCORES,
@@ -88,6 +91,38 @@ def test_where_the_cells_lie_is_kept_beside_every_map(layout: RunLayout, tmp_pat
     assert Heatmaps(layout).guessed == ["odd"]
     ensemble = Heatmaps(layout).ensemble(image="x").table
     assert placement_of(ensemble.iloc[0].to_dict()) == at
+
+
+def test_cells_lie_in_the_image_where_the_model_saw_it_padded(
+    layout: RunLayout, tmp_path: Path
+) -> None:
+    for label, image in (("a", np.eye(20, 40)), ("b", 1 - np.eye(50, 25))):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        pixels = (9 * np.arange(image.shape[1]) % 200 + 50 * image).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / "data" / label / "x.png"), pixels)
+    data = FolderData(source="folder", path=str(tmp_path / "data"))
+    build_manifest(data, tmp_path).save(layout.manifest)
+    training = Training.model_validate({"input": {"fit": "pad"}})
+    candidate = Candidate(id="c", name="c", model="TinyCNN", image_size=32, training=training)
+    facts = {"fold": 0, "seed": 0, "classes": ("a", "b"), "channels": 1}
+    spec = CellSpec(candidate=candidate, data_hash="", roles_hash="", **facts)
+    (entry := Entry(layout.ledger, spec)).create()
+    layout.cells.write_text(json.dumps([entry.spec.key]))
+    heat = np.zeros((32, 32), np.float32)
+    heat[12, 26] = (
+        1  # pixels of the square; 20 x 40 lies in rows 8 to 23, 50 x 25 in columns 8 to 23
+    )
+    write(layout, [row("a/x.png", heat), row("b/x.png", heat.T)], key=spec.key)
+    for drawn, size, wanted in (
+        (0, (40, 80), ((12.5 - 8) / 16, 26.5 / 32)),
+        (1, (100, 50), (26.5 / 32, (12.5 - 8) / 16)),
+    ):
+        found = Heatmaps(layout).rows().iloc[drawn].to_dict()
+        shown = overlay_of(found, np.zeros(size, np.uint8), 1.0)
+        weights = shown.sum(axis=2, dtype=float)
+        for axis in (0, 1):
+            centre = weights.sum(axis=1 - axis) @ (np.arange(size[axis]) + 0.5) / weights.sum()
+            assert centre / size[axis] == pytest.approx(wanted[axis], abs=0.01)
 
 
 def test_maps_of_a_version_that_did_not_know_their_places_can_be_read(layout: RunLayout) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trainables.core.input_format import InputFormat
 from trainables.core.layout import RunLayout
 from xai.shards import images
 
@@ -16,18 +17,20 @@ def test_the_masks_asked_for_last_are_kept_up_to_some_bytes(
 ) -> None:
     read: list[str | None] = []
 
-    def mask(path: str | None, size: int) -> np.ndarray:
+    def mask(path: str | None, form: InputFormat, _: tuple[int, int]) -> np.ndarray:
         read.append(path)
-        return np.zeros((size, size), np.bool_)
+        return np.zeros((form.size, form.size), np.bool_)
 
     manifest = SimpleNamespace(
         table=pd.DataFrame(columns=["mask_lung"]),
-        usable=pd.DataFrame({"image": list("abc"), "mask_lung": list("abc")}),
+        usable=pd.DataFrame(
+            {"image": list("abc"), "mask_lung": list("abc"), "height": 9, "width": 9}
+        ),
     )
     monkeypatch.setattr(images.Manifest, "load", lambda _: manifest)
     monkeypatch.setattr(images, "_mask", mask)
     monkeypatch.setattr(images, "_MOST_MASK_BYTES", 2 * 8 * 8)
     of_run = images.Images(RunLayout(tmp_path))
     for asked in ("a", "b", "a", "c", "a", "b"):
-        of_run.masks([asked], 8)
+        of_run.masks([asked], InputFormat(8))
     assert read == ["a", "b", "c", "b"]
