@@ -305,7 +305,7 @@ def test_padded_deep_images_get_what_the_ledger_says_and_are_explained(tmp_path:
         while not cell.done:
             cell.advance()
     run = load_run(layout.root)
-    test_images_of_training_get_what_the_ledger_says(run)
+    test_images_of_training_get_what_the_ledger_says(run, "ready")
     # What the user's model says of pixels that are worked out here.
     first = run.predictions.iloc[0]
     path = run.manifest.usable.set_index("image")["path"][first["image"]]
