@@ -19,7 +19,7 @@ from trainables.core.contradictions import contradiction
 from trainables.core.errors import ExperimentError, ModelError
 from trainables.core.files import expand
 from trainables.core.quoting import printable
-from trainables.core.training_config import Training
+from trainables.core.training_config import SECTIONS, Training
 from trainables.core.values import Argument, Frozen, Line, Whole, digest, is_file_name
 from trainables.models import zoo
 
@@ -152,16 +152,8 @@ def _resolve(
         raise ExperimentError(explain(error, CandidateFile, source, place)) from error
     entry = CandidateEntry.model_validate({k: v for k, v in values.items() if k in _ENTRY_FIELDS})
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
-    if "augmentation" in stated:
-        stated["augmentation"] = {**training.augmentation.model_dump(), **stated["augmentation"]}
-    if "input" in stated:
-        # Another fit brings its own value.
-        own = {"pad_value"} if "fit" in stated["input"] else None
-        stated["input"] = {**training.input.model_dump(exclude=own), **stated["input"]}
-    for name in ("schedule", "loss", "mix", "head"):
-        if "kind" not in stated.get(name, {"kind": None}):
-            # Another kind brings its own numbers.
-            stated[name] = {**getattr(training, name).model_dump(), **stated[name]}
+    for section in SECTIONS.keys() & stated.keys():
+        stated[section] = _over(getattr(training, section), stated[section])
     resolved = Training.model_validate({**training.model_dump(), **stated})
     if resolved.weights not in ("none", "imagenet"):
         resolved = resolved.model_copy(
@@ -181,6 +173,14 @@ def _resolve(
         arguments=entry.arguments,
         training=resolved,
     )
+
+
+def _over(section: Frozen, stated: dict[str, Any]) -> dict[str, Any]:
+    """What a candidate states of a section, over what all have."""
+    if "kind" in stated:  # which brings its own numbers
+        return stated
+    replaced = {"pad_value"} if "fit" in stated else None
+    return {**section.model_dump(exclude=replaced), **stated}
 
 
 def _image_size(entry: CandidateEntry, source: str, place: str) -> int:

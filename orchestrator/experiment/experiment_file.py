@@ -20,15 +20,7 @@ from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
 from trainables.core.quoting import printable
-from trainables.core.training_config import Training
-from trainables.core.training_sections import (
-    Augmentation,
-    ClassifierHead,
-    Input,
-    Loss,
-    Mix,
-    RateSchedule,
-)
+from trainables.core.training_config import SECTIONS, Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
@@ -291,15 +283,7 @@ def json_schema() -> dict[str, Any]:
     candidate = CandidateFile.model_json_schema(ref_template="#/$defs/{model}")
     schema["$defs"].update(candidate.pop("$defs", {}))
     properties = candidate["properties"]
-    sections: dict[str, type[Frozen]] = {
-        "augmentation": Augmentation,
-        "input": Input,
-        "schedule": RateSchedule,
-        "loss": Loss,
-        "mix": Mix,
-        "head": ClassifierHead,
-    }
-    for name, section in sections.items():
+    for name, section in SECTIONS.items():
         inner = section.model_json_schema()
         properties[name] = {**inner, "properties": _gridded(inner["properties"])}
     arguments = properties["arguments"]

@@ -214,6 +214,12 @@ class Training(Frozen):
         return default if self.weight_decay is None else self.weight_decay
 
 
+#: The settings that are sections, with their classes.
+SECTIONS: dict[str, type[Frozen]] = {
+    name: field.annotation
+    for name, field in Training.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Frozen)
+}
 _DEFAULT = Training()
 #: Settings that came after results had been kept without them.
 LATER = (
