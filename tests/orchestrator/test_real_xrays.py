@@ -27,7 +27,6 @@ training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: au
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
      frozen_epochs: 3, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
-  - {{name: random, model: EfficientNetLite0, image_size: 96, weights: none, learning_rate: 1.0e-3}}
 """
 
 
@@ -39,6 +38,5 @@ def test_imagenet_weights_find_pneumonia(tmp_path: Path) -> None:
     run = load_run(tmp_path / "run")
     auc = run.models_summary.set_index("candidate")["auc_oof"]
     assert auc["imagenet"] >= 0.80, auc
-    assert auc["imagenet"] > auc["random"], auc
     roles = run.folds[run.folds["fold"] == 0].groupby("group")["role"].nunique()
     assert (roles == 1).all()
