@@ -274,13 +274,9 @@ class Session:
         part = self._head if head_only else self._upper
         forward = part.forward if part else partial(self.model, training=True)
 
-        def step(
-            pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
+        def learn(
+            images: tf.Tensor, truth: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor]:
-            images = self._augment(self._raw(pixels))
-            truth = tf.one_hot(labels, self._architecture.n_classes)
-            if self._mixing is not None:
-                images, truth = self._mixing(images, truth)
             with tf.GradientTape() as tape:
                 logits = tf.cast(forward(images), tf.float32)  # a builder's may come in bfloat16
                 losses = self._losses(truth, logits)
@@ -288,9 +284,21 @@ class Session:
             gradients = tape.gradient(
                 objective, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
-            updates.apply(gradients, tf.shape(labels)[0], *update)
-            hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
-            return tf.reduce_sum(losses), hits
+            updates.apply(gradients, tf.shape(weights)[0], *update)
+            return tf.reduce_sum(losses), tf.argmax(logits, 1, tf.int32)
+
+        if self._architecture.xla:  # which has none of the operations that move or shuffle images
+            learn = tf.function(learn, autograph=False, jit_compile=True)
+
+        def step(
+            pixels: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, *update: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor]:
+            images = self._augment(self._raw(pixels))
+            truth = tf.one_hot(labels, self._architecture.n_classes)
+            if self._mixing is not None:
+                images, truth = self._mixing(images, truth)
+            loss, predictions = learn(images, truth, weights, *update)
+            return loss, tf.reduce_sum(tf.cast(predictions == labels, tf.int32))
 
         signature = [
             self._pixels_spec,
@@ -299,7 +307,7 @@ class Session:
             *([tf.TensorSpec((), tf.bool)] if self._architecture.accumulates else []),
         ]
         with normalization.fused(self.model), global_seeds(self._generator):
-            traced = tf.function(step, autograph=False, jit_compile=self._architecture.xla)
+            traced = tf.function(step, autograph=False)
             return traced.get_concrete_function(*signature)
 
 

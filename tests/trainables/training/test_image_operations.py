@@ -160,6 +160,29 @@ def test_moves_are_as_large_as_stated_and_even(name: str) -> None:
         assert np.abs(y - 16).max() == pytest.approx(largest, rel=0.03)
 
 
+def test_what_keras_moves_is_as_stated() -> None:
+    dot = np.zeros((2000, 41, 41, 1), np.float32)
+    dot[:, 20, 32] = 255  # 12 pixels to the right of the centre
+    places = np.arange(41) - 20
+
+    def moved(**asked: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        found = drawn(dot, **asked)[0, ..., 0].astype(np.float64)
+        total = found.sum(axis=(1, 2))
+        x, y = (found.sum(axis=axis) @ places / total for axis in (1, 2))
+        return x, y
+
+    assert np.mean(moved(flip=True)[0] < 0) == pytest.approx(0.5, abs=0.05)
+    dot[:] = dot.transpose(0, 2, 1, 3)
+    assert np.mean(moved(vertical_flip=True)[1] < 0) == pytest.approx(0.5, abs=0.05)
+    dot[:] = dot.transpose(0, 2, 1, 3)
+    x, y = moved(rotation=20.0)
+    angles = np.degrees(np.arctan2(y, x))
+    assert angles.mean() == pytest.approx(0, abs=1)
+    assert np.abs(angles).max() == pytest.approx(20, abs=1)
+    x, _ = moved(zoom=0.2)
+    assert (12 / x.max(), 12 / x.min()) == pytest.approx((0.8, 1.2), abs=0.03)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_randaugment_makes_every_change(channels: int) -> None:
     """Each draw does something else, at full strength; the first leaves the image alone."""

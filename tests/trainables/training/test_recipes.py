@@ -1,5 +1,5 @@
-"""Thirty recipes, drawn at random: warm or cold, resumed or not, each gives one result to the
-bit.
+"""Recipes, drawn at random: warm or cold, resumed or not, each gives one result to the bit. More
+than CI has time for with `RAYFOLD_RECIPES=30`.
 """
 
 import json
@@ -20,6 +20,7 @@ from trainables.core.ledger import Entry
 from trainables.core.training_config import Training
 
 pytestmark = pytest.mark.slow
+NUMBER = int(os.environ.get("RAYFOLD_RECIPES", "10"))
 
 EXPERIMENT = """
 name: recipes
@@ -107,11 +108,11 @@ def recipes(number: int) -> list[dict[str, Any]]:
 def cells(folder: Path, spots: Path) -> list[Entry]:
     lines = [
         f"  - {json.dumps({'name': f'r{index}', 'model': 'TinyCNN', 'image_size': 32, **recipe})}"
-        for index, recipe in enumerate(recipes(30))
+        for index, recipe in enumerate(recipes(NUMBER))
     ]
     text = EXPERIMENT.format(path=str(spots), candidates="\n".join(lines))
     entries = prepared_run(folder, spots, text=text.replace("{", "{{").replace("}", "}}"))
-    return [entries[f"r{index}", 0] for index in range(30)]
+    return [entries[f"r{index}", 0] for index in range(NUMBER)]
 
 
 @pytest.mark.timeout(3000)
@@ -131,4 +132,4 @@ def test_a_recipe_has_one_result(spots: Path, tmp_path: Path) -> None:
         same_result(one, other)
         same_result(one, third)
     rates = [tuple(entry.epochs()["learning_rate"]) for entry in warm]
-    assert len(set(rates)) > 5
+    assert len(set(rates)) > 3

@@ -71,6 +71,19 @@ def test_eight_bit_images_train_alike_in_sixteen(plain: Session) -> None:
     np.testing.assert_array_equal(deep.logits(pixels), logits)
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"augmentation": Augmentation(rotation=10.0, rand_augment=1.0, equalization=1.0)},
+        {"mix": "cutmix", "accumulates": True},
+    ],
+)
+def test_what_xla_cannot_compile_stays_outside_of_it(option: dict[str, object]) -> None:
+    found = [Session(PLAIN.model_copy(update={**option, "xla": xla}), 0) for xla in (False, True)]
+    plain, compiled = (losses(session, 2) for session in found)
+    assert compiled == pytest.approx(plain, abs=1e-3)
+
+
 def test_bfloat16_keeps_weights_and_grey_levels_in_float32() -> None:
     session = Session(PLAIN.model_copy(update={"precision": "bfloat16"}), 0)
     assert {array.dtype for array in session.weights()} == {np.dtype(np.float32)}
