@@ -19,7 +19,7 @@ from orchestrator.execution.costs import (
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
-from trainables.core.training_config import LATER, Training
+from trainables.core.training_config import Training
 from trainables.models.user_code import watched_files
 
 _SHOWN = 10  # images of one reason, and reasons
@@ -66,12 +66,10 @@ def plan_lines(prepared: Prepared) -> list[str]:
 
 
 def _recipe(training: Training) -> str:
-    """What a candidate states of the less usual settings."""
-    named = {*LATER, "augmentation"} - {"schedule"}
-    stated = training.model_dump(include=named, exclude_defaults=True)
+    """All other settings that are not at their defaults."""
+    told = {"epochs", "batch_size", "optimizer", "learning_rate", "weights"}
+    stated = training.model_dump(exclude=told, exclude_defaults=True)
     shown = [f"{name} {_shown(value)}" for name, value in stated.items()]
-    if training.schedule.kind != "constant" or training.schedule.warmup_epochs:
-        shown.append(f"schedule {training.schedule.kind}")
     return "".join(f", {each}" for each in shown)
 
 

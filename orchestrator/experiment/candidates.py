@@ -26,6 +26,8 @@ from trainables.models import zoo
 #: Of one experiment, once its grids are unfolded.
 MOST_CANDIDATES = 1000
 _LONGEST_NAME = 200  # characters, as `Line` allows
+#: Numbers of sections that belong to one kind or another.
+_OF_A_KIND = frozenset({"final", "factor", "patience", "gamma", "tau", "alpha", "pad_value"})
 _LONGEST_ID = 80  # characters: ids become file names
 
 
@@ -176,11 +178,15 @@ def _resolve(
 
 
 def _over(section: Frozen, stated: dict[str, Any]) -> dict[str, Any]:
-    """What a candidate states of a section, over what all have."""
-    if "kind" in stated:  # which brings its own numbers
-        return stated
-    replaced = {"pad_value"} if "fit" in stated else None
-    return {**section.model_dump(exclude=replaced), **stated}
+    """What a candidate states of a section, over what all have; another kind of schedule, loss,
+    mix or fit leaves the numbers behind that belong to the kind before.
+    """
+    common = section.model_dump()
+    choice = next((name for name in ("kind", "fit") if name in common), None)
+    if choice in stated and stated[choice] != common[choice]:
+        left = {*_OF_A_KIND, "warmup_epochs"} if stated[choice] == "one_cycle" else _OF_A_KIND
+        common = {name: value for name, value in common.items() if name not in left}
+    return {**common, **stated}
 
 
 def _image_size(entry: CandidateEntry, source: str, place: str) -> int:
@@ -223,13 +229,21 @@ def _readable_name(choice: Choice) -> str:
         for name, each in inner:
             varied = bool(choice.varied & {(key,), (key, name)})
             if stated is None or varied:
-                settings.append(f"{name or key}={Path(each).name if key == 'weights' else each}")
+                shown = Path(each).name if key == "weights" else each
+                settings.append(f"{_shown_key(key, name)}={shown}")
     if stated is not None and ("model",) in choice.varied:
         settings.insert(0, choice.values["model"])
     name = printable(" ".join([stated or choice.values["model"], *settings]))
     return (
         name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}… {digest(name, 8)}"
     )
+
+
+def _shown_key(key: str, inner: str | None) -> str:
+    """What a value is called in a name."""
+    if inner is None or inner == "kind":
+        return key
+    return inner if key in ("augmentation", "arguments") else f"{key}.{inner}"
 
 
 def _slug(name: str) -> str:

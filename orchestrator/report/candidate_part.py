@@ -66,8 +66,9 @@ def _settings(candidate: CandidateFacts) -> str:
     parameters = settings["parameters"]
     counted = "" if pd.isna(parameters) else f", {int(parameters):,} parameters"
     stated = [f"{settings['model']}, {settings['image_size']} px{counted}"]
+    left_out = {*_IDENTITY, "dropout"} if ":" in settings["model"] else _IDENTITY  # its own
     for key, value in settings.items():
-        if key not in _IDENTITY and (isinstance(value, list) or pd.notna(value)):
+        if key not in left_out and (isinstance(value, list) or pd.notna(value)):
             stated.append(f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}")
     return "; ".join(stated)
 

@@ -29,9 +29,9 @@ from xai.shards.shard_plan import ExplainOptions, chosen_cells, missing, shards
 
 EXPERIMENT = """
 name: explained
-data: {source: phantom, images_per_class: 24, image_size: 64}
+data: {source: phantom, images_per_class: 40, image_size: 64}
 folds: {k: 2, test_set: 0.2}
-training: {epochs: 6, learning_rate: 1.0e-3, batch_norm_momentum: 0.9}
+training: {epochs: 12, learning_rate: 1.0e-3, batch_norm_momentum: 0.9}
 candidates: [{name: tiny CNN, model: TinyCNN, image_size: 64}]
 resources: {cpus_per_cell: 1}
 """
@@ -298,7 +298,7 @@ def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no
     tmp_path: Path,
 ) -> None:
     (tmp_path / "flat_model.py").write_text(FLAT)
-    lines = EXPERIMENT.replace("epochs: 6", "epochs: 1").replace(
+    lines = EXPERIMENT.replace("epochs: 12", "epochs: 1").replace(
         "candidates: [", 'candidates: [{name: flat, model: "flat_model:flat", image_size: 64}, '
     )
     (tmp_path / "study.yaml").write_text(lines)

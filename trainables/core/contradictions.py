@@ -127,6 +127,11 @@ def _of_schedule(t: Training) -> _Found:
     )
     patience = schedule.patience or PLATEAU_PATIENCE
     yield (
+        schedule.kind == "plateau" and patience >= left,
+        f"plateau never acts within the epochs that it is for: it waits {patience} of {left}; "
+        "lower schedule.patience or train for longer",
+    )
+    yield (
         schedule.kind == "plateau"
         and t.early_stopping is not None
         and patience >= t.early_stopping,

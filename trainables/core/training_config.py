@@ -34,7 +34,7 @@ class Training(Frozen):
             "gradients; lamb: for large batches."
         ),
     )
-    learning_rate: Real = Field(2e-4, gt=0, description="Step size of the optimizer.")
+    learning_rate: Real = Field(2e-4, gt=0, le=1e6, description="Step size of the optimizer.")
     momentum: Real | None = Field(None, ge=0, lt=1, description="Of sgd; default: 0.9.")
     nesterov: bool = Field(False, description="Of sgd: Nesterov's momentum.")
     beta_1: Real | None = Field(
@@ -47,18 +47,22 @@ class Training(Frozen):
         description="Decay of the mean of squares, for lion of the mean; default: 0.999, 0.99.",
     )
     epsilon: Real | None = Field(
-        None, gt=0, description="Of adam, adamw and lamb: in the denominator; default: 1e-7."
+        None,
+        gt=0,
+        le=1e6,
+        description="Of adam, adamw and lamb: in the denominator; default: 1e-7.",
     )
     weight_decay: Real | None = Field(
         None,
         ge=0,
+        le=1e6,
         description=(
             "Share of the weights, times the learning rate, that each step takes away; biases and "
             "normalisation keep theirs. Default: 0.01 for adamw, 0 for others."
         ),
     )
     clip_norm: Real | None = Field(
-        None, gt=0, description="Largest norm of all gradients together; null: no limit."
+        None, gt=0, le=1e6, description="Largest norm of all gradients together; null: no limit."
     )
     effective_batch: Whole | None = Field(
         None,
@@ -113,6 +117,7 @@ class Training(Frozen):
     fine_tune_learning_rate: Real | None = Field(
         None,
         gt=0,
+        le=1e6,
         description="Learning rate once the backbone is released; default: learning_rate.",
     )
     frozen_until: Line | None = Field(

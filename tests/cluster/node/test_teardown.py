@@ -14,9 +14,9 @@ import os, signal, subprocess, sys, time
 from cluster.node import teardown
 teardown.become_subreaper()
 if os.fork() == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.setsid()
     if os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
     os._exit(0)
 os.wait()

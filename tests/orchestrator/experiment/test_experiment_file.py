@@ -124,6 +124,7 @@ def test_a_candidates_augmentation_changes_only_what_it_states() -> None:
         ("thaw_every: 2", "goes on from head-only epochs; state frozen_epochs"),
         ("soup: 31", "soup must be at most epochs, got 31 of 30"),
         ("input: {pad_value: 9}", "input.pad_value is for pad, got fit stretch"),
+        ("schedule: {kind: plateau, patience: 30}, early_stopping: null", "it waits 30 of 30"),
         ("mix: {alpha: 0.5}", "mix.alpha is for mixup and cutmix"),
         ("loss: {gamma: 1.0}", "loss.gamma is for focal, got cross_entropy"),
         ("loss: {kind: focal, tau: 1.0}", "loss.tau is for logit_adjusted, got focal"),
@@ -163,6 +164,24 @@ def test_a_candidate_may_change_one_part_of_the_head() -> None:
     assert [(head.pooling, head.hidden) for head in heads] == [("gem", 4), ("gem", 8)]
 
 
+def test_another_kind_keeps_what_belongs_to_none() -> None:
+    experiment = parse(
+        "[{model: TinyCNN, schedule: {kind: exponential}, loss: {kind: [cross_entropy, focal]}}]",
+        "training: {schedule: {kind: cosine, final: 0.5, warmup_epochs: 1}, "
+        "loss: {label_smoothing: 0.1}}",
+    )
+    for candidate in experiment.candidates:
+        schedule = candidate.training.schedule
+        assert (schedule.final, schedule.warmup_epochs) == (None, 1)
+        assert candidate.training.loss.label_smoothing == 0.1
+
+
+def test_names_say_of_what_section_a_number_is() -> None:
+    text = "[{model: TinyCNN, loss: {kind: [focal], gamma: [1.0, 2.0]}, augmentation: {gamma: 1}}]"
+    names = [candidate.name for candidate in parse(text).candidates]
+    assert names == [f"TinyCNN loss=focal loss.gamma={gamma} gamma=1" for gamma in (1.0, 2.0)]
+
+
 def test_a_candidate_may_change_what_contradicts_it() -> None:
     experiment = parse(
         "[{model: TinyCNN, optimizer: sgd}, {model: TinyCNN, schedule: {kind: one_cycle}, "
@@ -183,8 +202,8 @@ def test_an_input_is_a_grid_and_a_candidate_changes_what_it_states() -> None:
     assert [candidate.input_format for candidate in experiment.candidates] == [
         InputFormat(64),
         InputFormat(64, depth=16),
-        InputFormat(64, "pad"),
-        InputFormat(64, "pad", depth=16),
+        InputFormat(64, "pad", 9),
+        InputFormat(64, "pad", 9, depth=16),
         InputFormat(64, "pad", 9),
     ]
     assert len({candidate.id for candidate in experiment.candidates}) == 5
