@@ -29,7 +29,6 @@ data: {source: phantom, images_per_class: 16, images_per_patient: 2, image_size:
 folds: {k: 2}
 training: {epochs: 1, batch_size: 8}
 candidates:
-  - {model: TinyCNN, image_size: 32}
   - {model: EfficientNetLite0, image_size: 32, weights: imagenet}
   - {model: "models:build", image_size: 32}
 """
@@ -159,7 +158,7 @@ run = load_run("runs/my_experiment")
 print(len(run.models_summary), (run.cells["state"] == "done").all(), len(run.heatmaps.table) > 0)
 print(run.model(run.cells["candidate"].iloc[0], fold=0).count_params() > 0)
 """)  # fmt: skip
-    assert call(project, "python", "scripts/script.py").split() == ["3", "True", "True", "True"]
+    assert call(project, "python", "scripts/script.py").split() == ["2", "True", "True", "True"]
 
 
 def test_the_extras_bring_what_they_are_for(project: Path, wheel: Path) -> None:
