@@ -308,9 +308,12 @@ def test_a_model_without_a_map_is_explained_by_methods_of_the_image_and_stops_no
     )
     done = rayfold("run", tmp_path / "study.yaml", "--run", run)
     assert done.returncode == 0, done.stderr
-    done = rayfold("explain", run, *some, "--methods", "gradcam,occlusion")
+    done = rayfold("explain", run, *some, "--candidates", "flat")
     assert done.returncode == 1, done.stderr
     assert "has no feature map" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("nothing is explained in")
+    done = rayfold("explain", run, *some, "--methods", "gradcam,occlusion")
+    assert done.returncode == 1, done.stderr
     table, heatmaps = (
         pd.read_csv(run / "xai" / "tables" / "summary.csv"),
         load_run(run).heatmaps.table,
