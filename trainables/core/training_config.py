@@ -124,7 +124,12 @@ class Training(Frozen):
         None, description="How a layer's name begins: what is before it stays as at inference."
     )
     thaw_every: Whole | None = Field(
-        None, ge=1, description="Epochs after which one more block learns, after frozen_epochs."
+        None,
+        ge=1,
+        description=(
+            "Epochs after which one more block learns, after frozen_epochs. The others keep their "
+            "weights; their batch normalisation and dropout work as in training."
+        ),
     )
     layer_decay: Real = Field(
         1.0,
@@ -141,7 +146,8 @@ class Training(Frozen):
         le=100,
         description=(
             "Of so many best epochs by `monitor` the mean of all weights is saved and scored, and "
-            "as many are kept to resume. Tables name the best; null: its weights."
+            "as many are kept to resume; of all epochs where training ends before. Tables name the "
+            "best; null: its weights."
         ),
     )
     dropout: Real = Field(0.2, ge=0, lt=1, description="Dropout rate before the classifier head.")
@@ -155,7 +161,8 @@ class Training(Frozen):
         lt=1,
         description=(
             "How often the last residual branch is left out, those before it linearly less; null: "
-            "the model's own, 0.2 for EfficientNets and 0 for others."
+            "the model's own, 0.2 for EfficientNets and 0 for others. In these "
+            "block i of n, counted from 0, has i / n of the rate, as published."
         ),
     )
     batch_norm_momentum: Real | None = Field(

@@ -56,7 +56,9 @@ def _pool(features: Any, pooling: str) -> Any:
         return layers.GlobalAveragePooling2D(name="pool")(features)
     if pooling == "max":
         return layers.GlobalMaxPooling2D(name="pool")(features)
-    places = layers.Reshape((-1, features.shape[-1]), dtype="float32", name="places")(features)
+    _, height, width, channels = features.shape
+    flat = layers.Reshape((height * width, channels), dtype="float32", name="places")
+    places = flat(features)
     return _generalised_mean(places) if pooling == "gem" else _attended(places)
 
 

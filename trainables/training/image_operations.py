@@ -207,9 +207,12 @@ def _unplaned(flat: tf.Tensor, images: tf.Tensor) -> tf.Tensor:
 
 
 def _histograms(flat: tf.Tensor) -> tf.Tensor:
-    """Of each row, (n, 256) float32."""
-    counts = tf.math.bincount(_levels(flat), minlength=256, maxlength=256, axis=-1)
-    return tf.cast(tf.ensure_shape(counts, (None, 256)), tf.float32)
+    """Of each row, (n, 256) float32, as a product of matrices: counting operations of TensorFlow
+    have no deterministic form on GPUs.
+    """
+    levels = _levels(flat)
+    sixteens, ones = (tf.one_hot(part, 16) for part in (levels // 16, levels % 16))
+    return tf.reshape(tf.matmul(sixteens, ones, transpose_a=True), (-1, 256))
 
 
 def _levels(flat: tf.Tensor) -> tf.Tensor:

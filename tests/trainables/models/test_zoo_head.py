@@ -14,7 +14,7 @@ import tensorflow as tf
 from tests.trainables.models.test_zoo import build, call, noise, weight_bytes
 from trainables.core.training_sections import ClassifierHead
 from trainables.models import lite0
-from trainables.models.zoo_head import _generalised_mean, drop_branch, drop_rates
+from trainables.models.zoo_head import _generalised_mean, add_head, drop_branch, drop_rates
 
 POOLINGS = ("average", "max", "gem", "attention")
 
@@ -75,6 +75,16 @@ def test_the_head_of_a_backbone_with_operations_and_a_norm(name: str, tmp_path: 
         model.save(tmp_path / "model.keras")
         opened = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
         np.testing.assert_array_equal(call(opened, images), call(model, images))
+
+
+@pytest.mark.parametrize("pooling", ["gem", "attention"])
+def test_one_place_is_pooled_to_itself(pooling: str) -> None:
+    features = keras.Input((1, 1, 4))
+    logits = add_head(features, None, ClassifierHead(pooling=pooling), (0.0, 0.0), 4)
+    model = keras.Model(features, logits)
+    model.get_layer("logits").set_weights([np.eye(4, dtype=np.float32), np.zeros(4)])
+    maps = np.random.default_rng(0).uniform(0.1, 2, (3, 1, 1, 4)).astype(np.float32)
+    np.testing.assert_allclose(model(maps), maps[:, 0, 0], rtol=1e-5)
 
 
 def test_gem_begins_at_3_and_attention_as_the_mean() -> None:
