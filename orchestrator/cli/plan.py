@@ -46,9 +46,8 @@ def plan(
         raise RunFolderError(
             f"cannot write {str(sheet)!r}: {error.strerror or error}; start in another folder"
         ) from error
-    say(
-        f"augmentation drawn in {sheet}"
-        + (f", the first {drawn} of {recipes} recipes" if drawn < recipes else "")
-        if recipes
-        else "no candidate augments its training images: there is nothing to draw"
-    )
+    if not recipes:
+        say("no candidate augments its training images: there is nothing to draw")
+        return
+    others = f", the first {drawn} of {recipes} recipes" if drawn < recipes else ""
+    say(f"augmentation drawn in {sheet}{others}")

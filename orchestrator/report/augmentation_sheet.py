@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orchestrator.report.style import STYLE, wrapped
 from trainables.core.config import Candidate
 from trainables.core.training_config import Training
+from trainables.core.training_sections import Augmentation
 from trainables.data.manifest import Manifest
 from trainables.data.store import Chunk, decode_chunk
 from trainables.pictures.depth import raw
@@ -44,7 +45,7 @@ def write_augmentation_sheet(
 
 
 def _changes(training: Training) -> bool:
-    return training.mix.kind != "none" or training.augmentation != type(training.augmentation)()
+    return training.mix.kind != "none" or training.augmentation != Augmentation()
 
 
 def _examples(manifest: Manifest, folds: pd.DataFrame) -> pd.DataFrame:

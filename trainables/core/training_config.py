@@ -161,8 +161,8 @@ class Training(Frozen):
         lt=1,
         description=(
             "How often the last residual branch is left out, those before it linearly less; null: "
-            "the model's own, 0.2 for EfficientNets and 0 for others. In these "
-            "block i of n, counted from 0, has i / n of the rate, as published."
+            "the model's own, 0.2 for EfficientNets and 0 for others. In EfficientNets block i of "
+            "n, counted from 0, has i / n of the rate, as published."
         ),
     )
     batch_norm_momentum: Real | None = Field(

@@ -136,10 +136,11 @@ class Picture:
         """
         own, source = self.depth
         found: dict[tuple[InputFormat, int], str | None] = {}
+        repetitions = {form: self._repetitions(form) for form in forms}
         for bits in [bits for bits in DEPTHS if bits >= own] if source == "shared" else [own]:
             in_depth = {depth: self._in_depth(depth, bits) for depth in {f.depth for f in forms}}
             for form in forms:
-                pixels = _without(in_depth[form.depth], self._repetitions(form))
+                pixels = _without(in_depth[form.depth], repetitions[form])
                 found[form, bits] = _digest(resize(pixels, form, self.channels))
         return found
 

@@ -6,6 +6,7 @@ its equalisation takes a batch for one image, its blur has one width for a batch
 strikes half as often as it is asked to.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,7 @@ def affine(images: tf.Tensor, forward: tf.Tensor, fill: str) -> tf.Tensor:
     )
 
 
-def matrices(
-    turn: Any = 0.0, shear: tuple[Any, Any] = (0.0, 0.0), shift: tuple[Any, Any] = (0.0, 0.0)
-) -> tf.Tensor:
+def matrices(turn: tf.Tensor, shear: Sequence[Any], shift: Sequence[Any]) -> tf.Tensor:
     """(b, 2, 3) for `affine`: turned by radians, counter-clockwise, then sheared by tangents and
     shifted by shares of the edge, right and down.
     """
