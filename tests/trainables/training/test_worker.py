@@ -234,7 +234,7 @@ def test_the_entry_of_a_cell_is_complete(undisturbed: Cells) -> None:
 
 
 def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -> None:
-    entry = prepared_run(tmp_path, spots, rate=1e30)["plain", 0]
+    entry = prepared_run(tmp_path, spots, training="optimizer: sgd", rate=1e6)["plain", 0]
     work(tmp_path, [entry], expected=1)
     state = entry.state()
     assert state.state == "failed"
