@@ -6,19 +6,21 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.execution.cells import CellMaker, Prepared
 from orchestrator.results.entries import predictions_of
+from orchestrator.results.summaries import labels_and_logits
 from orchestrator.search.journal import Journal
 from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Release, Search
-from trainables.core.config import Candidate, class_index
+from trainables.core.config import Candidate
 from trainables.core.errors import RunFolderError
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
@@ -71,7 +73,7 @@ class SearchedCells:
             (each.number, fold)
             for each in self._search.candidates
             for fold, release in each.releases.items()
-            if not self._search.cancelled(release)
+            if self._search.standings.outcomes[release] != "cancelled"
         ]
         entries = [
             (number, entry.spec.seed, fold, entry)
@@ -143,7 +145,7 @@ class SearchedCells:
             return self._experiment.candidates[number]
         return self._suggested(number)
 
-    @lru_cache(maxsize=None)  # noqa: B019 (lives as long as the run)
+    @cache  # noqa: B019 (lives as long as the run)
     def _suggested(self, number: int) -> Candidate:
         standing = self._search.candidates[number]
         assert standing.space is not None
@@ -188,19 +190,16 @@ class SearchedCells:
 
     def _score(self, candidate: int, fold: int) -> tuple[float, NDArray[np.float32]]:
         """The objective of one step, and what it comes to with patients resampled."""
-        logits = []
-        for entry in self._entries_of(candidate, fold):
-            table = predictions_of(entry, self._folds)
-            table = table[table["split"] == "fold"].sort_values("image")
-            logits.append(table[[f"logit_{name}" for name in self._classes]].to_numpy())
-        index = class_index(self._classes)
+        tables = [
+            predictions_of(entry, self._folds).assign(seed=entry.spec.seed)
+            for entry in self._entries_of(candidate, fold)
+        ]
+        table = pd.concat(tables)
+        table = table[table["split"] == "fold"]
+        table["group"] = table["image"].map(self._groups)
+        labels, logits, groups = labels_and_logits(table, self._classes)
         return resampled_scores(
-            table["label"].map(index).to_numpy(),
-            np.stack(logits),
-            table["image"].map(self._groups).to_numpy(),
-            self._config.objective,
-            self._classes,
-            seed=fold,
+            labels, logits, groups, self._config.objective, self._classes, seed=fold
         )
 
     # --- budgets of time --------------------------------------------------------------------------

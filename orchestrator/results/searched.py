@@ -10,7 +10,7 @@ import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.search.journal import read_rows
-from orchestrator.search.racing import estimates
+from orchestrator.search.racing import estimates, expected
 from orchestrator.search.standings import Row, Standing, Standings
 from trainables.core.config import Candidate
 from trainables.core.layout import RunLayout
@@ -126,6 +126,30 @@ class Searched:
             )
         return pd.DataFrame(rows).astype({"estimate": "float64"})
 
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per step that the search has looked at, in order: step (counted from 1),
+        candidate, fold, score, then who led after it and what mean was expected of it.
+        """
+        standings, rows = Standings(self.standings.k, _no_draws), []
+        for row in self.rows:
+            standings.apply(row)
+            if row["event"] != "finished" or row["score"] is None or standings.leader is None:
+                continue
+            release = standings.releases[row["release"]]
+            rows.append(
+                {
+                    "step": len(rows) + 1,
+                    "candidate": self.ids[release.candidate],
+                    "fold": release.fold,
+                    "score": row["score"],
+                    "leader": self.ids[standings.leader],
+                    "leader_estimate": expected(standings.table.scores)[standings.leader],
+                }
+            )
+        columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]
+        return pd.DataFrame(rows, columns=columns)
+
     def _state(self, each: Standing) -> str:
         if each.lost is not None:
             return "lost"
@@ -174,5 +198,5 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     return Searched(widened, standings, tuple(rows), ids)
 
 
-def _no_draws(candidate: int, fold: int) -> Any:
+def _no_draws(*step: int) -> Any:
     raise AssertionError("who reads a search decides nothing")
