@@ -8,7 +8,6 @@ import pandas as pd
 
 from orchestrator.experiment.search_space import Parameter
 from orchestrator.report.facts import Facts, SearchFacts
-from orchestrator.report.style import METRIC_LABELS
 from orchestrator.report.tables import NONE, Table, three
 from trainables.core.spelling import count
 
@@ -66,8 +65,14 @@ def search_tables(facts: Facts) -> Iterator[Table]:
     columns = ("Candidate", "State", "Folds", estimate, *names)
     yield Table("All candidates of the search, the best first", columns, tuple(rows), left=2)
     told = [
-        (str(row.candidate), str(row.decision), _folds(row.folds), _text(row.against))
-        + (_probability(row.probability), _text(row.reason))
+        (
+            str(row.candidate),
+            str(row.decision),
+            _folds(row.folds),
+            _text(row.against),
+            _probability(row.probability),
+            _text(row.reason),
+        )
         for row in search.decisions.itertuples()
     ]
     columns = ("Candidate", "Decision", "After folds", "Against", "P(best)", "Reason")
@@ -119,13 +124,12 @@ def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
         if search.searched.standings.leader == 0:
             yield f"No candidate is expected to be better than {reference}, the one as written."
         return
-    verb = "more" if gain.difference >= 0 else "less"
     yield (
         f"{facts.names[gain.leader]} leads, with a mean {search.label} of "
-        f"{three(abs(gain.leader_mean))} over the folds; {reference}, as written, has "
-        f"{three(abs(gain.reference_mean))}. The gain is {three(abs(gain.difference))} {verb}, 95 % "
-        f"interval [{three(gain.low)}, {three(gain.high)}] with patients resampled within folds. "
-        f"It is the best of {tried} by this very score, so expect less on new patients."
+        f"{three(gain.leader_mean)} over the folds; {reference}, as written, has "
+        f"{three(gain.reference_mean)}. The difference is {gain.difference:+.3f}, 95 % interval "
+        f"[{gain.low:+.3f}, {gain.high:+.3f}] with patients resampled within folds. It is the best "
+        f"of {tried} by this very score, so expect less on new patients."
     )
 
 

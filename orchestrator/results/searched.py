@@ -198,5 +198,5 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     return Searched(widened, standings, tuple(rows), ids)
 
 
-def _no_draws(*step: int) -> Any:
+def _no_draws(*_: int) -> Any:
     raise AssertionError("who reads a search decides nothing")
