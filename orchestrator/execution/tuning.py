@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from trainables.core.errors import NoWorkerError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
 from trainables.runtime import heartbeat, leaving, lifeline
+from trainables.runtime.appointment import appoint
 from trainables.runtime.connection import losses_by_host
 from trainables.training.trainable import CellTrainable
 
@@ -136,7 +137,8 @@ class Trials(tune.Callback):  # type: ignore[misc]
 @dataclass(frozen=True)
 class RunningTrial:
     """One attempt at a cell. `attempts`: how many there were before; `losses`: how often nodes of
-    each host had been lost when it began.
+    each host had been lost when it began; `begun`: whether its worker knows of it, else it is a
+    promise.
     """
 
     cell: WaitingCell
@@ -144,6 +146,7 @@ class RunningTrial:
     attempts: int
     losses: Counter[str]
     began: float = field(default_factory=time.monotonic)
+    begun: bool = False
 
     def gpu_seconds(self) -> float:
         return (time.monotonic() - self.began) * self.share["GPU"]
@@ -182,9 +185,6 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             "",
         )
         self._running: dict[str, RunningTrial] = {}
-        # What free workers hold, latest last. Tune gives a new trial to an actor that has just
-        # become free.
-        self._free: list[Hashable] = []
 
     @property
     def exhausted(self) -> bool:
@@ -210,12 +210,13 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return True
         return self._source.wanted(self._entries[self._running[trial_id].cell.key])
 
-    def _next(self) -> WaitingCell | None:
-        """The cell that had better run next, of those that are still wanted."""
-        self.add(self._source.more())
-        self._progress.total = len(self._source.entries)
-        self._progress.standing = self._source.standing()
-        while cell := self._schedule.take(self._free[-1] if self._free else None):
+    def _next(
+        self,
+        held: Sequence[Hashable] = (),
+        suits: Callable[[Hashable], bool] = lambda architecture: True,
+    ) -> WaitingCell | None:
+        """The cell that had better run next on a worker that holds these, of those wanted."""
+        while cell := self._schedule.take(held, suits):
             if self._source.wanted(self._entries[cell.key]):
                 return cell
             self._schedule.release(cell, None)
@@ -223,7 +224,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         return None
 
     def suggest(self, trial_id: str) -> Any:
-        if self.obstacle or lifeline.stopping() or (cell := self._next()) is None:
+        if self.obstacle or lifeline.stopping() or (cell := self._promised()) is None:
             # A running cell may still fail and come back, or be what others wait for, so the end is
             # near only when none is running.
             return None if self._running else Searcher.FINISHED
@@ -231,26 +232,77 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if running and not self._packing.fits(cell.architecture, running):
             self._schedule.hand_back(cell)
             return None
-        if self._free:
-            self._free.pop()
         share = self._packing.share(cell.architecture)
+        self._promise(trial_id, cell, share)
+        return {**self.constants, "trial": trial_id, "share": share, "key": cell.key}
+
+    def _promised(self) -> WaitingCell | None:
+        """A cell that there is a new trial for, whichever worker that may get."""
+        self.add(self._source.more())
+        self._progress.total = len(self._source.entries)
+        self._progress.standing = self._source.standing()
+        return self._next()
+
+    def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
         attempts = self._entries[cell.key].state().attempts
         self._running[trial_id] = RunningTrial(cell, share, attempts, losses_by_host())
         self._tries[cell.key] -= 1
-        spec = self._entries[cell.key].spec
+
+    def _bind(self, trial_id: str, held: Sequence[Hashable]) -> None:
+        """Give a trial the cell that suits its worker best, now that the worker has said what it
+        holds.
+
+        All that is promised to trials of the same share, but not yet begun, is chosen from again:
+        else of two workers that ask at once each might get what the other one holds.
+        """
+        mine = self._running.get(trial_id)
+        if mine is None or not appoint(trial_id, mine.cell.key):
+            # Nothing is left for it, or no word can be left: then the promise holds.
+            self._begin(trial_id)
+            return
+
+        def suits(architecture: Hashable) -> bool:
+            return self._packing.share(architecture) == mine.share
+
+        promised = [
+            name
+            for name, trial in self._running.items()
+            if not trial.begun and trial.share == mine.share and name != trial_id
+        ]
+        for name in (*promised, trial_id):
+            trial = self._running.pop(name)
+            self._tries[trial.cell.key] += 1
+            self._schedule.hand_back(trial.cell)
+        for name in (trial_id, *promised):
+            cell = self._next(held if name == trial_id else (), suits)
+            if cell is not None:
+                self._promise(name, cell, mine.share)
+        self._begin(trial_id)
+
+    def _begin(self, trial_id: str) -> None:
+        trial = self._running.get(trial_id)
+        appoint(trial_id, "" if trial is None else trial.cell.key)
+        if trial is None:
+            return
+        self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
+        spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(
             spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor
         )
-        return {**self.constants, "share": share, "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._running:
+        if "holds" in result:
             self._started = True
-            cell = self._running[trial_id].cell
-            monitor = self._entries[cell.key].spec.candidate.training.monitor
-            self._progress.epoch(cell.key, result["epoch"], result[f"validation_{monitor}"])
+            self._bind(trial_id, result["holds"])
+        elif trial_id in self._running and self._running[trial_id].begun:
+            self._note_epoch(trial_id, result)
+
+    def _note_epoch(self, trial_id: str, result: dict[str, Any]) -> None:
+        cell = self._running[trial_id].cell
+        monitor = self._entries[cell.key].spec.candidate.training.monitor
+        self._progress.epoch(cell.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -263,13 +315,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._started |= state.attempts > trial.attempts and not state.worker_failed
         if state.state == "done":
             self._schedule.release(cell, state.seconds.train + state.seconds.score)
-            self._free.append(cell.architecture)
             self._progress.finished(cell.key, state.epochs, state.best_epoch)
             self._source.through(entry, None, trial.gpu_seconds())
             return
         self._schedule.release(cell, None)
         if not error and not self._source.wanted(entry):
-            self._free.append(cell.architecture)
             self._progress.dropped(cell.key)
         elif not error and lifeline.stopping():  # it has saved what it had
             self._schedule.put_back(cell)

@@ -35,7 +35,7 @@ def test_without_the_store_nothing_is_left_and_nothing_found(
     monkeypatch.delattr(internal_kv, "_internal_kv_put")
     monkeypatch.delattr(internal_kv, "_internal_kv_exists")
     ray_internals.leave_word(b"stop")
-    assert not ray_internals.found_word(b"stop")
+    assert ray_internals.word(b"stop") is None
 
 
 @pytest.mark.parametrize("gone", [None, ModuleType("ray._private.state")])
