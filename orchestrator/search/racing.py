@@ -4,10 +4,13 @@ steps.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr
+
+from orchestrator.search import published
 
 Floats = NDArray[np.float64]
 Draws = NDArray[np.float32]
@@ -33,6 +36,7 @@ class RaceTable:
         self._living = np.zeros(64, bool)
         self._draws: dict[tuple[int, int], Draws | Callable[[], Draws]] = {}
         self._size = 0
+        self._known: dict[str, Any] = {}  # what follows from the scores, until they change
 
     @property
     def scores(self) -> Floats:
@@ -42,7 +46,14 @@ class RaceTable:
     @property
     def living(self) -> NDArray[np.bool_]:
         """(candidates,): has a finished step and was not dropped."""
-        return self._living[: self._size] & ~np.isnan(self.scores).all(axis=1)
+        return self._once(
+            "living", lambda: self._living[: self._size] & ~np.isnan(self.scores).all(axis=1)
+        )
+
+    @property
+    def expected(self) -> Floats:
+        """(candidates,) `expected` of the scores."""
+        return self._once("expected", lambda: expected(self.scores))
 
     def add(
         self, candidate: int, fold: int, score: float, draws: Draws | Callable[[], Draws]
@@ -70,9 +81,15 @@ class RaceTable:
     def leader(self) -> int | None:
         """The living candidate with the highest expected final mean."""
         living = np.flatnonzero(self.living)
-        return int(living[np.argmax(expected(self.scores)[living])]) if len(living) else None
+        return int(living[np.argmax(self.expected[living])]) if len(living) else None
+
+    def _once(self, name: str, find: Callable[[], Any]) -> Any:
+        if name not in self._known:
+            self._known[name] = find()
+        return self._known[name]
 
     def _grow(self, candidate: int) -> None:
+        self._known = {}
         while candidate >= len(self._scores):
             self._scores = np.vstack([self._scores, np.full_like(self._scores, np.nan)])
             self._living = np.concatenate([self._living, np.zeros_like(self._living)])
@@ -113,7 +130,7 @@ def estimate(table: RaceTable, candidate: int) -> float:
 
 def estimates(table: RaceTable) -> Floats:
     """(candidates,) `estimate` of each; NaN without a finished fold."""
-    scores, values, leader = table.scores, expected(table.scores), table.leader()
+    scores, values, leader = table.scores, table.expected, table.leader()
     if leader is None:
         return values
     shared = ~np.isnan(scores) & ~np.isnan(scores[leader])
@@ -130,7 +147,9 @@ def verdicts(table: RaceTable, rule: str, bound: float) -> list[Verdict]:
         return []
     through = ~np.isnan(table.scores).any(axis=1)
     rivals = [int(c) for c in np.flatnonzero(table.living & ~through) if c != leader]
-    return _paired(table, rivals, leader, bound)
+    if rule == "paired":
+        return _paired(table, rivals, leader, bound)
+    return _published(table, rivals, rule)
 
 
 def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdict:
@@ -141,10 +160,24 @@ def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdic
     return Verdict(False, candidate, table.leader(), None, "it leads, is through or is out")
 
 
+def _published(table: RaceTable, rivals: list[int], rule: Any) -> list[Verdict]:
+    best = published.incumbent(table.scores, table.living)
+    if best is None:
+        return []
+    stops = published.stops(table.scores, best, rule)
+    line = published.line_to_beat(table.scores, best, rule)
+    reason = f"the mean so far is not above {line:.4f} of candidate {best}"
+    return [
+        Verdict(bool(stops[c]), c, best, None, reason if stops[c] else "the mean is above")
+        for c in rivals
+        if c != best
+    ]
+
+
 def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
     scores, k = table.scores, table.k
     count = (~np.isnan(scores)).sum(axis=1)
-    means = expected(scores)
+    means = table.expected
     variance = _noise(scores)
     spread = np.sqrt(variance * (k - count) / (k * np.maximum(count, 1)))
     found = []

@@ -44,7 +44,7 @@ class Suggests(Protocol):
         """A suggestion that the journal holds."""
 
     def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
-        """The present value of a candidate, higher is better; None: it has none. The last counts."""
+        """The present value of a candidate, higher is better; None: it has none; the last counts."""
 
 
 class Keeps(Protocol):
@@ -86,6 +86,7 @@ class Search:
         self._complete = complete
         self._arrived: dict[int, str | None] = {}  # release: reason of a loss
         self._keys: dict[Hashable, int] = {}
+        self._twins: dict[int, list[int]] = {}  # who equals a candidate
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
         self._exhausted = False
@@ -170,13 +171,18 @@ class Search:
             self._sampler.recall(row["candidate"], row["space"], row["values"])
             if row["refused"] is not None:
                 self._sampler.told(row["candidate"], None, row["space"], row["values"])
+            elif row["same_as"] is not None:
+                self._twins.setdefault(row["same_as"], []).append(row["candidate"])
+                value = self.candidates[row["same_as"]].told
+                if value is not None:
+                    self._sampler.told(row["candidate"], value, row["space"], row["values"])
         elif row["event"] == "told":
             self._tell(row["candidate"], row["value"])
 
     def _tell(self, number: int, value: float | None) -> None:
         assert self._sampler is not None
-        for each in self.candidates:
-            if number in (each.number, each.same_as) and each.space is not None:
+        for each in (self.candidates[n] for n in (number, *self._twins.get(number, ()))):
+            if each.space is not None:
                 self._sampler.told(each.number, value, each.space, each.values)
 
     def _flush(self) -> None:
@@ -276,15 +282,15 @@ class Search:
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
         standings = self.standings
-        new = next((c for c in self.candidates if not c.out and not c.releases), None)
-        if new is not None and self._affords(new.number):
-            return new.number, 0
+        new = [c.number for c in standings.wanting if not c.releases]
+        if new and self._affords(min(new)):
+            return min(new), 0
         ahead = self._may_suggest()
         if ahead and self.config.racing == "paired" and not self._promotion_due():
             return None
         rested = self._best_first(ahead or self.config.racing != "off")
         for number in rested:
-            if ahead and self.config.racing != "off" and standings.waits(self.candidates[number]):
+            if ahead and self.config.racing != "off" and self.candidates[number].open:
                 break
             if self._affords(number):
                 return number, standings.lacks(number)[0]
@@ -292,22 +298,20 @@ class Search:
 
     def _promotion_due(self) -> bool:
         """Whether enough candidates are new since the last one that was given its next fold."""
-        first = sum(1 for c in self.candidates if c.finished)
-        further = sum(1 for r in self.standings.releases if r.fold > 0)
-        return (further + 1) * _PER_PROMOTION <= first
+        return (self.standings.promoted + 1) * _PER_PROMOTION <= self.standings.scored
 
     def _best_first(self, rested_first: bool) -> list[int]:
         """Candidates that lack folds, in the order in which they are given them."""
         standings = self.standings
-        lacking = [c for c in self.candidates if standings.lacks(c.number) and c.releases]
+        lacking = [c for c in standings.wanting if c.releases]
         if self._closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
-        values = racing.expected(standings.table.scores)
+        values = standings.table.expected
 
         def place(c: Standing) -> tuple[bool, float, int]:
             value = values[c.number] if c.number < len(values) else np.nan
             by_value = -value if self.config.racing == "paired" and c.finished else 0.0
-            return rested_first and standings.waits(c), by_value, c.number
+            return rested_first and c.open > 0, by_value, c.number
 
         return [c.number for c in sorted(lacking, key=place)]
 
@@ -327,8 +331,7 @@ class Search:
         config, standings = self.config, self.standings
         if self._sampler is None or self._closing is not None or self._exhausted:
             return False
-        count = sum(1 for c in self.candidates if c.runs)
-        if config.candidates is not None and count >= config.candidates:
+        if config.candidates is not None and standings.count >= config.candidates:
             return False
         if config.patience and standings.raced - standings.led_since >= config.patience:
             return False
@@ -371,6 +374,6 @@ class Search:
             return "the space is exhausted"
         if config.patience and standings.raced - standings.led_since >= config.patience:
             return f"no new leader among {config.patience} candidates"
-        if any(standings.lacks(c.number) for c in self.candidates):
+        if standings.wanting:
             return "the cells are spent"
         return "every candidate is stopped or through"

@@ -40,6 +40,7 @@ class Standing:
     finished: set[int] = field(default_factory=set)
     stopped: Row | None = None  # the row that stopped it
     lost: str | None = None  # why a step of it will never have a score
+    open: int = 0  # releases without an outcome
     told: float | None = None  # what the sampler holds for its value
 
     @property
@@ -66,8 +67,12 @@ class Standings:
         self.ended: str | None = None
         self.raced = 0  # suggested candidates with a score
         self.led_since = 0  # how many of them there were when the lead changed
+        self.count = 0  # candidates of their own
         self.in_vain = 0  # suggestions in a row that cost no cells
+        self.scored = 0  # candidates with a score
+        self.promoted = 0  # releases beyond a candidate's first
         self._seen = 0
+        self._wanting: dict[int, Standing] = {}  # neither out nor handed out in full
         self._scores = scores
 
     def apply(self, row: Row) -> None:
@@ -81,24 +86,34 @@ class Standings:
         standing = Standing(row["candidate"], **{name: row[name] for name in names})
         self.candidates.append(standing)
         self.in_vain = 0 if standing.runs else self.in_vain + 1
+        if standing.runs:
+            self.count += 1
+            self._wanting[standing.number] = standing
 
     def _released(self, row: Row) -> None:
         release = Release(row["release"], row["candidate"], row["fold"])
         self.releases.append(release)
         self.outcomes.append(None)
-        self.candidates[release.candidate].releases[release.fold] = release.number
+        standing = self.candidates[release.candidate]
+        self.promoted += bool(standing.releases)
+        standing.releases[release.fold] = release.number
+        standing.open += 1
+        if len(standing.releases) == self.k:
+            self._wanting.pop(standing.number, None)
 
     def _finished(self, row: Row) -> None:
         release = self.releases[row["release"]]
         standing = self.candidates[release.candidate]
+        standing.open -= 1
         if row["score"] is None:
             self.outcomes[release.number] = "lost"
             standing.lost = row["reason"]
-            self.table.drop(release.candidate)
+            self._drop(release.candidate)
         else:
             self.outcomes[release.number] = "finished"
-            if not standing.finished and standing.space is not None:
-                self.raced += 1
+            if not standing.finished:
+                self.scored += 1
+                self.raced += standing.space is not None
             standing.finished.add(release.fold)
             self.table.add(
                 release.candidate,
@@ -112,13 +127,18 @@ class Standings:
 
     def _cancelled(self, row: Row) -> None:
         self.outcomes[row["release"]] = "cancelled"
+        self.candidates[self.releases[row["release"]].candidate].open -= 1
 
     def _stopped(self, row: Row) -> None:
         self.candidates[row["candidate"]].stopped = row
-        self.table.drop(row["candidate"])
+        self._drop(row["candidate"])
 
     def _told(self, row: Row) -> None:
         self.candidates[row["candidate"]].told = row["value"]
+
+    def _drop(self, number: int) -> None:
+        self.table.drop(number)
+        self._wanting.pop(number, None)
 
     def _ended(self, row: Row) -> None:
         self.ended = row["reason"]
@@ -138,9 +158,10 @@ class Standings:
         rest = range(self.seen, len(self.releases))
         return [self.releases[n] for n in rest if self.outcomes[n] is None]
 
-    def waits(self, standing: Standing) -> bool:
-        """Whether a step of the candidate has no outcome yet."""
-        return any(self.outcomes[n] is None for n in standing.releases.values())
+    @property
+    def wanting(self) -> list[Standing]:
+        """Candidates that are not out and whose folds were not all handed out, in no order."""
+        return list(self._wanting.values())
 
     def lacks(self, number: int | None) -> list[int]:
         """Folds of a candidate that were not handed out yet; none of one that is out."""
