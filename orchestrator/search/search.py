@@ -1,0 +1,379 @@
+"""The search as a machine without clock and without Ray: which step may be handed out next.
+
+Everything decided is a row of the journal before it is acted on, and memory changes by rows only.
+Every choice follows from the memory, so that a search opened on the journal goes on where it was,
+even where the last batch of rows was torn apart.
+
+With `repeatable`, release r looks at the outcomes of the releases 0..r-lag, in their order, and at
+no others, however long they took; without, at all that is finished, in order of arrival.
+"""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from orchestrator.search import racing
+from orchestrator.search.standings import Release, Row, Scores, Standing, Standings
+from trainables.core.errors import ExperimentError
+
+_IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
+_PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
+_MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
+
+
+class Settings(Protocol):
+    """What the search needs of the experiment's section `search`."""
+
+    candidates: int | None
+    cells: int | None
+    patience: int | None
+    racing: str
+    bound: float
+    repeatable: bool
+    lag: int
+
+
+class Suggests(Protocol):
+    """What the search needs of a sampler."""
+
+    def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
+        """Space and raw values of a candidate; None where there is no other."""
+
+    def recall(self, number: int, space: int, values: dict[str, Any]) -> None:
+        """A suggestion that the journal holds."""
+
+    def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
+        """The present value of a candidate, higher is better; None: it has none; the last counts."""
+
+
+class Keeps(Protocol):
+    """What the search needs of a journal."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All rows, in order."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Keep rows for good before returning."""
+
+
+#: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
+Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]
+
+
+class Search:
+    """Suggests candidates, hands out their steps and stops them.
+
+    `stated`: id and key of each stated candidate, whose keys are comparable with those of
+    `complete(number, space, values)`. `scores(candidate, fold)`: read when a step is finished, and
+    again when a search is opened on its journal. `seeds`: cells of a step.
+    """
+
+    def __init__(
+        self,
+        config: Settings,
+        k: int,
+        stated: Sequence[tuple[str, Hashable]],
+        sampler: Suggests | None,
+        journal: Keeps,
+        scores: Scores,
+        complete: Complete | None = None,
+        seeds: int = 1,
+    ) -> None:
+        self.config, self.seeds = config, seeds
+        self._sampler, self._journal, self._scores = sampler, journal, scores
+        self._complete = complete
+        self._arrived: dict[int, str | None] = {}  # release: reason of a loss
+        self._keys: dict[Hashable, int] = {}
+        self._twins: dict[int, list[int]] = {}  # who equals a candidate
+        self._rows: list[Row] = []  # applied, not yet in the journal
+        self._closing: str | None = None  # why only the best are carried on
+        self._exhausted = False
+        self._undecided = True
+        self.standings = Standings(k, self._score)
+        for row in journal.rows:
+            self._apply(row)
+        for number, (name, key) in enumerate(stated):
+            self._keys.setdefault(key, number)
+            if number >= len(self.standings.candidates):
+                self._note(
+                    {"event": "suggested", "candidate": number, "space": None, "id": name}
+                    | {"values": {}, "refused": None, "same_as": None}
+                )
+        for standing in self.standings.candidates[len(stated) :]:
+            if standing.runs and standing.space is not None and complete is not None:
+                key = complete(standing.number, standing.space, standing.values)[1]
+                self._keys[key] = standing.number
+        self._flush()
+
+    # --- what the executor calls ------------------------------------------------------------------
+
+    @property
+    def ended(self) -> str | None:
+        """Why the search is over; None while it is not."""
+        return self.standings.ended
+
+    @property
+    def candidates(self) -> list[Standing]:
+        """All candidates in order of their numbers, refused and repeated suggestions too."""
+        return self.standings.candidates
+
+    @property
+    def leader(self) -> int | None:
+        """The living candidate that is expected to end up best."""
+        return self.standings.leader
+
+    @property
+    def outstanding(self) -> list[Release]:
+        """Steps that were handed out and not told of since: after opening, to be run (again)."""
+        return [r for r in self.standings.open if r.number not in self._arrived]
+
+    def take(self) -> Release | None:
+        """The next step that may be handed out now; None: wait for an outcome, or it has ended."""
+        release = None
+        while release is None and self.ended is None and self._look():
+            self._decide()
+            release = self._choose()
+            if release is None and not self._look_further():
+                break
+        self._flush()
+        return release
+
+    def finished(self, release: Release, reason: str | None = None) -> None:
+        """All cells of a step are in the ledger; or it is lost for good, for a reason."""
+        if self.standings.outcomes[release.number] is None:
+            self._arrived[release.number] = reason
+
+    def cancelled(self, release: Release) -> bool:
+        """Whether a step is no longer wanted: not to be started, or to end at its next epoch."""
+        return self.standings.outcomes[release.number] == "cancelled"
+
+    def budget_spent(self, hours: bool, gpu_hours: bool) -> None:
+        """Time is up: only the leader and the reference get what they lack."""
+        if hours or gpu_hours:
+            self._closing = "the hours are spent" if hours else "the GPU-hours are spent"
+
+    # --- rows -------------------------------------------------------------------------------------
+
+    def _score(self, candidate: int, fold: int) -> tuple[float, racing.Draws]:
+        return self._scores(candidate, fold)
+
+    def _note(self, row: Row) -> None:
+        self._rows.append(row)
+        self._apply(row)
+
+    def _apply(self, row: Row) -> None:
+        self.standings.apply(row)
+        if self._sampler is None:
+            return
+        if row["event"] == "suggested" and row["space"] is not None:
+            self._sampler.recall(row["candidate"], row["space"], row["values"])
+            if row["refused"] is not None:
+                self._sampler.told(row["candidate"], None, row["space"], row["values"])
+            elif row["same_as"] is not None:
+                self._twins.setdefault(row["same_as"], []).append(row["candidate"])
+                value = self.candidates[row["same_as"]].told
+                if value is not None:
+                    self._sampler.told(row["candidate"], value, row["space"], row["values"])
+        elif row["event"] == "told":
+            self._tell(row["candidate"], row["value"])
+
+    def _tell(self, number: int, value: float | None) -> None:
+        assert self._sampler is not None
+        for each in (self.candidates[n] for n in (number, *self._twins.get(number, ()))):
+            if each.space is not None:
+                self._sampler.told(each.number, value, each.space, each.values)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._journal.append(self._rows)
+            self._rows = []
+
+    # --- outcomes ---------------------------------------------------------------------------------
+
+    def _look(self) -> bool:
+        """Take in the outcomes that the next release looks at; False: one of them is not there."""
+        standings = self.standings
+        if not self.config.repeatable:
+            for number in list(self._arrived):
+                self._take_in(number)
+            return True
+        while standings.seen <= len(standings.releases) - self.config.lag:
+            if standings.seen not in self._arrived:
+                return False
+            self._take_in(standings.seen)
+            self._decide()
+        return True
+
+    def _look_further(self) -> bool:
+        """Nothing may be handed out: take in one more outcome; False: it is not there."""
+        standings = self.standings
+        if not standings.open:
+            self._note({"event": "ended", "reason": self._why_it_ends()})
+            return False
+        if not self.config.repeatable or standings.seen not in self._arrived:
+            return False
+        self._take_in(standings.seen)
+        return True
+
+    def _take_in(self, number: int) -> None:
+        reason = self._arrived.pop(number)
+        if self.standings.outcomes[number] is not None:
+            return
+        release = self.standings.releases[number]
+        score = None if reason is not None else self._scores(release.candidate, release.fold)[0]
+        self._note({"event": "finished", "release": number, "score": score, "reason": reason})
+        self._undecided = True
+
+    # --- decisions --------------------------------------------------------------------------------
+
+    def _decide(self) -> None:
+        """Stop who is to be stopped, and cancel what is no longer wanted."""
+        if not self._undecided:
+            return
+        rule, table = self.config.racing, self.standings.table
+        for each in racing.verdicts(table, rule, self.config.bound):
+            if each.stop and each.candidate != 0:
+                folds = sorted(self.candidates[each.candidate].finished)
+                self._note(
+                    {"event": "stopped", "candidate": each.candidate, "folds": folds}
+                    | {"against": each.against, "probability": each.probability}
+                    | {"reason": each.reason, "rule": rule}
+                )
+        for release in self.standings.open:
+            if self.candidates[release.candidate].out:
+                self._note({"event": "cancelled", "release": release.number})
+        self._undecided = False
+
+    def _tell_sampler(self) -> None:
+        """Tell what is known of every candidate by now, where that moved."""
+        values = racing.estimates(self.standings.table)
+        known = values[~np.isnan(values)]
+        least = _MOVED * float(known.std()) if len(known) else 0.0
+        for number, value in enumerate(values):
+            standing = self.candidates[number]
+            if np.isnan(value) or not standing.runs or standing.lost is not None:
+                continue
+            if standing.told is None or abs(standing.told - value) > least:
+                estimated = not self.standings.is_through(number)
+                self._note(
+                    {"event": "told", "candidate": number, "value": float(value)}
+                    | {"estimated": estimated}
+                )
+
+    # --- the next step ----------------------------------------------------------------------------
+
+    def _choose(self) -> Release | None:
+        """Write down and return the next step; None: there is none before another outcome."""
+        while True:
+            step = self._step()
+            if step is not None:
+                number = len(self.standings.releases)
+                release = Release(number, *step)
+                self._note(
+                    {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
+                )
+                return release
+            if not self._may_suggest() or not self._suggest():
+                break
+        return None
+
+    def _step(self) -> tuple[int, int] | None:
+        """The most useful step of the candidates that there are; None: a new one goes ahead."""
+        standings = self.standings
+        new = [c.number for c in standings.wanting if not c.releases]
+        if new and self._affords(min(new)):
+            return min(new), 0
+        ahead = self._may_suggest()
+        if ahead and self.config.racing == "paired" and not self._promotion_due():
+            return None
+        rested = self._best_first(ahead or self.config.racing != "off")
+        for number in rested:
+            if ahead and self.config.racing != "off" and self.candidates[number].open:
+                break
+            if self._affords(number):
+                return number, standings.lacks(number)[0]
+        return None
+
+    def _promotion_due(self) -> bool:
+        """Whether enough candidates are new since the last one that was given its next fold."""
+        return (self.standings.promoted + 1) * _PER_PROMOTION <= self.standings.scored
+
+    def _best_first(self, rested_first: bool) -> list[int]:
+        """Candidates that lack folds, in the order in which they are given them."""
+        standings = self.standings
+        lacking = [c for c in standings.wanting if c.releases]
+        if self._closing is not None:
+            lacking = [c for c in lacking if c.number in (0, standings.leader)]
+        values = standings.table.expected
+
+        def place(c: Standing) -> tuple[bool, float, int]:
+            value = values[c.number] if c.number < len(values) else np.nan
+            by_value = -value if self.config.racing == "paired" and c.finished else 0.0
+            return rested_first and c.open > 0, by_value, c.number
+
+        return [c.number for c in sorted(lacking, key=place)]
+
+    def _affords(self, number: int) -> bool:
+        """Whether the cells suffice for a step beside what the best will still need."""
+        if self.config.cells is None:
+            return True
+        standings = self.standings
+        steps = self.config.cells // self.seeds - len(standings.releases)
+        leader, lacks = standings.leader, len(standings.lacks(number))
+        kept = max(len(standings.lacks(leader)) if leader != number else 0, lacks - 1)
+        if 0 not in (number, leader):
+            kept += len(standings.lacks(0))
+        return steps >= 1 + kept
+
+    def _may_suggest(self) -> bool:
+        config, standings = self.config, self.standings
+        if self._sampler is None or self._closing is not None or self._exhausted:
+            return False
+        if config.candidates is not None and standings.count >= config.candidates:
+            return False
+        if config.patience and standings.raced - standings.led_since >= config.patience:
+            return False
+        if standings.in_vain >= _IN_VAIN:
+            return False
+        if config.cells is None:
+            return True
+        lacks = len(standings.lacks(0)) + standings.k
+        return config.cells // self.seeds - len(standings.releases) >= lacks
+
+    def _suggest(self) -> bool:
+        """Write down one more candidate; False: the sampler has no other."""
+        assert self._sampler is not None
+        assert self._complete is not None
+        self._tell_sampler()
+        number = len(self.candidates)
+        suggestion = self._sampler.suggest(number)
+        if suggestion is None:
+            self._exhausted = True
+            return False
+        space, values = suggestion
+        name, refused, same_as = f"s{number:04d}", None, None
+        try:
+            name, key = self._complete(number, space, values)
+            same_as = self._keys.get(key)
+            self._keys.setdefault(key, number)
+        except ExperimentError as error:
+            refused = str(error)
+        self._note(
+            {"event": "suggested", "candidate": number, "space": space, "id": name}
+            | {"values": values, "refused": refused, "same_as": same_as}
+        )
+        return True
+
+    def _why_it_ends(self) -> str:
+        config, standings = self.config, self.standings
+        if self._closing is not None:
+            return self._closing
+        if standings.in_vain >= _IN_VAIN or self._exhausted:
+            return "the space is exhausted"
+        if config.patience and standings.raced - standings.led_since >= config.patience:
+            return f"no new leader among {config.patience} candidates"
+        if standings.wanting:
+            return "the cells are spent"
+        return "every candidate is stopped or through"

@@ -1,0 +1,174 @@
+"""What the rows of a journal come to: candidates, releases and the race's table. The only way in
+which a search's memory changes is a row, so that a reopened search is where it was.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.search.racing import RaceTable
+
+Row = Mapping[str, Any]
+#: Score (higher is better) and its resampled draws, float32 of shape (draws,), of a candidate's
+#: fold.
+Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A step that was handed out: the number of the release, a candidate and a fold."""
+
+    number: int
+    candidate: int
+    fold: int
+
+
+@dataclass
+class Standing:
+    """What is known of one candidate."""
+
+    number: int
+    space: int | None  # None: a stated one
+    id: str
+    values: dict[str, Any]
+    refused: str | None = None
+    same_as: int | None = None
+    releases: dict[int, int] = field(default_factory=dict)  # fold: release
+    finished: set[int] = field(default_factory=set)
+    stopped: Row | None = None  # the row that stopped it
+    lost: str | None = None  # why a step of it will never have a score
+    open: int = 0  # releases without an outcome
+    told: float | None = None  # what the sampler holds for its value
+
+    @property
+    def runs(self) -> bool:
+        """Whether it is a candidate of its own that cells are spent on."""
+        return self.refused is None and self.same_as is None
+
+    @property
+    def out(self) -> bool:
+        """Whether no further step of it is wanted."""
+        return not self.runs or self.stopped is not None or self.lost is not None
+
+
+class Standings:
+    """Candidates and releases after the rows that were applied; k folds."""
+
+    def __init__(self, k: int, scores: Scores) -> None:
+        self.k = k
+        self.candidates: list[Standing] = []
+        self.releases: list[Release] = []
+        self.outcomes: list[str | None] = []  # of each release: finished, lost, cancelled
+        self.table = RaceTable(k)
+        self.leader: int | None = None
+        self.ended: str | None = None
+        self.raced = 0  # suggested candidates with a score
+        self.led_since = 0  # how many of them there were when the lead changed
+        self.count = 0  # candidates of their own
+        self.in_vain = 0  # suggestions in a row that cost no cells
+        self.scored = 0  # candidates with a score
+        self.promoted = 0  # releases beyond a candidate's first
+        self._seen = 0
+        self._wanting: dict[int, Standing] = {}  # neither out nor handed out in full
+        self._scores = scores
+
+    def apply(self, row: Row) -> None:
+        """Take in one row of the journal."""
+        event = getattr(self, f"_{row['event']}", None)
+        if event is not None:
+            event(row)
+
+    def _suggested(self, row: Row) -> None:
+        names = ("space", "id", "values", "refused", "same_as")
+        standing = Standing(row["candidate"], **{name: row[name] for name in names})
+        self.candidates.append(standing)
+        self.in_vain = 0 if standing.runs else self.in_vain + 1
+        if standing.runs:
+            self.count += 1
+            self._wanting[standing.number] = standing
+
+    def _released(self, row: Row) -> None:
+        release = Release(row["release"], row["candidate"], row["fold"])
+        self.releases.append(release)
+        self.outcomes.append(None)
+        standing = self.candidates[release.candidate]
+        self.promoted += bool(standing.releases)
+        standing.releases[release.fold] = release.number
+        standing.open += 1
+        if len(standing.releases) == self.k:
+            self._wanting.pop(standing.number, None)
+
+    def _finished(self, row: Row) -> None:
+        release = self.releases[row["release"]]
+        standing = self.candidates[release.candidate]
+        standing.open -= 1
+        if row["score"] is None:
+            self.outcomes[release.number] = "lost"
+            standing.lost = row["reason"]
+            self._drop(release.candidate)
+        else:
+            self.outcomes[release.number] = "finished"
+            if not standing.finished:
+                self.scored += 1
+                self.raced += standing.space is not None
+            standing.finished.add(release.fold)
+            self.table.add(
+                release.candidate,
+                release.fold,
+                row["score"],
+                lambda: self._scores(release.candidate, release.fold)[1],
+            )
+        leader = self.table.leader()
+        if leader != self.leader:
+            self.leader, self.led_since = leader, self.raced
+
+    def _cancelled(self, row: Row) -> None:
+        self.outcomes[row["release"]] = "cancelled"
+        self.candidates[self.releases[row["release"]].candidate].open -= 1
+
+    def _stopped(self, row: Row) -> None:
+        self.candidates[row["candidate"]].stopped = row
+        self._drop(row["candidate"])
+
+    def _told(self, row: Row) -> None:
+        self.candidates[row["candidate"]].told = row["value"]
+
+    def _drop(self, number: int) -> None:
+        self.table.drop(number)
+        self._wanting.pop(number, None)
+
+    def _ended(self, row: Row) -> None:
+        self.ended = row["reason"]
+
+    # --- what follows from it ---------------------------------------------------------------------
+
+    @property
+    def seen(self) -> int:
+        """How many releases from the first on have an outcome without a gap."""
+        while self._seen < len(self.outcomes) and self.outcomes[self._seen] is not None:
+            self._seen += 1
+        return self._seen
+
+    @property
+    def open(self) -> list[Release]:
+        """Releases without an outcome, in order."""
+        rest = range(self.seen, len(self.releases))
+        return [self.releases[n] for n in rest if self.outcomes[n] is None]
+
+    @property
+    def wanting(self) -> list[Standing]:
+        """Candidates that are not out and whose folds were not all handed out, in no order."""
+        return list(self._wanting.values())
+
+    def lacks(self, number: int | None) -> list[int]:
+        """Folds of a candidate that were not handed out yet; none of one that is out."""
+        if number is None or self.candidates[number].out:
+            return []
+        return [f for f in range(self.k) if f not in self.candidates[number].releases]
+
+    def is_through(self, number: int) -> bool:
+        """Whether all folds of a candidate are finished."""
+        return len(self.candidates[number].finished) == self.k
