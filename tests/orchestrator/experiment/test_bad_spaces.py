@@ -277,9 +277,9 @@ def test_endless_spaces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_search_that_could_not_be_read_back_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(yaml_text, "MOST_VALUES", 2000)
+    monkeypatch.setattr(yaml_text, "MOST_VALUES", 1000)
     text = f"name: a\ndata: {{source: phantom}}\nsearch: {{candidates: 99}}\ncandidates: [{{model: TinyCNN, epochs: {list(range(1, 61))}, {RATE}, {SGD}}}]"
-    with pytest.raises(ExperimentError, match="may come to 2,000 values, got more as grids"):
+    with pytest.raises(ExperimentError, match="may come to 1,000 values, got more as grids"):
         parse_experiment(text, "study.yaml", Path("/"))
 
 

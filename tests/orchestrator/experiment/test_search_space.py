@@ -251,9 +251,11 @@ def test_the_resolved_form_gives_the_same_search(stated: str) -> None:
 def test_the_resolved_form_keeps_odd_choices() -> None:
     choices = '["2e-4", "no", "010", null, true, 1.5, [1, [2]], "$x"]'
     experiment = parse(
-        f"[{{model: 'm:b', image_size: 9, arguments: {{a: {{choice: {choices}}}, b: [[1]]}}}}]"
+        f"[{{model: 'm:b', image_size: 9, epochs: [1, 2], arguments: {{a: {{choice: {choices}, "
+        "default: [1, [2]]}, b: [[1]]}}]"
     )
     assert list(experiment.spaces[0].parameters[0].choices) == json.loads(choices)
+    assert "&id" not in experiment.to_yaml()
     assert again(experiment) == experiment.model_copy(update={"folder": Path("/elsewhere")})
 
 
