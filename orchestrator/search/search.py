@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from orchestrator.search import racing
+from orchestrator.search import published, racing
 from orchestrator.search.standings import Release, Row, Scores, Standing, Standings
 from trainables.core.errors import ExperimentError
 
@@ -89,7 +89,6 @@ class Search:
         self._twins: dict[int, list[int]] = {}  # who equals a candidate
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
-        self._exhausted = False
         self._undecided = True
         self.standings = Standings(k, self._score)
         for row in journal.rows:
@@ -123,6 +122,12 @@ class Search:
     def leader(self) -> int | None:
         """The living candidate that is expected to end up best."""
         return self.standings.leader
+
+    @property
+    def winner(self) -> int | None:
+        """The living candidate with the best mean over all folds; None before one has them."""
+        table = self.standings.table
+        return published.incumbent(table.scores, table.living)
 
     @property
     def outstanding(self) -> list[Release]:
@@ -275,9 +280,9 @@ class Search:
                     {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
                 )
                 return release
-            if not self._may_suggest() or not self._suggest():
-                break
-        return None
+            if not self._may_suggest():
+                return None
+            self._suggest()
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
@@ -316,20 +321,32 @@ class Search:
         return [c.number for c in sorted(lacking, key=place)]
 
     def _affords(self, number: int) -> bool:
-        """Whether the cells suffice for a step beside what the best will still need."""
-        if self.config.cells is None:
-            return True
+        """Whether the cells suffice to finish a candidate, or to go on with it for a step and then
+        to finish the leader; and for the reference in any case.
+        """
         standings = self.standings
-        steps = self.config.cells // self.seeds - len(standings.releases)
-        leader, lacks = standings.leader, len(standings.lacks(number))
-        kept = max(len(standings.lacks(leader)) if leader != number else 0, lacks - 1)
-        if 0 not in (number, leader):
-            kept += len(standings.lacks(0))
-        return steps >= 1 + kept
+        steps = self._steps_left()
+        if steps is None:
+            return True
+        lacks = len(standings.lacks(number))
+        if number == 0:
+            return lacks <= steps
+        steps -= len(standings.lacks(0))
+        of_leader = len(standings.lacks(standings.leader)) if standings.leader else 0
+        if steps <= standings.k and any(r.candidate not in (0, number) for r in standings.open):
+            return False  # enough for one candidate: who leads should be known
+        if number == standings.leader or of_leader > steps:  # too late for that leader
+            of_leader = 0
+        return max(lacks, 1 + of_leader) <= steps
+
+    def _steps_left(self) -> int | None:
+        if self.config.cells is None:
+            return None
+        return self.config.cells // self.seeds - len(self.standings.releases)
 
     def _may_suggest(self) -> bool:
         config, standings = self.config, self.standings
-        if self._sampler is None or self._closing is not None or self._exhausted:
+        if self._sampler is None or self._closing is not None or standings.exhausted:
             return False
         if config.candidates is not None and standings.count >= config.candidates:
             return False
@@ -337,21 +354,19 @@ class Search:
             return False
         if standings.in_vain >= _IN_VAIN:
             return False
-        if config.cells is None:
-            return True
-        lacks = len(standings.lacks(0)) + standings.k
-        return config.cells // self.seeds - len(standings.releases) >= lacks
+        steps = self._steps_left()
+        return steps is None or steps >= len(standings.lacks(0)) + standings.k
 
-    def _suggest(self) -> bool:
-        """Write down one more candidate; False: the sampler has no other."""
+    def _suggest(self) -> None:
+        """Write down one more candidate, or that the sampler has no other."""
         assert self._sampler is not None
         assert self._complete is not None
         self._tell_sampler()
         number = len(self.candidates)
         suggestion = self._sampler.suggest(number)
         if suggestion is None:
-            self._exhausted = True
-            return False
+            self._note({"event": "exhausted"})
+            return
         space, values = suggestion
         name, refused, same_as = f"s{number:04d}", None, None
         try:
@@ -364,16 +379,17 @@ class Search:
             {"event": "suggested", "candidate": number, "space": space, "id": name}
             | {"values": values, "refused": refused, "same_as": same_as}
         )
-        return True
 
     def _why_it_ends(self) -> str:
         config, standings = self.config, self.standings
         if self._closing is not None:
             return self._closing
-        if standings.in_vain >= _IN_VAIN or self._exhausted:
-            return "the space is exhausted"
-        if config.patience and standings.raced - standings.led_since >= config.patience:
-            return f"no new leader among {config.patience} candidates"
         if standings.wanting:
             return "the cells are spent"
-        return "every candidate is stopped or through"
+        if standings.in_vain >= _IN_VAIN or standings.exhausted:
+            return "the space is exhausted"
+        if self._sampler is None or standings.count == config.candidates:
+            return "every candidate is stopped or through"
+        if config.patience and standings.raced - standings.led_since >= config.patience:
+            return f"no new leader among {config.patience} candidates"
+        return "the cells are spent"

@@ -65,6 +65,7 @@ class Standings:
         self.table = RaceTable(k)
         self.leader: int | None = None
         self.ended: str | None = None
+        self.exhausted = False  # the sampler has no other suggestion
         self.raced = 0  # suggested candidates with a score
         self.led_since = 0  # how many of them there were when the lead changed
         self.count = 0  # candidates of their own
@@ -139,6 +140,9 @@ class Standings:
     def _drop(self, number: int) -> None:
         self.table.drop(number)
         self._wanting.pop(number, None)
+
+    def _exhausted(self, _: Row) -> None:
+        self.exhausted = True
 
     def _ended(self, row: Row) -> None:
         self.ended = row["reason"]
