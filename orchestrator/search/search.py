@@ -12,9 +12,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.search import published, racing
-from orchestrator.search.standings import Release, Row, Scores, Standing, Standings
+from orchestrator.search.outlook import paired_noise
+from orchestrator.search.standings import Release, Row, Standing, Standings
 from trainables.core.errors import ExperimentError
 
 _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
@@ -44,7 +46,7 @@ class Suggests(Protocol):
         """A suggestion that the journal holds."""
 
     def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
-        """The present value of a candidate, higher is better; None: it has none; the last counts."""
+        """A candidate's present value, higher is better, None: it has none; the last counts."""
 
 
 class Keeps(Protocol):
@@ -58,6 +60,9 @@ class Keeps(Protocol):
         """Keep rows for good before returning."""
 
 
+#: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
+#: candidate's fold; the draws of a fold resample the same patients for every candidate.
+Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
 #: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
 Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]
 
@@ -66,8 +71,8 @@ class Search:
     """Suggests candidates, hands out their steps and stops them.
 
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
-    `complete(number, space, values)`. `scores(candidate, fold)`: read when a step is finished, and
-    again when a search is opened on its journal. `seeds`: cells of a step.
+    `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
+    and for the one that it is paired with. `seeds`: cells of a step.
     """
 
     def __init__(
@@ -90,7 +95,7 @@ class Search:
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
         self._undecided = True
-        self.standings = Standings(k, self._score)
+        self.standings = Standings(k)
         for row in journal.rows:
             self._apply(row)
         for number, (name, key) in enumerate(stated):
@@ -161,9 +166,6 @@ class Search:
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def _score(self, candidate: int, fold: int) -> tuple[float, racing.Draws]:
-        return self._scores(candidate, fold)
-
     def _note(self, row: Row) -> None:
         self._rows.append(row)
         self._apply(row)
@@ -226,9 +228,15 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
-        release = self.standings.releases[number]
-        score = None if reason is not None else self._scores(release.candidate, release.fold)[0]
-        self._note({"event": "finished", "release": number, "score": score, "reason": reason})
+        row = {"event": "finished", "release": number, "score": None, "noise": None}
+        if reason is None:
+            release = self.standings.releases[number]
+            score, draws = self._scores(release.candidate, release.fold)
+            rival = self.standings.table.rival(release.candidate, release.fold)
+            row["score"] = float(score)
+            if rival is not None:
+                row["noise"] = paired_noise(draws, self._scores(rival, release.fold)[1])
+        self._note({**row, "reason": reason})
         self._undecided = True
 
     # --- decisions --------------------------------------------------------------------------------

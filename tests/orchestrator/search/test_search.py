@@ -172,14 +172,14 @@ def test_a_space_that_gives_nothing_new_is_exhausted() -> None:
     setting.most, setting.sampler = 10_000, None
     setting.scores = setting.scores[:5]
     setting.draws = setting.draws[:5]
-    search = setting.run(journal := Rows(), 1, 0, repeats=True)
+    search = setting.run(Rows(), 1, 0, repeats=True)
     assert search.ended == "the space is exhausted"
     assert len(search.candidates) <= 5 + 1 + 200
 
 
 def test_a_refused_suggestion_costs_no_cells_and_says_why() -> None:
     setting = bench(candidates=10)
-    search = setting.open(journal := Rows())
+    search = setting.open(Rows())
     complete = search._complete
 
     def picky(number, space, values):
