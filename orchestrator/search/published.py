@@ -1,5 +1,5 @@
-"""Bergman, Purucker & Hutter, "Don't Waste Your Time: Early Stopping Cross-Validation", AutoML 2024:
-their two rules, as baselines.
+"""The two rules of Bergman, Purucker & Hutter, "Don't Waste Your Time: Early Stopping
+Cross-Validation", AutoML 2024, as baselines.
 
 The incumbent is the candidate with the best mean among those that finished all folds; without one
 nobody stops. A challenger stops when the mean of its folds so far is not above the incumbent's

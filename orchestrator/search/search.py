@@ -12,9 +12,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestrator.search import racing
-from orchestrator.search.standings import Release, Row, Scores, Standing, Standings
+from orchestrator.search import published, racing
+from orchestrator.search.outlook import paired_noise
+from orchestrator.search.standings import Release, Row, Standing, Standings
 from trainables.core.errors import ExperimentError
 
 _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
@@ -44,7 +46,7 @@ class Suggests(Protocol):
         """A suggestion that the journal holds."""
 
     def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
-        """The present value of a candidate, higher is better; None: it has none; the last counts."""
+        """A candidate's present value, higher is better, None: it has none; the last counts."""
 
 
 class Keeps(Protocol):
@@ -58,6 +60,9 @@ class Keeps(Protocol):
         """Keep rows for good before returning."""
 
 
+#: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
+#: candidate's fold; the draws of a fold resample the same patients for every candidate.
+Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
 #: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
 Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]
 
@@ -66,8 +71,8 @@ class Search:
     """Suggests candidates, hands out their steps and stops them.
 
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
-    `complete(number, space, values)`. `scores(candidate, fold)`: read when a step is finished, and
-    again when a search is opened on its journal. `seeds`: cells of a step.
+    `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
+    and for the one that it is paired with. `seeds`: cells of a step.
     """
 
     def __init__(
@@ -89,9 +94,8 @@ class Search:
         self._twins: dict[int, list[int]] = {}  # who equals a candidate
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
-        self._exhausted = False
         self._undecided = True
-        self.standings = Standings(k, self._score)
+        self.standings = Standings(k)
         for row in journal.rows:
             self._apply(row)
         for number, (name, key) in enumerate(stated):
@@ -125,6 +129,12 @@ class Search:
         return self.standings.leader
 
     @property
+    def winner(self) -> int | None:
+        """The living candidate with the best mean over all folds; None before one has them."""
+        table = self.standings.table
+        return published.incumbent(table.scores, table.living)
+
+    @property
     def outstanding(self) -> list[Release]:
         """Steps that were handed out and not told of since: after opening, to be run (again)."""
         return [r for r in self.standings.open if r.number not in self._arrived]
@@ -155,9 +165,6 @@ class Search:
             self._closing = "the hours are spent" if hours else "the GPU-hours are spent"
 
     # --- rows -------------------------------------------------------------------------------------
-
-    def _score(self, candidate: int, fold: int) -> tuple[float, racing.Draws]:
-        return self._scores(candidate, fold)
 
     def _note(self, row: Row) -> None:
         self._rows.append(row)
@@ -221,9 +228,15 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
-        release = self.standings.releases[number]
-        score = None if reason is not None else self._scores(release.candidate, release.fold)[0]
-        self._note({"event": "finished", "release": number, "score": score, "reason": reason})
+        row = {"event": "finished", "release": number, "score": None, "noise": None}
+        if reason is None:
+            release = self.standings.releases[number]
+            score, draws = self._scores(release.candidate, release.fold)
+            rival = self.standings.table.rival(release.candidate, release.fold)
+            row["score"] = float(score)
+            if rival is not None:
+                row["noise"] = paired_noise(draws, self._scores(rival, release.fold)[1])
+        self._note({**row, "reason": reason})
         self._undecided = True
 
     # --- decisions --------------------------------------------------------------------------------
@@ -275,9 +288,9 @@ class Search:
                     {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
                 )
                 return release
-            if not self._may_suggest() or not self._suggest():
-                break
-        return None
+            if not self._may_suggest():
+                return None
+            self._suggest()
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
@@ -316,20 +329,32 @@ class Search:
         return [c.number for c in sorted(lacking, key=place)]
 
     def _affords(self, number: int) -> bool:
-        """Whether the cells suffice for a step beside what the best will still need."""
-        if self.config.cells is None:
-            return True
+        """Whether the cells suffice to finish a candidate, or to go on with it for a step and then
+        to finish the leader; and for the reference in any case.
+        """
         standings = self.standings
-        steps = self.config.cells // self.seeds - len(standings.releases)
-        leader, lacks = standings.leader, len(standings.lacks(number))
-        kept = max(len(standings.lacks(leader)) if leader != number else 0, lacks - 1)
-        if 0 not in (number, leader):
-            kept += len(standings.lacks(0))
-        return steps >= 1 + kept
+        steps = self._steps_left()
+        if steps is None:
+            return True
+        lacks = len(standings.lacks(number))
+        if number == 0:
+            return lacks <= steps
+        steps -= len(standings.lacks(0))
+        of_leader = len(standings.lacks(standings.leader)) if standings.leader else 0
+        if steps <= standings.k and any(r.candidate not in (0, number) for r in standings.open):
+            return False  # enough for one candidate: who leads should be known
+        if number == standings.leader or of_leader > steps:  # too late for that leader
+            of_leader = 0
+        return max(lacks, 1 + of_leader) <= steps
+
+    def _steps_left(self) -> int | None:
+        if self.config.cells is None:
+            return None
+        return self.config.cells // self.seeds - len(self.standings.releases)
 
     def _may_suggest(self) -> bool:
         config, standings = self.config, self.standings
-        if self._sampler is None or self._closing is not None or self._exhausted:
+        if self._sampler is None or self._closing is not None or standings.exhausted:
             return False
         if config.candidates is not None and standings.count >= config.candidates:
             return False
@@ -337,21 +362,19 @@ class Search:
             return False
         if standings.in_vain >= _IN_VAIN:
             return False
-        if config.cells is None:
-            return True
-        lacks = len(standings.lacks(0)) + standings.k
-        return config.cells // self.seeds - len(standings.releases) >= lacks
+        steps = self._steps_left()
+        return steps is None or steps >= len(standings.lacks(0)) + standings.k
 
-    def _suggest(self) -> bool:
-        """Write down one more candidate; False: the sampler has no other."""
+    def _suggest(self) -> None:
+        """Write down one more candidate, or that the sampler has no other."""
         assert self._sampler is not None
         assert self._complete is not None
         self._tell_sampler()
         number = len(self.candidates)
         suggestion = self._sampler.suggest(number)
         if suggestion is None:
-            self._exhausted = True
-            return False
+            self._note({"event": "exhausted"})
+            return
         space, values = suggestion
         name, refused, same_as = f"s{number:04d}", None, None
         try:
@@ -364,16 +387,17 @@ class Search:
             {"event": "suggested", "candidate": number, "space": space, "id": name}
             | {"values": values, "refused": refused, "same_as": same_as}
         )
-        return True
 
     def _why_it_ends(self) -> str:
         config, standings = self.config, self.standings
         if self._closing is not None:
             return self._closing
-        if standings.in_vain >= _IN_VAIN or self._exhausted:
-            return "the space is exhausted"
-        if config.patience and standings.raced - standings.led_since >= config.patience:
-            return f"no new leader among {config.patience} candidates"
         if standings.wanting:
             return "the cells are spent"
-        return "every candidate is stopped or through"
+        if standings.in_vain >= _IN_VAIN or standings.exhausted:
+            return "the space is exhausted"
+        if self._sampler is None or standings.count == config.candidates:
+            return "every candidate is stopped or through"
+        if config.patience and standings.raced - standings.led_since >= config.patience:
+            return f"no new leader among {config.patience} candidates"
+        return "the cells are spent"

@@ -2,19 +2,13 @@
 which a search's memory changes is a row, so that a reopened search is where it was.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.search.racing import RaceTable
 
 Row = Mapping[str, Any]
-#: Score (higher is better) and its resampled draws, float32 of shape (draws,), of a candidate's
-#: fold.
-Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class Standing:
 class Standings:
     """Candidates and releases after the rows that were applied; k folds."""
 
-    def __init__(self, k: int, scores: Scores) -> None:
+    def __init__(self, k: int) -> None:
         self.k = k
         self.candidates: list[Standing] = []
         self.releases: list[Release] = []
@@ -65,6 +59,7 @@ class Standings:
         self.table = RaceTable(k)
         self.leader: int | None = None
         self.ended: str | None = None
+        self.exhausted = False  # the sampler has no other suggestion
         self.raced = 0  # suggested candidates with a score
         self.led_since = 0  # how many of them there were when the lead changed
         self.count = 0  # candidates of their own
@@ -73,7 +68,6 @@ class Standings:
         self.promoted = 0  # releases beyond a candidate's first
         self._seen = 0
         self._wanting: dict[int, Standing] = {}  # neither out nor handed out in full
-        self._scores = scores
 
     def apply(self, row: Row) -> None:
         """Take in one row of the journal."""
@@ -115,12 +109,7 @@ class Standings:
                 self.scored += 1
                 self.raced += standing.space is not None
             standing.finished.add(release.fold)
-            self.table.add(
-                release.candidate,
-                release.fold,
-                row["score"],
-                lambda: self._scores(release.candidate, release.fold)[1],
-            )
+            self.table.add(release.candidate, release.fold, row["score"], row["noise"])
         leader = self.table.leader()
         if leader != self.leader:
             self.leader, self.led_since = leader, self.raced
@@ -139,6 +128,9 @@ class Standings:
     def _drop(self, number: int) -> None:
         self.table.drop(number)
         self._wanting.pop(number, None)
+
+    def _exhausted(self, _: Row) -> None:
+        self.exhausted = True
 
     def _ended(self, row: Row) -> None:
         self.ended = row["reason"]
