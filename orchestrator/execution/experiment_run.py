@@ -201,9 +201,9 @@ def _probe(
 
 def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:
     root = cache_folder() / "stores"
-    forms = {entry.spec.candidate.input_format for entry in missing}
-    if prepared.experiment.search is not None:
-        forms = prepared.experiment.input_formats
+    forms = prepared.experiment.input_formats
+    if prepared.experiment.search is None:
+        forms = frozenset(entry.spec.candidate.input_format for entry in missing)
     for form in sorted(forms):
         if open_store(prepared.manifest, form, root) is None:
             progress.say(

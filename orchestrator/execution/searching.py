@@ -13,15 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestrator.execution.cells import CellMaker, Prepared
+from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
+from orchestrator.experiment.search_config import BUDGETS
 from orchestrator.results.entries import predictions_of
 from orchestrator.results.summaries import labels_and_logits
 from orchestrator.search.journal import Journal
 from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
-from orchestrator.search.search import Release, Search
+from orchestrator.search.search import Search
+from orchestrator.search.standings import Release
 from trainables.core.config import Candidate
-from trainables.core.errors import RunFolderError
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
 from trainables.core.values import digest
@@ -33,7 +34,7 @@ class SearchedCells:
     """The cells of an experiment with a search, as `Search` releases them.
 
     Steps that the journal knows as finished, but whose cells the ledger has lost, are trained again
-    before the search goes on: its decisions stand, and each of them must find its predictions.
+    before the search goes on: its decisions stand, and the tables need their predictions.
     """
 
     def __init__(self, prepared: Prepared) -> None:
@@ -49,7 +50,7 @@ class SearchedCells:
         self._left: dict[int, set[str]] = {}  # keys of a release that are not through
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
         journal = Journal.open(prepared.layout.journal, journal_header(prepared))
-        sampler = Sampler(experiment, self._config.sampler, self._config.seed)
+        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
             experiment.folds.k,
@@ -135,7 +136,7 @@ class SearchedCells:
         text = f"{len(candidates)} candidates, {stopped} stopped"
         if (leader := self._search.leader) is None:
             return text
-        return f"{text}, {self._candidate(leader).name} leads"
+        return f"{text}, {self._candidate(leader).id} leads"
 
     # --- candidates and cells ---------------------------------------------------------------------
 
@@ -229,8 +230,12 @@ class SearchedCells:
 def journal_header(prepared: Prepared) -> dict[str, Any]:
     """What decides a search: a journal belongs to one of these only."""
     experiment = prepared.experiment
+    assert experiment.search is not None
     return {
-        "search": experiment.search_content(),
+        "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
+        "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
+        "stated": digest([each.deciding() for each in experiment.candidates]),
+        "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
         "k": experiment.folds.k,
         "seeds": list(experiment.seeds),
     }
@@ -238,6 +243,3 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
 
 def _identity(candidate: Candidate) -> str:
     return digest(candidate.deciding())
-
-
-__all__ = ["RunFolderError", "SearchedCells", "journal_header"]

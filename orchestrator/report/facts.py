@@ -81,6 +81,12 @@ class SearchFacts:
     reference: str
     label: str
 
+    @property
+    def leader(self) -> str | None:
+        """The id of the candidate that is expected to be the best."""
+        number = self.searched.standings.leader
+        return None if number is None else self.searched.ids[number]
+
     @cached_property
     def parameters(self) -> "tuple[Parameter, ...]":
         """What is searched, each name once."""
@@ -209,10 +215,9 @@ def _search(run: "Run", searched: "Searched") -> SearchFacts:
 
 def _shown(search: SearchFacts, models: pd.DataFrame) -> set[str]:
     """The candidates of a search that a report goes into."""
-    leads = search.table.loc[search.table["state"] == "leads", "candidate"]
     failed = search.cells.loc[search.cells["state"] == "failed", "candidate"]
     through = models.loc[models["folds_missing"] == 0, "candidate"]
-    return {*through, *leads, *failed}
+    return {*through, *failed, *filter(None, [search.leader])}
 
 
 def of_cell(table: pd.DataFrame, cell: Any) -> pd.DataFrame:

@@ -17,7 +17,12 @@ from orchestrator.report.data_summary import describe_data
 from orchestrator.report.explanations import explanation_tables, explanation_warnings
 from orchestrator.report.facts import Facts
 from orchestrator.report.method import describe_method
-from orchestrator.report.search_part import describe_search, search_tables, search_warnings
+from orchestrator.report.search_part import (
+    describe_search,
+    search_tables,
+    search_verdict,
+    search_warnings,
+)
 from orchestrator.report.tables import NONE, Table, three
 
 
@@ -49,7 +54,7 @@ def find(facts: Facts) -> Findings:
     return Findings(
         name=facts.name,
         started=started.replace("T", " ").replace("+00:00", " UTC"),
-        verdict=tuple(_verdict(facts, best)),
+        verdict=tuple(_verdict(facts, best) if facts.search is None else search_verdict(facts)),
         numbers=tuple(_key_numbers(facts, best)),
         warnings=(*search_warnings(facts), *warnings_of(facts), *explanation_warnings(facts)),
         comparison=_comparison(facts, best),
@@ -89,10 +94,13 @@ def _complete(facts: Facts) -> pd.DataFrame:
 
 
 def _best(facts: Facts) -> "pd.Series[Any] | None":
-    """The row of the complete candidate with the highest pooled out-of-fold AUC; the first of
-    equals.
+    """The row of the complete candidate with the highest pooled out-of-fold AUC, the first of
+    equals; of a search, of its leader, since the search chose by another score.
     """
     complete = _complete(facts)
+    if facts.search is not None:
+        leader = complete[complete["candidate"] == facts.search.leader]
+        return leader.iloc[0] if len(leader) else None
     return complete.iloc[int(complete["auc_oof"].to_numpy().argmax())] if len(complete) else None
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from orchestrator.report.facts import SearchFacts
 from orchestrator.report.style import ORANGE, wrapped
@@ -22,7 +23,7 @@ def draw_race(search: SearchFacts) -> Figure:
     scores = search.searched.standings.table.scores[table["number"].to_numpy()]
     n, k = scores.shape
     named = n <= _MOST_NAMED
-    figure = Figure(figsize=(3.4 + 0.55 * k, 1.5 + (0.24 if named else 0.06) * n))
+    figure = Figure(figsize=(5.2 + 0.55 * k, 1.5 + (0.24 if named else 0.06) * n))
     axes = figure.subplots()
     low, high = np.nanpercentile(scores, [5, 100]) if np.isfinite(scores).any() else (0, 1)
     norm = Normalize(low, max(high, low + 1e-6))
@@ -122,6 +123,8 @@ def draw_slices(search: SearchFacts) -> Figure | None:
             places = values.dropna().astype(float)
         if parameter.kind == "loguniform":
             axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         for chosen, face, label in (
             (whole, BLUE, "all folds"),
             (~whole, "none", "stopped earlier"),
@@ -150,7 +153,8 @@ def draw_slices(search: SearchFacts) -> Figure | None:
 
 
 def _labels(table: pd.DataFrame) -> list[str]:
+    """A candidate's name, and where it leads a mark."""
     return [
-        f"{wrapped(name, 40, 1)}{' ◂' if state == 'leads' else ''}"
-        for name, state in zip(table["candidate"], table["state"], strict=True)
+        f"{wrapped(name, 52, 1)}{' ◂' if state == 'leads' else ''}"
+        for name, state in zip(table["name"], table["state"], strict=True)
     ]

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 
 from orchestrator.experiment.search_space import Parameter
+from orchestrator.report.candidate_part import spread
 from orchestrator.report.facts import Facts, SearchFacts
+from orchestrator.report.style import METRIC_LABELS
 from orchestrator.report.tables import NONE, Table, three
 from trainables.core.spelling import count
 
@@ -29,6 +31,37 @@ def describe_search(facts: Facts) -> Iterator[str]:
     yield from _how(search)
     yield from _cost(facts, search)
     yield from _gain(facts, search)
+
+
+def search_verdict(facts: Facts) -> Iterator[str]:
+    """Who leads, by what score, what tuning gained, and what the test set says."""
+    search = facts.search
+    assert search is not None
+    leader = next((each for each in facts.candidates if each.id == search.leader), None)
+    tried, stopped = len(search.table), int((search.table["state"] == "stopped").sum())
+    if leader is None or not leader.complete:
+        so_far = f"; so far {leader.name} is expected to be the best" if leader else ""
+        yield f"The search has not come to a candidate with all of its folds{so_far}."
+        return
+    metric = search.settings.objective
+    unit = "folds" if len(facts.seeds) == 1 else "cells"
+    yield (
+        f"Of {tried} candidates, {stopped} of them stopped early, {leader.name} has the best mean "
+        f"{METRIC_LABELS[metric]} over its {unit}: {spread(leader.summary, metric)}."
+    )
+    if (gain := search.gain) is not None:
+        yield (
+            f"That is {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against the "
+            "candidate as it was written."
+        )
+    single, ensemble = (
+        leader.summary[f"{metric}_{kind}"] for kind in ("test_mean", "test_ensemble")
+    )
+    yield (
+        f"The best of {tried} by a score has that very score too high. On the test set, which had "
+        f"no part in the choice, its single models reach {three(single)} on average, their "
+        f"ensemble {three(ensemble)}."
+    )
 
 
 def search_warnings(facts: Facts) -> Iterator[str]:
@@ -70,7 +103,7 @@ def search_tables(facts: Facts) -> Iterator[Table]:
             str(row.decision),
             _folds(row.folds),
             _text(row.against),
-            _probability(row.probability),
+            _probability(float(str(row.probability))),
             _text(row.reason),
         )
         for row in search.decisions.itertuples()

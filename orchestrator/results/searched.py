@@ -10,7 +10,7 @@ import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.search.journal import read_rows
-from orchestrator.search.racing import estimates, expected
+from orchestrator.search.racing import estimates
 from orchestrator.search.standings import Row, Standing, Standings
 from trainables.core.config import Candidate
 from trainables.core.layout import RunLayout
@@ -131,7 +131,8 @@ class Searched:
         """One row per step that the search has looked at, in order: step (counted from 1),
         candidate, fold, score, then who led after it and what mean was expected of it.
         """
-        standings, rows = Standings(self.standings.k, _no_draws), []
+        standings = Standings(self.standings.k)
+        rows: list[dict[str, Any]] = []
         for row in self.rows:
             standings.apply(row)
             if row["event"] != "finished" or row["score"] is None or standings.leader is None:
@@ -144,7 +145,7 @@ class Searched:
                     "fold": release.fold,
                     "score": row["score"],
                     "leader": self.ids[standings.leader],
-                    "leader_estimate": expected(standings.table.scores)[standings.leader],
+                    "leader_estimate": standings.table.expected[standings.leader],
                 }
             )
         columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]
@@ -181,7 +182,7 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     """
     if experiment.search is None or (rows := read_rows(layout.journal)) is None:
         return None
-    standings = Standings(experiment.folds.k, _no_draws)
+    standings = Standings(experiment.folds.k)
     for row in rows:
         standings.apply(row)
     candidates, ids = list(experiment.candidates), {}
@@ -196,7 +197,3 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
             ids[each.number] = ids[each.same_as]
     widened = experiment.model_copy(update={"candidates": tuple(candidates)})
     return Searched(widened, standings, tuple(rows), ids)
-
-
-def _no_draws(*_: int) -> Any:
-    raise AssertionError("who reads a search decides nothing")

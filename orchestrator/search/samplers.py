@@ -118,7 +118,9 @@ class Sampler:
         """Equal for points that make equal candidates."""
         space, values = point
         parameters = self._spaces[space].parameters
-        return json.dumps([space, [(n, p.rounded(values[n])) for p in parameters if (n := p.name) in values]])
+        return json.dumps(
+            [space, [(n, p.rounded(values[n])) for p in parameters if (n := p.name) in values]]
+        )
 
     def _stream(self, number: int, *attempt: int) -> int:
         """A seed of its own for each suggestion."""

@@ -128,5 +128,8 @@ def test_a_failed_cell_waits_behind_the_others() -> None:
     assert first is not None
     schedule.release(first, None)
     schedule.put_back(first)
-    assert [cell.key for cell in (schedule.take(["A"]), schedule.take(["A"])) if cell] == ["a1", "a0"]
+    assert [cell.key for cell in (schedule.take(["A"]), schedule.take(["A"])) if cell] == [
+        "a1",
+        "a0",
+    ]
     assert schedule.expected(first) == 1.0

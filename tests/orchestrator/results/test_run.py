@@ -108,7 +108,7 @@ def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def finish(entry: Entry, folds: pd.DataFrame) -> None:
+def finish(entry: Entry, folds: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
     write_model(entry.model_path)
     epochs = {
         "epoch": [1, 2],
@@ -132,7 +132,9 @@ def finish(entry: Entry, folds: pd.DataFrame) -> None:
         host="node1",
         device="CPU",
     )
-    entry.finish(state, pd.DataFrame(epochs), predictions_by_hand(folds, entry))
+    if predictions is None:
+        predictions = predictions_by_hand(folds, entry)
+    entry.finish(state, pd.DataFrame(epochs), predictions)
 
 
 def run_by_hand(study: Path) -> Path:
