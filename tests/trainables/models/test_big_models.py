@@ -35,9 +35,9 @@ def train(folder: Path, data: Path, model: str, size: int, batch: int, epochs: i
     )
     entry = prepared_run(folder, data, model, text=text)["plain", 0]
     if epochs > 1:
-        work(folder, [entry], stop=1, expected=9, suspend=True)
+        work([entry], stop=1, expected=9, suspend=True)
         assert entry.resume_path.exists()
-    work(folder, [entry])
+    work([entry])
     assert entry.state().state == "done", entry.state()
     assert entry.state().epochs == epochs
     return entry
