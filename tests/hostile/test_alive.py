@@ -189,14 +189,6 @@ def test_a_daemon_that_dies_or_hangs_at_any_moment_is_noticed(inside: str, at_st
 # --- real runs ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = rayfold("run", experiment_file(folder, spots), "--run", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["raylet", "gcs_server"])
 def test_a_lost_part_of_ray_is_one_line(spots: Path, tmp_path: Path, victim: str) -> None:

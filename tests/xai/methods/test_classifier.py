@@ -20,7 +20,6 @@ from xai.methods.registry import METHODS
 
 FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
 OTHER_FAMILIES = (
-    "EfficientNetB7",
     "EfficientNetV2S",
     "ConvNeXtTiny",
     "DenseNet121",
