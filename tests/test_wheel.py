@@ -109,7 +109,9 @@ def call(folder: Path, *command: str | Path, codes: tuple[int, ...] = (0,)) -> s
 
 
 def install(folder: Path, what: str) -> None:
-    call(folder, "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what)
+    # Compiling all of TensorFlow and Ray takes a minute, and most of it is never imported.
+    pip = ("python", "-m", "pip", "install", "--no-compile")
+    call(folder, *pip, "--quiet", "--disable-pip-version-check", what)
 
 
 def test_the_archives_are_whole(built: Path, wheel: Path) -> None:

@@ -24,6 +24,7 @@ from tests.conftest import ROOT, rayfold
 from trainables.core.files import whole_files
 from trainables.core.layout import RunLayout
 from trainables.data.manifest import Manifest
+from trainables.models import user_code
 from trainables.models.known_code import builders, remember
 from trainables.training.worker import Worker
 from xai.methods.registry import METHODS
@@ -46,6 +47,7 @@ def train(file: Path, run: Path) -> None:
     prepared.save()
     provenance = {"invocations": [{"experiment_folder": str(file.parent)}]}
     prepared.layout.provenance.write_text(json.dumps(provenance))
+    user_code.search_also(file.parent)
     worker = Worker(1e9)
     for entry in prepared.entries:
         cell = worker.open(run, entry.spec.key, 0.0)

@@ -18,7 +18,7 @@ from xai.methods import cam
 from xai.methods.classifier import Classifier
 from xai.methods.registry import METHODS
 
-FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
+FAST = ("TinyCNN", "EfficientNetLite0")
 OTHER_FAMILIES = (
     "EfficientNetV2S",
     "ConvNeXtTiny",
