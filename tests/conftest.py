@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import cv2
@@ -77,21 +78,25 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "spots")
 
 
-def rayfold(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300, alone: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would; `alone`: on one core, so with one worker, and
-    TensorFlow starts once.
+def command_line(*arguments: str | Path, module: str = "orchestrator", alone: bool = False) -> Any:
+    """What `subprocess` needs to run the command line as a user would, by `args` and `env`.
+
+    `alone`: on one core, so with one worker, and TensorFlow starts once.
     """
-    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
+    line = [sys.executable, "-m", module, *map(str, arguments)]
     if alone:
         core = random.choice(sorted(os.sched_getaffinity(0)))
-        command = ["taskset", "--cpu-list", str(core), *command]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        line = ["taskset", "--cpu-list", str(core), *line]
+    return {"args": line, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+
+
+def rayfold(
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300, **others: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; `others` are those of `command_line`."""
     return subprocess.run(
-        command,
+        **command_line(*arguments, **others),
         cwd=cwd,
-        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,

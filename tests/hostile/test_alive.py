@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT, rayfold
+from tests.conftest import ROOT, command_line, rayfold
 from tests.hostile.chaos import disturb, left_of, named
 from tests.orchestrator.execution.test_experiment_run import (
     assert_same_tables,
@@ -26,8 +26,7 @@ STOP_LINE = "what is finished is kept, run the same command again to go on\n"
 
 def command(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **command_line(*arguments),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

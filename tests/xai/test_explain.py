@@ -1,12 +1,10 @@
 """`rayfold explain` on a real run: every map once, the right one, whatever happens on the way."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import pytest
 from orchestrator import load_run
 from orchestrator.execution.cells import prepare
 from orchestrator.experiment.experiment_file import read_experiment
-from tests.conftest import ROOT, rayfold
+from tests.conftest import ROOT, command_line, rayfold
 from trainables.core.files import whole_files
 from trainables.core.layout import RunLayout
 from trainables.data.manifest import Manifest
@@ -68,9 +66,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def explained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("copy") / "a 'run' with spaces"
     shutil.copytree(trained, run)
-    command = [sys.executable, "-m", "xai", str(run), "--faithfulness", "4"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = rayfold(run, "--faithfulness", "4", module="xai", alone=True)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -330,10 +326,8 @@ def test_killed_in_the_middle_it_goes_on_with_no_map_twice_and_none_missing(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(trained, run)
-    command = [sys.executable, "-m", "orchestrator", "explain", str(run), "--faithfulness", "4"]
-    driver = subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL
-    )
+    line = command_line("explain", run, "--faithfulness", "4")
+    driver = subprocess.Popen(**line, stdout=subprocess.DEVNULL)
     for _ in range(1200):
         if whole_files(run, "xai/heatmaps/*/*/*/*.parquet"):
             break

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from orchestrator import load_run
 from orchestrator.results.run import TABLES
-from tests.conftest import ROOT, Command, rayfold
+from tests.conftest import Command, command_line, rayfold
 
 EXPERIMENT = """
 name: spots
@@ -158,7 +157,8 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text('{"image_data_format": "diagonal"}')
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = rayfold("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run")
+    file = experiment_file(tmp_path, spots)
+    done = rayfold("run", file, "--run", tmp_path / "run", alone=True)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith(
         "rayfold: the worker could not start: ValueError: Invalid `image_data_format`"
@@ -204,11 +204,9 @@ def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: P
 # --- interruptions --------------------------------------------------------------------------------
 
 
-def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "orchestrator", "run", str(file), "--run", str(run)]
+def start(file: Path, run: Path, **others: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **command_line("run", file, "--run", run, **others),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -256,7 +254,7 @@ resources: {cpus_per_cell: 1}
 
 def test_a_stop_lets_an_epoch_end_that_is_longer_than_ray_tune_waits(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(LONG_EPOCH)
-    driver = start(tmp_path / "long.yaml", tmp_path / "run")
+    driver = start(tmp_path / "long.yaml", tmp_path / "run", alone=True)
     wait_until(lambda: list((tmp_path / "run/ledger").glob("*/state.json")), driver)
     time.sleep(1)
     began = time.monotonic()
