@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.search import published
-from orchestrator.search.outlook import best_probabilities, expected, outlook
+from orchestrator.search.outlook import Outlook, best_probabilities, outlook
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-T = TypeVar("T", bound=np.generic)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class RaceTable:
         return self._once(_through)
 
     @property
-    def expected(self) -> Floats:
-        """(candidates,): the final means as they are to be expected, see `outlook.expected`."""
-        return self._once(_expected)
+    def outlook(self) -> Outlook:
+        """What is to be expected of the final means."""
+        return self._once(_outlook)
 
     def add(self, candidate: int, fold: int, score: float, noise: float | None = None) -> None:
         """Note a finished step, and its `paired_noise` where another candidate had the fold."""
@@ -81,22 +81,22 @@ class RaceTable:
         self._grow(candidate)
         self._out[candidate] = True
 
+    @property
     def leader(self) -> int | None:
         """The living candidate with the highest expected final mean."""
-        living = np.flatnonzero(self.living)
-        return int(living[np.argmax(self.expected[living])]) if len(living) else None
+        return self._once(_leader)
 
     def rival(self, candidate: int, fold: int) -> int | None:
         """Whom a step is paired with: the best living one that has finished the fold."""
         there = self.living & ~np.isnan(self.scores[:, fold])
         there[candidate : candidate + 1] = False
         others = np.flatnonzero(there)
-        return int(others[np.argmax(self.expected[others])]) if len(others) else None
+        return int(others[np.argmax(self.outlook.means[others])]) if len(others) else None
 
-    def _once(self, find: Callable[["RaceTable"], NDArray[T]]) -> NDArray[T]:
+    def _once(self, find: Callable[["RaceTable"], T]) -> T:
         if find not in self._known:
             self._known[find] = find(self)
-        found: NDArray[T] = self._known[find]
+        found: T = self._known[find]
         return found
 
     def _grow(self, candidate: int) -> None:
@@ -118,8 +118,13 @@ def _through(table: RaceTable) -> Flags:
     return np.asarray(~np.isnan(table.scores).any(axis=1))
 
 
-def _expected(table: RaceTable) -> Floats:
-    return expected(table.scores)
+def _outlook(table: RaceTable) -> Outlook:
+    return outlook(table.scores, table.noise)
+
+
+def _leader(table: RaceTable) -> int | None:
+    living = np.flatnonzero(table.living)
+    return int(living[np.argmax(table.outlook.means[living])]) if len(living) else None
 
 
 def estimate(table: RaceTable, candidate: int) -> float:
@@ -131,7 +136,7 @@ def estimate(table: RaceTable, candidate: int) -> float:
 
 def estimates(table: RaceTable) -> Floats:
     """(candidates,): `estimate` of each; NaN without a finished fold."""
-    scores, values, leader = table.scores, table.expected, table.leader()
+    scores, values, leader = table.scores, table.outlook.means, table.leader
     if leader is None:
         return values
     shared = ~np.isnan(scores) & ~np.isnan(scores[leader])
@@ -142,7 +147,7 @@ def estimates(table: RaceTable) -> Floats:
 
 def verdicts(table: RaceTable, rule: str, bound: float) -> list[Verdict]:
     """Of each living candidate that lacks folds, in order, but for the leader, who never stops."""
-    leader = table.leader()
+    leader = table.leader
     if rule == "off" or leader is None:
         return []
     rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != leader]
@@ -162,21 +167,21 @@ def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdic
 
 
 def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
-    """Stops who ends up best with a probability below the bound divided by the number of candidates
-    with a score: all stops of a search together cost it the best one with no more than the bound.
+    """Stops who ends up best with a probability below `bound` times an even share, which is one by
+    the number of the living.
     """
-    means, deviations = outlook(table.scores, table.noise)
+    means, deviations = table.outlook.means, table.outlook.deviations
     living = np.flatnonzero(table.living)
     probability = np.zeros(len(means))
     probability[living] = best_probabilities(means[living], deviations[living])
-    count = int((~np.isnan(means)).sum())
+    share = 1 / len(living)
     return [
         Verdict(
-            bool(probability[c] < bound / count),
+            bool(probability[c] < bound * share),
             c,
             leader,
             float(probability[c]),
-            f"ends best of {count} with probability {probability[c]:.2g}",
+            f"ends best of {len(living)} with probability {probability[c]:.2g}",
         )
         for c in rivals
     ]

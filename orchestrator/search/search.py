@@ -95,7 +95,7 @@ class Search:
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
         self._undecided = True
-        self.standings = Standings(k)
+        self.standings = Standings(k, bool(config.patience))
         for row in journal.rows:
             self._apply(row)
         for number, (name, key) in enumerate(stated):
@@ -319,7 +319,7 @@ class Search:
         lacking = [c for c in standings.wanting if c.releases]
         if self._closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
-        values = standings.table.expected
+        values = standings.table.outlook.means
 
         def place(c: Standing) -> tuple[bool, float, int]:
             value = values[c.number] if c.number < len(values) else np.nan
