@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli.common import say
-from orchestrator.experiment.experiment_file import json_schema
+from orchestrator.experiment.editor_schema import json_schema
 from orchestrator.experiment.templates import text
 from trainables.core.errors import ExperimentError
 from trainables.core.files import write_text

@@ -57,7 +57,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     previous = None
     with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
         previous = Manifest.load(layout.manifest)
-    forms = {candidate.input_format for candidate in experiment.candidates}
+    forms = experiment.input_formats
     try:
         manifest = build_manifest(experiment.data, experiment.folder, previous, forms)
     except UnusableImages as error:

@@ -60,37 +60,38 @@ CandidateFile = create_model(
 _ENTRY_FIELDS = tuple(CandidateEntry.model_fields)
 
 
+class Contradiction(ExperimentError):
+    """Settings of a candidate that are right, each by itself, and cannot be meant together;
+    `problem` says it without the place.
+    """
+
+    def __init__(self, line: str, problem: str) -> None:
+        super().__init__(printable(line))
+        self.problem = printable(problem)
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where a candidate stands, for errors: the file and the place in it. Relative paths start at
+    `folder`; without one all are absolute.
+    """
+
+    source: str
+    place: str
+    folder: Path | None = None
+
+    def refused(self, name: str, problem: str) -> ExperimentError:
+        """The error for what is wrong with a setting; `problem` goes on from its name."""
+        at = f"{self.place}.{name}"
+        return ExperimentError(printable(f"{at}{problem} ({self.source}: {at})"))
+
+
 @dataclass(frozen=True)
 class Choice:
     """One point of a candidate's grid: its values, and the keys that the grid varies."""
 
     values: dict[str, Any]
     varied: frozenset[tuple[str, ...]]
-
-
-def resolve_candidates(
-    section: Sequence[Mapping[str, Any]], training: Training, folder: Path, source: str
-) -> tuple[Candidate, ...]:
-    """Unfold and complete the candidates section; `training` holds what a candidate does not state
-    itself.
-
-    Relative paths start at `folder`; `source` names the file in errors. Raises ExperimentError.
-    """
-    candidates: list[Candidate] = []
-    for index, raw in enumerate(section):
-        place = f"candidates[{index}]"
-        try:
-            if (number := len(candidates) + combinations(raw)) > MOST_CANDIDATES:
-                raise ExperimentError(
-                    f"an experiment may have {MOST_CANDIDATES:,} candidates, got {number:,} as "
-                    f"grids are unfolded ({source}: {place}); make several experiments of it"
-                )
-            choices = list(unfold(raw))
-        except ValueError as error:
-            raise ExperimentError(printable(f"{place}.{error} ({source}: {place})")) from error
-        candidates += [_resolve(choice, training, folder, source, place) for choice in choices]
-    _check_unique(candidates, source)
-    return tuple(candidates)
 
 
 def unfold(raw: Mapping[str, Any]) -> Iterator[Choice]:
@@ -143,38 +144,71 @@ def as_grid(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _resolve(
-    choice: Choice, training: Training, folder: Path, source: str, place: str
-) -> Candidate:
-    values = choice.values
+def resolve(choice: Choice, training: Training, where: Where) -> Candidate:
+    """The complete candidate of one point of a grid; `training` holds what it does not state.
+
+    Raises ExperimentError.
+    """
+    check_fields(choice.values, where)
+    name = readable_name(choice)
+    return complete(choice.values, training, where, (slug(name), name))
+
+
+def check_fields(values: Mapping[str, Any], where: Where) -> None:
+    """Raise ExperimentError for a setting that breaks its own rule, with the place where the user
+    wrote it.
+    """
     try:
-        # Names what is wrong by the place where the user wrote it.
         CandidateFile.model_validate(values)
     except ValidationError as error:
-        raise ExperimentError(explain(error, CandidateFile, source, place)) from error
+        line = explain(error, CandidateFile, where.source, where.place)
+        raise ExperimentError(line) from error
+
+
+def complete(
+    values: Mapping[str, Any], training: Training, where: Where, names: tuple[str, str]
+) -> Candidate:
+    """The candidate of settings that `check_fields` took; `names`: its id and its name.
+
+    Raises ExperimentError, a Contradiction for what does not go together.
+    """
+    source, place = where.source, where.place
     entry = CandidateEntry.model_validate({k: v for k, v in values.items() if k in _ENTRY_FIELDS})
     stated = {k: v for k, v in values.items() if k not in _ENTRY_FIELDS}
     for section in SECTIONS.keys() & stated.keys():
         stated[section] = _over(getattr(training, section), stated[section])
     resolved = Training.model_validate({**training.model_dump(), **stated})
-    if resolved.weights not in ("none", "imagenet"):
-        resolved = resolved.model_copy(
-            update={"weights": absolute(resolved.weights, folder, source)}
-        )
+    weights = absolute_weights(resolved.weights, where)
+    resolved = resolved.model_copy(update={"weights": weights})
     if problem := contradiction(resolved):
-        raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
+        raise Contradiction(f"{place}: {problem} ({source}: {place})", problem)
     size = _image_size(entry, source, place)
     if problem := zoo.contradiction(entry.model, resolved):
-        raise ExperimentError(printable(f"{place}: {problem} ({source}: {place})"))
-    name = _readable_name(choice)
+        raise Contradiction(f"{place}: {problem} ({source}: {place})", problem)
+    identity, name = names
     return Candidate(
-        id=_slug(name),
+        id=identity,
         name=name,
         model=entry.model,
         image_size=size,
         arguments=entry.arguments,
         training=resolved,
     )
+
+
+def setting(values: Mapping[str, Any], training: Training, name: str) -> Any:
+    """What holds for a setting, by its dotted name: what the candidate states, the training section
+    or the model says; None for an argument that is not stated.
+    """
+    key, _, inner = name.partition(".")
+    if key == "arguments":
+        return values.get(key, {}).get(inner)
+    if key in SECTIONS:
+        section = _over(getattr(training, key), values.get(key, {}))
+        return getattr(SECTIONS[key].model_validate(section), inner)
+    if key == "image_size" and values.get(key) is None:
+        return zoo.default_image_size(values.get("model", ""))
+    return values[key] if key in values else getattr(training, key, None)
 
 
 def _over(section: Frozen, stated: dict[str, Any]) -> dict[str, Any]:
@@ -198,25 +232,22 @@ def _image_size(entry: CandidateEntry, source: str, place: str) -> int:
     known = zoo.MODELS.get(entry.model)
     size = entry.image_size or zoo.default_image_size(entry.model)
     if size is None:
-        raise ExperimentError(
-            f"{place}.image_size is missing: a builder has no size of its own ({source}: {place})"
-        )
+        problem = "image_size is missing: a builder has no size of its own"
+        raise Contradiction(f"{place}.{problem} ({source}: {place})", problem)
     if known and size < known.smallest:
-        raise ExperimentError(
-            f"{place}.image_size must be at least {known.smallest} for {entry.model}, got {size} "
-            f"({source}: {place}.image_size)"
-        )
+        problem = f"image_size must be at least {known.smallest} for {entry.model}, got {size}"
+        raise Contradiction(f"{place}.{problem} ({source}: {place}.image_size)", problem)
     if known and entry.arguments:
-        raise ExperimentError(
-            printable(
-                f"{place}.arguments are for builders of your own, {entry.model} takes none, got "
-                f"{shown(entry.arguments)} ({source}: {place}.arguments); remove them"
-            )
+        problem = (
+            f"arguments are for builders of your own, {entry.model} takes none, got "
+            f"{shown(entry.arguments)}"
         )
+        line = f"{place}.{problem} ({source}: {place}.arguments); remove them"
+        raise Contradiction(line, f"{problem}; remove them")
     return size
 
 
-def _readable_name(choice: Choice) -> str:
+def readable_name(choice: Choice) -> str:
     """The stated name and what the grid varies; without one, the model and what the file says about
     this candidate.
     """
@@ -229,52 +260,38 @@ def _readable_name(choice: Choice) -> str:
         for name, each in inner:
             varied = bool(choice.varied & {(key,), (key, name)})
             if stated is None or varied:
-                shown = Path(each).name if key == "weights" else each
-                settings.append(f"{_shown_key(key, name)}={shown}")
+                settings.append(shown_setting(key, name, each))
     if stated is not None and ("model",) in choice.varied:
         settings.insert(0, choice.values["model"])
-    name = printable(" ".join([stated or choice.values["model"], *settings]))
+    return joined([stated or choice.values["model"], *settings])
+
+
+def joined(parts: Sequence[str]) -> str:
+    """The parts of a name in one line that is not too long; a digest stands for what is cut."""
+    name = printable(" ".join(parts))
     return (
         name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 10]}… {digest(name, 8)}"
     )
 
 
-def _shown_key(key: str, inner: str | None) -> str:
-    """What a value is called in a name."""
+def shown_setting(key: str, inner: str | None, value: Any) -> str:
+    """A setting in a name, by its key and the one within a section."""
+    text = Path(value).name if key == "weights" else value
     if inner is None or inner == "kind":
-        return key
-    return inner if key in ("augmentation", "arguments") else f"{key}.{inner}"
+        return f"{key}={text}"
+    return f"{inner if key in ('augmentation', 'arguments') else f'{key}.{inner}'}={text}"
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """The name as a file name; where that loses letters or is too long, a digest tells it from
     others.
     """
-    slug = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
-    lossy = "[[" in name or is_file_name(slug)  # where a list ends in a list
-    slug = slug.replace(".", "_") if is_file_name(slug) else slug
-    if name.isascii() and slug and len(slug) <= _LONGEST_ID and not lossy:
-        return slug
-    return f"{slug[: _LONGEST_ID - 9] or 'candidate'}-{digest(name, 8)}"
-
-
-def _check_unique(candidates: list[Candidate], source: str) -> None:
-    contents: dict[str, Candidate] = {}
-    ids: dict[str, Candidate] = {}
-    for candidate in candidates:
-        content = digest(candidate.deciding())
-        twin = contents.setdefault(content, candidate)
-        if twin is not candidate:
-            raise ExperimentError(
-                f"candidates {twin.name!r} and {candidate.name!r} are the same, they would train "
-                f"identically: remove one ({source}: candidates)"
-            )
-        namesake = ids.setdefault(candidate.id, candidate)
-        if namesake is not candidate:
-            raise ExperimentError(
-                f"candidates {namesake.name!r} and {candidate.name!r} would both be filed as "
-                f"{candidate.id!r}: give each a name of its own ({source}: candidates)"
-            )
+    plain = re.sub(r"[^a-z0-9._]+", "-", name.lower()).strip("-.")
+    lossy = "[[" in name or is_file_name(plain)  # where a list ends in a list
+    plain = plain.replace(".", "_") if is_file_name(plain) else plain
+    if name.isascii() and plain and len(plain) <= _LONGEST_ID and not lossy:
+        return plain
+    return f"{plain[: _LONGEST_ID - 9] or 'candidate'}-{digest(name, 8)}"
 
 
 def absolute(stated: str, folder: Path, source: str) -> str:
@@ -296,3 +313,10 @@ def absolute(stated: str, folder: Path, source: str) -> str:
             f"paths must be UTF-8, got {printable(repr(path))} ({source}); rename the folder"
         ) from None
     return path
+
+
+def absolute_weights(stated: str, where: Where) -> str:
+    """`weights` with its path absolute, where it is one."""
+    if where.folder is None or stated in ("none", "imagenet"):
+        return stated
+    return absolute(stated, where.folder, where.source)

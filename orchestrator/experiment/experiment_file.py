@@ -7,25 +7,33 @@ TensorFlow.
 
 import os
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from orchestrator.experiment import yaml_text
-from orchestrator.experiment.candidates import CandidateFile, absolute, as_grid, resolve_candidates
-from orchestrator.experiment.messages import explain, shown
+from orchestrator.experiment.candidate_section import resolve_candidates
+from orchestrator.experiment.candidates import absolute, as_grid
+from orchestrator.experiment.distributions import Distribution
+from orchestrator.experiment.messages import explain, misplaced, shown
+from orchestrator.experiment.search_config import Search, problems
+from orchestrator.experiment.search_space import Space, placed
+from orchestrator.experiment.suggestions import input_formats, reached, suggestion
 from trainables.core.config import Candidate
 from trainables.core.data_config import DataConfig, PhantomData
 from trainables.core.errors import ExperimentError
 from trainables.core.files import open_regular
+from trainables.core.input_format import InputFormat
 from trainables.core.quoting import printable
-from trainables.core.training_config import SECTIONS, Training
+from trainables.core.training_config import Training
 from trainables.core.values import Frozen, Real, Seed, Whole, digest
 
 #: Of one experiment.
 MOST_CELLS = 20_000
 _MOST_MEGAPIXELS = 20_000  # of all phantoms
+_MOST_FORMATS = 20  # that a search may reach: every image is compared in each
 
 
 class Folds(Frozen):
@@ -99,10 +107,16 @@ class ExperimentFile(Frozen):
         (0,), min_length=1, description="Every candidate and fold is trained once per seed."
     )
     resources: Resources = Resources()
+    search: Search | None = Field(
+        None, description="How candidates are searched and raced; default: all run on all folds."
+    )
 
 
 class Experiment(Frozen):
-    """A resolved experiment: every candidate complete, every path absolute."""
+    """A resolved experiment: every candidate complete, every path absolute.
+
+    `candidates` are the stated ones; what a search may add lies in `spaces`.
+    """
 
     name: str
     data: DataConfig
@@ -110,6 +124,8 @@ class Experiment(Frozen):
     candidates: tuple[Candidate, ...]
     seeds: tuple[int, ...]
     resources: Resources
+    search: Search | None = None
+    spaces: tuple[Space, ...] = ()
     folder: Path = Field(
         description="Where relative paths and the user's own model builders are looked for."
     )
@@ -117,36 +133,101 @@ class Experiment(Frozen):
     @property
     def hash(self) -> str:
         """Digest of all that is asked for; where it is computed, and with what, does not count."""
-        return digest(self.model_dump(mode="json", exclude={"folder", "resources"}))
+        return digest(
+            self.model_dump(mode="json", exclude={"folder", "resources", *self._unsearched})
+        )
+
+    @property
+    def _unsearched(self) -> set[str]:
+        """What experiments without a search never had."""
+        return {"search", "spaces"} if self.search is None else set()
 
     @property
     def import_path(self) -> str | None:
-        """Where the user's own model builders are looked for, if a candidate names one."""
-        return (
-            str(self.folder)
-            if any(":" in candidate.model for candidate in self.candidates)
-            else None
+        """Where the user's own model builders are looked for, if a candidate may name one."""
+        return str(self.folder) if any(":" in model for model in self.models) else None
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models of all candidates, stated or to be suggested."""
+        return frozenset(model for model, _ in self.starts)
+
+    @property
+    def starts(self) -> frozenset[tuple[str, str]]:
+        """Model and initial weights of all candidates, stated or to be suggested."""
+        return frozenset(
+            [(each.model, each.training.weights) for each in self.candidates]
+            + [start for space in self.spaces for start in reached(space, ("model", "weights"))]
         )
+
+    @property
+    def input_formats(self) -> frozenset[InputFormat]:
+        """The pixels that models are given, of all candidates, stated or to be suggested."""
+        return frozenset(
+            [candidate.input_format for candidate in self.candidates]
+            + [form for space in self.spaces for form in input_formats(space)]
+        )
+
+    def suggested(self, space: int, values: Mapping[str, Any], number: int) -> Candidate:
+        """The candidate of this number, by values of the parameters of one of `spaces`.
+
+        Parameters that do not count are ignored. Raises ExperimentError where one that counts is
+        missing or outside of its range, and where settings contradict each other.
+        """
+        return suggestion(self.spaces[space], values, number)
 
     def to_yaml(self) -> str:
         """The resolved form as an experiment file that gives this experiment again."""
-        content = self.model_dump(mode="json", exclude={"candidates", "folder"})
+        content = self.model_dump(
+            mode="json", exclude={"candidates", "folder", "spaces", *self._unsearched}
+        )
+        spaces = {space.candidate: _written(space) for space in self.spaces}
+        if self.spaces:
+            # What suggestions do not state comes from here; the stated candidates state all.
+            content["training"] = self.spaces[0].training.model_dump(mode="json")
         content["candidates"] = [
-            {
-                **candidate.model_dump(mode="json", exclude={"id", "training"}),
-                "arguments": as_grid(candidate.arguments),
-                **candidate.training.used(),
-            }
-            for candidate in self.candidates
+            spaces.get(number) or self._stated(candidate)
+            for number, candidate in enumerate(self.candidates)
         ]
         for section, key in [
             (content["data"], "path"),
-            *((each, "weights") for each in content["candidates"]),
+            *((each, "weights") for each in [content.get("training", {}), *content["candidates"]]),
         ]:
             if key in section:
                 # What is resolved names no variables any more.
-                section[key] = section[key].replace("$", "$$")
+                section[key] = _literally(section[key])
         return yaml_text.dump(content)
+
+    def _stated(self, candidate: Candidate) -> dict[str, Any]:
+        """A candidate without distributions as a file states it."""
+        training = candidate.training
+        return {
+            **candidate.model_dump(mode="json", exclude={"id", "training"}),
+            "arguments": as_grid(candidate.arguments),
+            **(training.model_dump(mode="json") if self.spaces else training.used()),
+        }
+
+
+def _written(space: Space) -> dict[str, Any]:
+    """A candidate with distributions as a file states it."""
+    entry = dict(space.entry)
+    if "arguments" in entry:
+        entry["arguments"] = as_grid(entry["arguments"])
+    distributions = {parameter.name: parameter.written() for parameter in space.parameters}
+    for content in distributions.values():
+        if "weights" in content.get("when", {}):
+            content["when"]["weights"] = _literally(content["when"]["weights"])
+    return placed(entry, distributions)
+
+
+def _literally(value: Any) -> Any:
+    """Paths, or what holds them, so that their dollar signs stand for themselves."""
+    if isinstance(value, str):
+        return value.replace("$", "$$")
+    if isinstance(value, list):
+        return [_literally(each) for each in value]
+    paths = {"choice", "default"} & value.keys() if isinstance(value, dict) else {}
+    return {**value, **{key: _literally(value[key]) for key in paths}} if paths else value
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -208,16 +289,21 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         file = ExperimentFile.model_validate(content)
         _check_ranges(file)
     except ValidationError as error:
-        raise ExperimentError(explain(error, ExperimentFile, source, text=text)) from error
+        line = misplaced(content, Distribution.model_fields, source)
+        line = line or explain(error, ExperimentFile, source, text=text)
+        raise ExperimentError(line) from error
     except ValueError as error:
         raise ExperimentError(f"{error} ({source})") from error
-    candidates = resolve_candidates(file.candidates, file.training, folder, source)
+    candidates, spaces = resolve_candidates(
+        file.candidates, file.training, folder, source, file.search is not None
+    )
     cells = len(candidates) * file.folds.k * len(file.seeds)
     if cells > MOST_CELLS:
         raise ExperimentError(
             f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got "
             f"{cells:,} ({source}); make several experiments of it"
         )
+    _check_search(file, len(candidates), spaces, source)
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
@@ -228,6 +314,8 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         candidates=candidates,
         seeds=file.seeds,
         resources=file.resources,
+        search=file.search,
+        spaces=spaces,
         folder=folder,
     )
 
@@ -274,35 +362,23 @@ def _check_ranges(file: ExperimentFile) -> None:
         )
 
 
-# --- for editors ----------------------------------------------------------------------------------
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema of the experiment file."""
-    schema = ExperimentFile.model_json_schema()
-    candidate = CandidateFile.model_json_schema(ref_template="#/$defs/{model}")
-    schema["$defs"].update(candidate.pop("$defs", {}))
-    properties = candidate["properties"]
-    for name, section in SECTIONS.items():
-        inner = section.model_json_schema()
-        properties[name] = {**inner, "properties": _gridded(inner["properties"])}
-    arguments = properties["arguments"]
-    properties["arguments"] = {
-        **arguments,
-        **_gridded({"additionalProperties": arguments["additionalProperties"]}),
-    }
-    candidate["properties"] = _gridded(properties)
-    schema["properties"]["candidates"]["items"] = candidate
-    schema["title"] = "rayfold experiment"
-    return schema
-
-
-def _gridded(properties: Mapping[str, Any]) -> dict[str, Any]:
-    """The same properties, each of which may also be a list of values."""
-    return {
-        name: {
-            "description": field.get("description", ""),
-            "anyOf": [field, {"type": "array", "items": field, "minItems": 1}],
+def _check_search(
+    file: ExperimentFile, stated: int, spaces: tuple[Space, ...], source: str
+) -> None:
+    """Raise where the search cannot be done, or reaches too many formats of pixels."""
+    if file.search is None:
+        return
+    found = problems(file.search, stated, spaces, file.folds.k, len(file.seeds), MOST_CELLS)
+    if problem := next((text for wrong, text in found if wrong), None):
+        raise ExperimentError(printable(f"{problem} ({source}: search)"))
+    try:
+        forms = {
+            form for space in spaces for form in islice(input_formats(space), _MOST_FORMATS + 1)
         }
-        for name, field in properties.items()
-    }
+    except ValueError as error:
+        raise ExperimentError(f"{error} ({source}: candidates); list fewer choices") from error
+    if len(forms) > _MOST_FORMATS:
+        raise ExperimentError(
+            f"a search may reach {_MOST_FORMATS} input formats, got more by image_size and input "
+            f"({source}: candidates); use choice, or int with a larger step"
+        )

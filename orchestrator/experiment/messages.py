@@ -2,6 +2,8 @@
 remedy.
 """
 
+from collections.abc import Collection
+from types import NoneType
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
@@ -74,6 +76,26 @@ def explain(
     return printable(f"{what} ({source}: {where})")
 
 
+def misplaced(content: Any, keys: Collection[str], source: str) -> str | None:
+    """What is wrong where a distribution stands and only a constant may; None where none does.
+
+    `content`: a whole experiment file that is not valid; `keys`: those of distributions.
+    """
+    waiting = [([key], value) for key, value in content.items() if key != "candidates"]
+    for path, value in waiting:
+        if isinstance(value, dict):
+            if value.keys() <= set(keys) and any(isinstance(each, list) for each in value.values()):
+                where = _dotted(path, "")
+                return printable(
+                    f"{where} must be a constant, got {shown(value)} ({source}: {where}); only "
+                    "settings of candidates can be searched"
+                )
+            waiting += [([*path, key], inner) for key, inner in value.items()]
+        elif isinstance(value, list):
+            waiting += [([*path, number], inner) for number, inner in enumerate(value)]
+    return None
+
+
 def _as_written(problem: Any, text: str, path: list[Any]) -> str:
     """The value that breaks a rule; where text is wanted, as it is written in the file, with the
     remedy.
@@ -115,7 +137,9 @@ def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], An
             path.append(part)
             parent = current
             current = (
-                current.model_fields[part].annotation if part in current.model_fields else None
+                _stated(current.model_fields[part].annotation)
+                if part in current.model_fields
+                else None
             )
         elif isinstance(part, int) or _is_mapping(current):
             if part != "[key]":
@@ -124,6 +148,13 @@ def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], An
         else:
             current = _branch(current, part)
     return path, parent
+
+
+def _stated(annotation: Any) -> Any:
+    """What a field holds where it is not null."""
+    choices = [each for each in get_args(annotation) if each is not NoneType]
+    optional = len(get_args(annotation)) == 2 and len(choices) == 1
+    return choices[0] if optional else annotation
 
 
 def _is_mapping(annotation: Any) -> bool:

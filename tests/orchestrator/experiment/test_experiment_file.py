@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from orchestrator.experiment import templates, yaml_text
+from orchestrator.experiment.editor_schema import json_schema
 from orchestrator.experiment.experiment_file import (
     Experiment,
-    json_schema,
     parse_experiment,
     read_experiment,
 )

@@ -1,0 +1,141 @@
+"""Samplers: which values of a search's spaces the next candidate has.
+
+A suggestion follows from the spaces, the sampler's kind and seed, its own number and what was
+recalled and told before, and from nothing else: the same calls give the same answers, in another
+process too.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from orchestrator.experiment.search_space import Space
+from trainables.core.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from orchestrator.search.asking import Known, Point
+
+Kind = Literal["grid", "random", "tpe", "gp", "cmaes"]
+
+_NEEDED = {"gp": ("torch", "torch"), "cmaes": ("cmaes", "'rayfold[samplers]'")}
+#: How many candidates a sampler is shown, the best and the latest: its time grows with them.
+_SHOWN = {"tpe": (100, 400), "gp": (50, 50), "cmaes": (0, 600)}
+_REDRAWN = 20  # random points that are tried in place of one that is known
+
+
+class Sampler:
+    """Suggests candidates, higher values being better; raises ExperimentError where a package is
+    missing.
+
+    The spaces' stated candidates, all at their defaults, are known from the start.
+    """
+
+    def __init__(self, spaces: Sequence[Space], kind: Kind, seed: int) -> None:
+        package, install = _NEEDED.get(kind, ("", ""))
+        if package and find_spec(package) is None:
+            raise ExperimentError(
+                f"search.sampler: {kind} needs the package {package}, which is not installed: pip "
+                f"install {install}, or use tpe"
+            )
+        self._spaces, self._kind, self._seed = spaces, kind, seed
+        self._points: dict[int, Point] = {}  # by number of the candidate
+        self._values: dict[int, float | None] = {}  # None: failed
+        self._keys: set[str] = set()
+        self._stated = {space.candidate for space in spaces}
+        for number, space in enumerate(spaces):
+            self.recall(space.candidate, number, space.defaults)
+        self._grid = _Grid(spaces)
+        if kind == "cmaes":
+            from orchestrator.search.evolution import Evolution
+
+            self._evolution = Evolution(spaces[0], seed)
+        if kind != "grid":
+            from orchestrator.search.asking import Studies
+
+            self._studies = Studies(spaces)
+
+    def recall(self, number: int, space: int, values: Mapping[str, Any]) -> None:
+        """A candidate that was suggested: pending until something is told of it."""
+        self._points[number] = (space, dict(values))
+        self._keys.add(self._key(self._points[number]))
+
+    def told(
+        self,
+        number: int,
+        value: float | None,
+        space: int | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> None:
+        """What a candidate is worth, of which the last counts; None: it failed, which is as bad as
+        the worst.
+
+        Of one that is not known `space` and `values` say where it lies; without them it is left
+        out, as a stated candidate that belongs to no space.
+        """
+        if number not in self._points:
+            if space is None or values is None:
+                return
+            self.recall(number, space, values)
+        self._values[number] = value if value is not None and math.isfinite(value) else None
+
+    def suggest(self, number: int) -> "Point | None":
+        """Space and values of the candidate of this number, to be recalled once it counts; None:
+        the grid has no other.
+        """
+        if self._kind == "grid":
+            known = sum(each < number for each in self._points.keys() - self._stated)
+            return self._grid.point(known)
+        point = self._drawn(self._stream(number))
+        for attempt in range(_REDRAWN):
+            if self._key(point) not in self._keys:
+                break
+            point = self._studies.ask("random", self._stream(number, attempt), [])
+        return point
+
+    def _drawn(self, seed: int) -> "Point":
+        if self._kind == "random":
+            return self._studies.ask("random", seed, [])
+        shown = self._shown(*_SHOWN[self._kind])
+        if self._kind == "cmaes":
+            past = [(point[1], value) for _, point, value in shown if value is not None]
+            return 0, self._evolution.ask(seed, past)
+        return self._studies.ask(self._kind, seed, shown)
+
+    def _shown(self, best: int, latest: int) -> "list[Known]":
+        """The best and latest candidates with a value and all that are pending, by number."""
+        worst = min((v for v in self._values.values() if v is not None), default=0.0)
+        values = {n: worst if v is None else v for n, v in sorted(self._values.items())}
+        by_value = sorted(values, key=lambda number: -values[number])
+        chosen = {*by_value[:best], *list(values)[-latest:], *self._points.keys() - values.keys()}
+        return [(number, self._points[number], values.get(number)) for number in sorted(chosen)]
+
+    def _key(self, point: "Point") -> str:
+        """Equal for points that make equal candidates."""
+        space, values = point
+        parameters = self._spaces[space].parameters
+        return json.dumps([space, [(n, p.rounded(values[n])) for p in parameters if (n := p.name) in values]])
+
+    def _stream(self, number: int, *attempt: int) -> int:
+        """A seed of its own for each suggestion."""
+        return int(np.random.SeedSequence([self._seed, number, *attempt]).generate_state(1)[0])
+
+
+class _Grid:
+    """Every combination of one space after the other, its defaults first."""
+
+    def __init__(self, spaces: Sequence[Space]) -> None:
+        self._rest = chain.from_iterable(
+            ((number, values) for values in space.reached([p.name for p in space.parameters]))
+            for number, space in enumerate(spaces)
+        )
+        self._known: "list[Point]" = []
+
+    def point(self, index: int) -> "Point | None":
+        """None: there are fewer."""
+        self._known += islice(self._rest, max(0, index + 1 - len(self._known)))
+        return self._known[index] if index < len(self._known) else None
