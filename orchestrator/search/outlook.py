@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _PRIOR_FACTOR, _PRIOR_WEIGHT = 1.5, 4.0  # of seen to resampled variance, in degrees of freedom
 _OWN_WEIGHT = 1.0  # folds that the pooled variance counts for beside a candidate's own
 _LEAST = 1e-12  # variance: scores that never differ are no certainty
-_ROUNDS = 12  # of expectation maximisation
+_ROUNDS = 8  # of expectation maximisation, which starts near
 _REACH, _GRID = 5.0, 257  # standard deviations; points of the integral
 
 
@@ -76,46 +76,55 @@ def _shares(paired: Floats) -> Floats:
 
 
 def _fit(scores: Floats, shares: Floats) -> tuple[Floats, Floats, Floats, Floats]:
-    """Levels and their variances, folds, and noise: by expectation maximisation.
+    """Levels and their variances, folds, and noise: folds by generalised least squares, the two
+    variances by expectation maximisation.
 
     `shares`: noise but for the common factor. Every candidate has a fold. A fold that nobody has
     finished is as hard as the others are on average.
     """
     there = ~np.isnan(scores)
-    known, count = there.any(axis=0), there.sum(axis=1)
-    weights = there / shares[:, None]
-    total = np.where(known, weights.sum(axis=0), 1.0)
-    filled = np.where(there, scores, 0.0)
-    origin = np.where(known, (weights * filled).sum(axis=0) / total, 0.0)
-    apart = np.where(there, filled - origin, 0.0)  # small numbers, whose squares may be added up
-    factor, between = _start(apart, there, shares)
+    known: NDArray[np.bool_] = np.asarray(there.any(axis=0))
+    count = there.sum(axis=1)
+    inside = there[:, known].astype(np.float64)
+    origin = float(np.nanmean(scores))
+    apart = np.where(there, scores - origin, 0.0)[:, known]
     sums, squares = apart.sum(axis=1), (apart**2).sum(axis=1)
-    columns = (weights * apart).sum(axis=0)
-    inside = there.astype(np.float64)
+    factor, between = _start(apart, inside, shares)
     measured = max(int(count.sum() - known.sum()), 0) + _PRIOR_WEIGHT  # folds are fitted, too
-    folds = np.zeros(len(known))
     for _ in range(_ROUNDS):
-        doubt = 1 / (1 / between + count / (factor * shares))
-        levels = doubt * (sums - inside @ folds) / (factor * shares)
-        folds = (columns - levels @ weights) / total
+        noise = factor * shares
+        drawn = between / (noise + count * between)  # of a sum of residuals: the level
+        precision = inside.T / noise
+        system = np.diag(precision.sum(axis=1)) - (precision * drawn) @ inside
+        folds = np.linalg.solve(
+            system, (precision * apart.T).sum(axis=1) - precision @ (drawn * sums)
+        )
         rest = sums - inside @ folds
+        levels, doubt = drawn * rest, drawn * noise
         left = squares - 2 * (apart @ folds) + inside @ folds**2 - 2 * levels * rest
         seen = float(((left + count * (levels**2 + doubt)) / shares).sum())
         factor = (max(seen, 0.0) + _PRIOR_WEIGHT * _PRIOR_FACTOR) / measured
         between = max(float((levels**2 + doubt).mean()), _LEAST)
-    folds = np.where(known, origin + folds, (origin + folds)[known].mean())
-    return levels, doubt, folds, factor * shares
+    all_folds = np.full(len(known), origin + folds.mean())
+    all_folds[known] = origin + folds
+    return levels, doubt, all_folds, factor * shares
 
 
-def _start(deviations: Floats, there: NDArray[np.bool_], shares: Floats) -> tuple[float, float]:
-    """Factor of the noise within candidates and variance between them, by moments."""
-    count = there.sum(axis=1)
-    means = np.where(there, deviations, 0.0).sum(axis=1) / count
-    within = (np.where(there, deviations - means[:, None], 0.0) ** 2).sum(axis=1) / shares
-    freedom = max(int((count - 1).sum() - (there.any(axis=0).sum() - 1)), 0)
-    factor = (float(within.sum()) + _PRIOR_WEIGHT * _PRIOR_FACTOR) / (freedom + _PRIOR_WEIGHT)
-    chance = float(np.mean(factor * shares / count))
-    between = float(np.var(means, ddof=1)) - chance if len(means) > 1 else 0.0
+def _start(apart: Floats, inside: Floats, shares: Floats) -> tuple[float, float]:
+    """Factor of the noise within candidates and variance between them, by moments, against the fold
+    that most have finished: nobody was chosen for it.
+    """
+    fold = int(inside.sum(axis=0).argmax())
+    ones = inside[:, fold] > 0
+    others = inside[ones] * (np.arange(inside.shape[1]) != fold)
+    number = others.sum(axis=0)
+    steps = others * (apart[ones] - apart[ones, fold, None])
+    steps = others * (steps - steps.sum(axis=0) / np.maximum(number, 1))
+    within = float(((steps**2).sum(axis=1) / (2 * shares[ones])).sum())
+    freedom = float((number - 1).clip(0).sum())
+    factor = (within + _PRIOR_WEIGHT * _PRIOR_FACTOR) / (freedom + _PRIOR_WEIGHT)
+    chance = factor * float(np.mean(shares[ones]))
+    between = float(np.var(apart[ones, fold], ddof=1)) - chance if ones.sum() > 1 else 0.0
     return factor, max(between, 0.01 * chance, _LEAST)
 
 

@@ -61,6 +61,11 @@ class RaceTable:
         return self._once(_living)
 
     @property
+    def raced(self) -> Flags:
+        """(candidates,): living, or stopped by a verdict on the outcomes that there are now."""
+        return self._once(_raced)
+
+    @property
     def through(self) -> Flags:
         """(candidates,): all folds are finished."""
         return self._once(_through)
@@ -78,8 +83,17 @@ class RaceTable:
 
     def drop(self, candidate: int) -> None:
         """Take a candidate out of the race; its scores still say how hard the folds are."""
+        held = self._known.get(_outlook)
         self._grow(candidate)
         self._out[candidate] = True
+        if held is not None and len(held.means) == self._size:
+            self._known[_outlook] = held
+
+    def stop(self, candidate: int) -> None:
+        """Drop a candidate by a verdict; for other verdicts on the same outcomes it still raced."""
+        raced = self.raced
+        self.drop(candidate)
+        self._known[_raced] = raced
 
     @property
     def leader(self) -> int | None:
@@ -112,6 +126,10 @@ class RaceTable:
 
 def _living(table: RaceTable) -> Flags:
     return np.asarray(~table.out & ~np.isnan(table.scores).all(axis=1))
+
+
+def _raced(table: RaceTable) -> Flags:
+    return table.living
 
 
 def _through(table: RaceTable) -> Flags:
@@ -147,17 +165,13 @@ def estimates(table: RaceTable) -> Floats:
 
 def verdicts(table: RaceTable, rule: str, bound: float) -> list[Verdict]:
     """Of each living candidate that lacks folds, in order, but for the leader, who never stops."""
-    leader = table.leader
-    if rule == "off" or leader is None:
+    best = table.leader if rule == "paired" else published.incumbent(table.scores, table.living)
+    if rule == "off" or best is None:
         return []
-    rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != leader]
-    if not rivals:
-        return []
-    return (
-        _paired(table, rivals, leader, bound)
-        if rule == "paired"
-        else _published(table, rivals, rule)
-    )
+    rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != best]
+    if rule == "paired":
+        return _paired(table, rivals, best, bound) if rivals else []
+    return _published(table, rivals, best, rule)
 
 
 def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdict | None:
@@ -168,29 +182,26 @@ def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdic
 
 def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
     """Stops who ends up best with a probability below `bound` times an even share, which is one by
-    the number of the living.
+    the number of those who race.
     """
     means, deviations = table.outlook.means, table.outlook.deviations
-    living = np.flatnonzero(table.living)
+    raced = np.flatnonzero(table.raced)
     probability = np.zeros(len(means))
-    probability[living] = best_probabilities(means[living], deviations[living])
-    share = 1 / len(living)
+    probability[raced] = best_probabilities(means[raced], deviations[raced])
+    share = 1 / len(raced)
     return [
         Verdict(
             bool(probability[c] < bound * share),
             c,
             leader,
             float(probability[c]),
-            f"ends best of {len(living)} with probability {probability[c]:.2g}",
+            f"ends best of {len(raced)} with probability {probability[c]:.2g}",
         )
         for c in rivals
     ]
 
 
-def _published(table: RaceTable, rivals: list[int], rule: Any) -> list[Verdict]:
-    best = published.incumbent(table.scores, table.living)
-    if best is None:
-        return []
+def _published(table: RaceTable, rivals: list[int], best: int, rule: Any) -> list[Verdict]:
     stops = published.stops(table.scores, best, rule)
     line = published.line_to_beat(table.scores, best, rule)
     what = "mean" if rule == "aggressive" else "worst fold"

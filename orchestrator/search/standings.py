@@ -103,7 +103,8 @@ class Standings:
         if row["score"] is None:
             self.outcomes[release.number] = "lost"
             standing.lost = row["reason"]
-            self._drop(release.candidate)
+            self.table.drop(release.candidate)
+            self._wanting.pop(release.candidate, None)
         else:
             self.outcomes[release.number] = "finished"
             if not standing.finished:
@@ -120,14 +121,11 @@ class Standings:
 
     def _stopped(self, row: Row) -> None:
         self.candidates[row["candidate"]].stopped = row
-        self._drop(row["candidate"])
+        self.table.stop(row["candidate"])
+        self._wanting.pop(row["candidate"], None)
 
     def _told(self, row: Row) -> None:
         self.candidates[row["candidate"]].told = row["value"]
-
-    def _drop(self, number: int) -> None:
-        self.table.drop(number)
-        self._wanting.pop(number, None)
 
     def _exhausted(self, _: Row) -> None:
         self.exhausted = True

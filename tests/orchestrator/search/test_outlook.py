@@ -34,7 +34,7 @@ def test_stopping_the_bad_ones_does_not_make_later_folds_look_hard() -> None:
 
 
 def test_a_missing_fold_goes_as_the_others_but_for_its_difficulty() -> None:
-    scores = np.repeat(np.linspace(0.5, 0.9, 9)[:, None], 3, axis=1) + [0, 0.1, 0.2]
+    scores = np.linspace(0.5, 0.9, 9)[:, None] + np.array([0, 0.1, 0.2])
     scores[4, 1:] = NAN
     means = outlook(scores, paired(scores, 0.001)).means
     assert means[4] == pytest.approx(0.8, abs=0.005)
