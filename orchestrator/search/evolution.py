@@ -37,7 +37,9 @@ class Evolution:
             told += size
             if optimizer.should_stop():
                 starts += 1
-                optimizer = self._optimizer(np.random.default_rng([self._seed, starts]).random(len(self._first)))
+                optimizer = self._optimizer(
+                    np.random.default_rng([self._seed, starts]).random(len(self._first))
+                )
         optimizer.reseed_rng(seed)
         return {p.name: _at(p, x) for p, x in zip(self._parameters, optimizer.ask(), strict=True)}
 
@@ -63,13 +65,15 @@ def _ends(parameter: Parameter) -> tuple[float, float]:
 def _share(parameter: Parameter, value: float) -> float:
     """Where in its range a value lies, 0 to 1."""
     low, high = _ends(parameter)
-    return float(((np.log(value) if parameter.kind == "loguniform" else value) - low) / (high - low))
+    return float(
+        ((np.log(value) if parameter.kind == "loguniform" else value) - low) / (high - low)
+    )
 
 
 def _at(parameter: Parameter, share: float) -> float:
     low, high = _ends(parameter)
     value = low + float(share) * (high - low)
     if (options := parameter.options) is not None:
-        return options[min(max(int((value - low) / parameter.step), 0), len(options) - 1)]
+        return int(options[min(max(int((value - low) / parameter.step), 0), len(options) - 1)])
     value = float(np.exp(value)) if parameter.kind == "loguniform" else value
     return min(max(value, float(parameter.low or 0)), float(parameter.high or 0))
