@@ -122,7 +122,9 @@ def test_tpe_leaves_what_is_pending_and_what_fails_alone():
     sampler = Sampler(spaces(NUMBERS), "tpe", 0)
     points = run(sampler, 60, value=fails)
     assert np.mean([values["dropout"] > 0.4 for _, values in points[1:11]]) > 0.2
-    assert np.mean([values["dropout"] > 0.4 for _, values in points[30:]]) < 0.25  # of half the space
+    assert (
+        np.mean([values["dropout"] > 0.4 for _, values in points[30:]]) < 0.25
+    )  # of half the space
     # Pending at the best place that is known: the next ones go elsewhere than they would have.
     before = [sampler.suggest(n)[1]["dropout"] for n in range(100, 130)]
     for n in range(200, 260):
