@@ -62,6 +62,7 @@ class _Finished(_Row):
     event: Literal["finished"]
     release: _Number
     score: _Real | None  # None: lost for good
+    noise: _Real | None  # paired with another candidate's, None where there is none
     reason: str | None
 
 
@@ -87,6 +88,10 @@ class _Told(_Row):
     estimated: bool
 
 
+class _Exhausted(_Row):
+    event: Literal["exhausted"]
+
+
 class _Ended(_Row):
     event: Literal["ended"]
     reason: str
@@ -94,7 +99,15 @@ class _Ended(_Row):
 
 _ROW: TypeAdapter[Any] = TypeAdapter(
     Annotated[
-        _Begun | _Suggested | _Released | _Finished | _Stopped | _Cancelled | _Told | _Ended,
+        _Begun
+        | _Suggested
+        | _Released
+        | _Finished
+        | _Stopped
+        | _Cancelled
+        | _Told
+        | _Exhausted
+        | _Ended,
         Field(discriminator="event"),
     ]
 )
@@ -167,7 +180,7 @@ def _check_order(path: Path, rows: Sequence[Row]) -> None:
             fits = row["release"] < releases
         elif "candidate" in row:
             fits = row["candidate"] < candidates and (row.get("against") or 0) < candidates
-        if event not in ("begun", "ended") and not fits:
+        if event not in ("begun", "exhausted", "ended") and not fits:
             _damaged(path, f"line {line} speaks of what was not suggested or handed out before")
 
 

@@ -26,11 +26,12 @@ _ROUNDS = 8  # of expectation maximisation, which starts near
 _REACH, _GRID = 5.0, 257  # standard deviations; points of the integral
 
 
-def paired_noise(draws: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+def paired_noise(draws: NDArray[np.float32], others: NDArray[np.float32]) -> float | None:
     """Variance of one score by resampling patients, without what it shares with another one: half
-    of the variance of their paired difference.
+    of the variance of their paired difference; None where a draw has no score.
     """
-    return float(np.var(draws.astype(np.float64) - others) / 2)
+    variance = float(np.var(draws.astype(np.float64) - others) / 2)
+    return variance if np.isfinite(variance) else None
 
 
 @dataclass(frozen=True)
