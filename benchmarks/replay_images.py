@@ -33,7 +33,9 @@ Images = tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]
 
 def phantoms() -> Images:
     """300 phantoms of 150 patients, with noise, since without they are told apart too well."""
-    keys = [(label, 2 * (image // 2) + label, image % 2) for label in (0, 1) for image in range(150)]
+    keys = [
+        (label, 2 * (image // 2) + label, image % 2) for label in (0, 1) for image in range(150)
+    ]
     pixels = np.stack([draw_phantom(*key, SIZE, 0, False).pixels for key in keys])[..., None]
     noise = np.random.default_rng(0).normal(0, 25, pixels.shape)
     labels, patients, _ = np.array(keys).T

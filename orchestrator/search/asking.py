@@ -4,7 +4,7 @@ that knows Optuna.
 
 import json
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -25,7 +25,7 @@ Point = tuple[int, dict[str, Any]]
 Known = tuple[int, Point, float | None]
 
 _STARTUP = 10  # values that are known before densities or processes are fitted, random until then
-_WHEN = datetime(2000, 1, 1)  # noqa: DTZ001 - Optuna wants one of every trial, and nobody looks
+_WHEN = datetime(2000, 1, 1)
 
 
 class _Past(FrozenTrial):
@@ -56,7 +56,7 @@ class Studies:
         trial = study.ask()
         space = 0
         if self._several:
-            space = trial.suggest_categorical("space", self._of_space.choices)
+            space = _place(trial, "space", self._of_space)
         values: dict[str, Any] = {}
         for parameter in self._spaces[space].parameters:
             if parameter.counts(values):
@@ -131,10 +131,14 @@ def _index(parameter: Parameter, value: Any) -> int:
 
 def _drawn(trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
     match _distribution(parameter):
-        case CategoricalDistribution(choices=places):
-            return parameter.choices[int(trial.suggest_categorical(name, places))]
+        case CategoricalDistribution() as places:
+            return parameter.choices[_place(trial, name, places)]
         case IntDistribution(low=low, high=high, step=step):
             return trial.suggest_int(name, low, high, step=step)
         case FloatDistribution(low=lower, high=upper, log=log):
             return trial.suggest_float(name, lower, upper, log=log)
     raise AssertionError(parameter.kind)
+
+
+def _place(trial: optuna.Trial, name: str, places: CategoricalDistribution) -> int:
+    return int(str(trial.suggest_categorical(name, places.choices)))

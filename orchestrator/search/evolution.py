@@ -74,6 +74,6 @@ def _at(parameter: Parameter, share: float) -> float:
     low, high = _ends(parameter)
     value = low + float(share) * (high - low)
     if (options := parameter.options) is not None:
-        return options[min(max(int((value - low) / parameter.step), 0), len(options) - 1)]
+        return int(options[min(max(int((value - low) / parameter.step), 0), len(options) - 1)])
     value = float(np.exp(value)) if parameter.kind == "loguniform" else value
     return min(max(value, float(parameter.low or 0)), float(parameter.high or 0))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.search import published
-from orchestrator.search.outlook import best_probabilities, expected, outlook
+from orchestrator.search.outlook import Outlook, best_probabilities, outlook
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-T = TypeVar("T", bound=np.generic)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,19 @@ class RaceTable:
         return self._once(_living)
 
     @property
+    def raced(self) -> Flags:
+        """(candidates,): living, or stopped by a verdict on the outcomes that there are now."""
+        return self._once(_raced)
+
+    @property
     def through(self) -> Flags:
         """(candidates,): all folds are finished."""
         return self._once(_through)
 
     @property
-    def expected(self) -> Floats:
-        """(candidates,): the final means as they are to be expected, see `outlook.expected`."""
-        return self._once(_expected)
+    def outlook(self) -> Outlook:
+        """What is to be expected of the final means."""
+        return self._once(_outlook)
 
     def add(self, candidate: int, fold: int, score: float, noise: float | None = None) -> None:
         """Note a finished step, and its `paired_noise` where another candidate had the fold."""
@@ -78,25 +83,34 @@ class RaceTable:
 
     def drop(self, candidate: int) -> None:
         """Take a candidate out of the race; its scores still say how hard the folds are."""
+        held = self._known.get(_outlook)
         self._grow(candidate)
         self._out[candidate] = True
+        if held is not None and len(held.means) == self._size:
+            self._known[_outlook] = held
 
+    def stop(self, candidate: int) -> None:
+        """Drop a candidate by a verdict; for other verdicts on the same outcomes it still raced."""
+        raced = self.raced
+        self.drop(candidate)
+        self._known[_raced] = raced
+
+    @property
     def leader(self) -> int | None:
         """The living candidate with the highest expected final mean."""
-        living = np.flatnonzero(self.living)
-        return int(living[np.argmax(self.expected[living])]) if len(living) else None
+        return self._once(_leader)
 
     def rival(self, candidate: int, fold: int) -> int | None:
         """Whom a step is paired with: the best living one that has finished the fold."""
         there = self.living & ~np.isnan(self.scores[:, fold])
         there[candidate : candidate + 1] = False
         others = np.flatnonzero(there)
-        return int(others[np.argmax(self.expected[others])]) if len(others) else None
+        return int(others[np.argmax(self.outlook.means[others])]) if len(others) else None
 
-    def _once(self, find: Callable[["RaceTable"], NDArray[T]]) -> NDArray[T]:
+    def _once(self, find: Callable[["RaceTable"], T]) -> T:
         if find not in self._known:
             self._known[find] = find(self)
-        found: NDArray[T] = self._known[find]
+        found: T = self._known[find]
         return found
 
     def _grow(self, candidate: int) -> None:
@@ -114,12 +128,21 @@ def _living(table: RaceTable) -> Flags:
     return np.asarray(~table.out & ~np.isnan(table.scores).all(axis=1))
 
 
+def _raced(table: RaceTable) -> Flags:
+    return table.living
+
+
 def _through(table: RaceTable) -> Flags:
     return np.asarray(~np.isnan(table.scores).any(axis=1))
 
 
-def _expected(table: RaceTable) -> Floats:
-    return expected(table.scores)
+def _outlook(table: RaceTable) -> Outlook:
+    return outlook(table.scores, table.noise)
+
+
+def _leader(table: RaceTable) -> int | None:
+    living = np.flatnonzero(table.living)
+    return int(living[np.argmax(table.outlook.means[living])]) if len(living) else None
 
 
 def estimate(table: RaceTable, candidate: int) -> float:
@@ -131,7 +154,7 @@ def estimate(table: RaceTable, candidate: int) -> float:
 
 def estimates(table: RaceTable) -> Floats:
     """(candidates,): `estimate` of each; NaN without a finished fold."""
-    scores, values, leader = table.scores, table.expected, table.leader()
+    scores, values, leader = table.scores, table.outlook.means, table.leader
     if leader is None:
         return values
     shared = ~np.isnan(scores) & ~np.isnan(scores[leader])
@@ -142,17 +165,13 @@ def estimates(table: RaceTable) -> Floats:
 
 def verdicts(table: RaceTable, rule: str, bound: float) -> list[Verdict]:
     """Of each living candidate that lacks folds, in order, but for the leader, who never stops."""
-    leader = table.leader()
-    if rule == "off" or leader is None:
+    best = table.leader if rule == "paired" else published.incumbent(table.scores, table.living)
+    if rule == "off" or best is None:
         return []
-    rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != leader]
-    if not rivals:
-        return []
-    return (
-        _paired(table, rivals, leader, bound)
-        if rule == "paired"
-        else _published(table, rivals, rule)
-    )
+    rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != best]
+    if rule == "paired":
+        return _paired(table, rivals, best, bound) if rivals else []
+    return _published(table, rivals, best, rule)
 
 
 def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdict | None:
@@ -162,30 +181,27 @@ def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdic
 
 
 def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
-    """Stops who ends up best with a probability below the bound divided by the number of candidates
-    with a score: all stops of a search together cost it the best one with no more than the bound.
+    """Stops who ends up best with a probability below `bound` times an even share, which is one by
+    the number of those who race.
     """
-    means, deviations = outlook(table.scores, table.noise)
-    living = np.flatnonzero(table.living)
+    means, deviations = table.outlook.means, table.outlook.deviations
+    raced = np.flatnonzero(table.raced)
     probability = np.zeros(len(means))
-    probability[living] = best_probabilities(means[living], deviations[living])
-    count = int((~np.isnan(means)).sum())
+    probability[raced] = best_probabilities(means[raced], deviations[raced])
+    share = 1 / len(raced)
     return [
         Verdict(
-            bool(probability[c] < bound / count),
+            bool(probability[c] < bound * share),
             c,
             leader,
             float(probability[c]),
-            f"ends best of {count} with probability {probability[c]:.2g}",
+            f"ends best of {len(raced)} with probability {probability[c]:.2g}",
         )
         for c in rivals
     ]
 
 
-def _published(table: RaceTable, rivals: list[int], rule: Any) -> list[Verdict]:
-    best = published.incumbent(table.scores, table.living)
-    if best is None:
-        return []
+def _published(table: RaceTable, rivals: list[int], best: int, rule: Any) -> list[Verdict]:
     stops = published.stops(table.scores, best, rule)
     line = published.line_to_beat(table.scores, best, rule)
     what = "mean" if rule == "aggressive" else "worst fold"

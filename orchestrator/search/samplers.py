@@ -8,8 +8,9 @@ process too.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -128,16 +129,18 @@ class Sampler:
 
 
 class _Grid:
-    """Every combination of one space after the other, its defaults first."""
+    """Every combination of one space after the other, but for the stated ones."""
 
     def __init__(self, spaces: Sequence[Space]) -> None:
-        self._rest = chain.from_iterable(
-            ((number, values) for values in space.reached([p.name for p in space.parameters]))
+        self._rest = (
+            (number, values)
             for number, space in enumerate(spaces)
+            for values in islice(space.reached([p.name for p in space.parameters]), 1, None)
         )
-        self._known: "list[Point]" = []
+        self._known: list[Point] = []
 
     def point(self, index: int) -> "Point | None":
         """None: there are fewer."""
-        self._known += islice(self._rest, max(0, index + 1 - len(self._known)))
+        with suppress(ValueError):  # there are more than a space is looked through for
+            self._known += islice(self._rest, max(0, index + 1 - len(self._known)))
         return self._known[index] if index < len(self._known) else None

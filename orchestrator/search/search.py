@@ -8,6 +8,7 @@ With `repeatable`, release r looks at the outcomes of the releases 0..r-lag, in 
 no others, however long they took; without, at all that is finished, in order of arrival.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -45,7 +46,9 @@ class Suggests(Protocol):
     def recall(self, number: int, space: int, values: dict[str, Any]) -> None:
         """A suggestion that the journal holds."""
 
-    def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
+    def told(
+        self, number: int, value: float | None, space: int | None, values: dict[str, Any]
+    ) -> None:
         """A candidate's present value, higher is better, None: it has none; the last counts."""
 
 
@@ -95,9 +98,10 @@ class Search:
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._closing: str | None = None  # why only the best are carried on
         self._undecided = True
-        self.standings = Standings(k)
+        self.standings = Standings(k, bool(config.patience))
         for row in journal.rows:
             self._apply(row)
+        self._was_over = self.standings.ended
         for number, (name, key) in enumerate(stated):
             self._keys.setdefault(key, number)
             if number >= len(self.standings.candidates):
@@ -141,12 +145,23 @@ class Search:
 
     def take(self) -> Release | None:
         """The next step that may be handed out now; None: wait for an outcome, or it has ended."""
+        if self._was_over is not None:
+            return self._go_on()
         release = None
         while release is None and self.ended is None and self._look():
             self._decide()
             release = self._choose()
             if release is None and not self._look_further():
                 break
+        self._flush()
+        return release
+
+    def _go_on(self) -> Release | None:
+        """The first step after an end that a journal holds: a larger budget may give one."""
+        over, self._was_over, self.standings.ended = self._was_over, None, None
+        release = self._choose()
+        if release is None:
+            self.standings.ended = over
         self._flush()
         return release
 
@@ -189,8 +204,7 @@ class Search:
     def _tell(self, number: int, value: float | None) -> None:
         assert self._sampler is not None
         for each in (self.candidates[n] for n in (number, *self._twins.get(number, ()))):
-            if each.space is not None:
-                self._sampler.told(each.number, value, each.space, each.values)
+            self._sampler.told(each.number, value, each.space, each.values)
 
     def _flush(self) -> None:
         if self._rows:
@@ -228,15 +242,19 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
-        row = {"event": "finished", "release": number, "score": None, "noise": None}
+        score = noise = None
         if reason is None:
             release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
             rival = self.standings.table.rival(release.candidate, release.fold)
-            row["score"] = float(score)
             if rival is not None:
-                row["noise"] = paired_noise(draws, self._scores(rival, release.fold)[1])
-        self._note({**row, "reason": reason})
+                noise = paired_noise(draws, self._scores(rival, release.fold)[1])
+            if not math.isfinite(score):
+                score, noise, reason = None, None, "its fold has no score"
+        self._note(
+            {"event": "finished", "release": number, "score": score, "noise": noise}
+            | {"reason": reason}
+        )
         self._undecided = True
 
     # --- decisions --------------------------------------------------------------------------------
@@ -319,7 +337,7 @@ class Search:
         lacking = [c for c in standings.wanting if c.releases]
         if self._closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
-        values = standings.table.expected
+        values = standings.table.outlook.means
 
         def place(c: Standing) -> tuple[bool, float, int]:
             value = values[c.number] if c.number < len(values) else np.nan

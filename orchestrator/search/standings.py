@@ -51,13 +51,13 @@ class Standing:
 class Standings:
     """Candidates and releases after the rows that were applied; k folds."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, patient: bool = False) -> None:
         self.k = k
+        self._patient = patient  # whether anybody asks for how long the lead has not changed
         self.candidates: list[Standing] = []
         self.releases: list[Release] = []
         self.outcomes: list[str | None] = []  # of each release: finished, lost, cancelled
         self.table = RaceTable(k)
-        self.leader: int | None = None
         self.ended: str | None = None
         self.exhausted = False  # the sampler has no other suggestion
         self.raced = 0  # suggested candidates with a score
@@ -66,6 +66,7 @@ class Standings:
         self.in_vain = 0  # suggestions in a row that cost no cells
         self.scored = 0  # candidates with a score
         self.promoted = 0  # releases beyond a candidate's first
+        self._leader: int | None = None
         self._seen = 0
         self._wanting: dict[int, Standing] = {}  # neither out nor handed out in full
 
@@ -102,7 +103,8 @@ class Standings:
         if row["score"] is None:
             self.outcomes[release.number] = "lost"
             standing.lost = row["reason"]
-            self._drop(release.candidate)
+            self.table.drop(release.candidate)
+            self._wanting.pop(release.candidate, None)
         else:
             self.outcomes[release.number] = "finished"
             if not standing.finished:
@@ -110,9 +112,8 @@ class Standings:
                 self.raced += standing.space is not None
             standing.finished.add(release.fold)
             self.table.add(release.candidate, release.fold, row["score"], row["noise"])
-        leader = self.table.leader()
-        if leader != self.leader:
-            self.leader, self.led_since = leader, self.raced
+        if self._patient and self.leader != self._leader:
+            self._leader, self.led_since = self.leader, self.raced
 
     def _cancelled(self, row: Row) -> None:
         self.outcomes[row["release"]] = "cancelled"
@@ -120,14 +121,11 @@ class Standings:
 
     def _stopped(self, row: Row) -> None:
         self.candidates[row["candidate"]].stopped = row
-        self._drop(row["candidate"])
+        self.table.stop(row["candidate"])
+        self._wanting.pop(row["candidate"], None)
 
     def _told(self, row: Row) -> None:
         self.candidates[row["candidate"]].told = row["value"]
-
-    def _drop(self, number: int) -> None:
-        self.table.drop(number)
-        self._wanting.pop(number, None)
 
     def _exhausted(self, _: Row) -> None:
         self.exhausted = True
@@ -136,6 +134,11 @@ class Standings:
         self.ended = row["reason"]
 
     # --- what follows from it ---------------------------------------------------------------------
+
+    @property
+    def leader(self) -> int | None:
+        """The living candidate that is expected to end up best."""
+        return self.table.leader
 
     @property
     def seen(self) -> int:

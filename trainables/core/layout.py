@@ -66,6 +66,11 @@ class RunLayout:
         return self.root / "ledger"
 
     @property
+    def journal(self) -> Path:
+        """What a search suggested, handed out, learned and decided: its only memory."""
+        return self.root / "search" / "journal.jsonl"
+
+    @property
     def tune(self) -> Path:
         """Ray Tune's own bookkeeping; nothing of it is ever read back."""
         return self.root / "tune"

@@ -54,7 +54,9 @@ class Drawn:
     def recall(self, number: int, space: int, values: dict[str, Any]) -> None:
         self.values.setdefault(number, None)
 
-    def told(self, number: int, value: float | None, space: int, values: dict[str, Any]) -> None:
+    def told(
+        self, number: int, value: float | None, space: int | None, values: dict[str, Any]
+    ) -> None:
         self.values[number] = value
 
 

@@ -2,29 +2,47 @@
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.special import ndtr
 
-from orchestrator.search.outlook import (
-    best_probabilities,
-    expected,
-    fold_effects,
-    noise,
-    outlook,
-    paired_noise,
-)
+from orchestrator.search.outlook import best_probabilities, outlook, paired_noise
 
 NAN = np.nan
 
 
-def test_fold_effects_are_those_of_candidates_that_have_both_folds() -> None:
-    scores = np.array([[0.5, 0.7, NAN], [0.6, 0.8, NAN], [0.9, NAN, NAN]])
-    assert fold_effects(scores) == pytest.approx([-0.1, 0.1, 0.0])
+def paired(scores: NDArray[np.float64], deviation: float) -> NDArray[np.float64]:
+    """Resampled variances that all are what the deviation makes."""
+    return np.where(np.isnan(scores), NAN, deviation**2)
 
 
-def test_a_missing_fold_goes_as_the_others_but_for_its_effect() -> None:
-    scores = np.array([[0.5, 0.7, 0.9], [0.6, NAN, NAN], [NAN, NAN, NAN]])
-    assert expected(scores)[:2] == pytest.approx([0.7, 0.8])
-    assert np.isnan(expected(scores)[2])
+def test_folds_are_as_hard_as_for_those_that_finished_them() -> None:
+    rng = np.random.default_rng(0)
+    folds = np.array([0.0, 0.1, -0.2])
+    scores = 0.8 + folds + rng.normal(0, 0.05, (200, 1)) + rng.normal(0, 0.01, (200, 3))
+    scores[50:, 1:] = NAN
+    assert outlook(scores, paired(scores, 0.01)).folds == pytest.approx(0.8 + folds, abs=0.02)
+
+
+def test_stopping_the_bad_ones_does_not_make_later_folds_look_hard() -> None:
+    rng = np.random.default_rng(0)
+    scores = 0.8 + rng.normal(0, 0.02, (400, 1)) + rng.normal(0, 0.02, (400, 5))
+    scores[scores[:, 0] < np.quantile(scores[:, 0], 0.8), 1:] = NAN
+    folds = outlook(scores, paired(scores, 0.02)).folds
+    # by differences alone the later folds would be lower by half of what the first one was luck
+    assert np.ptp(folds) < 0.008
+    assert np.nanmean(scores[:, 1:] - scores[:, :1]) < -0.015
+
+
+def test_a_missing_fold_goes_as_the_others_but_for_its_difficulty() -> None:
+    scores = np.linspace(0.5, 0.9, 9)[:, None] + np.array([0, 0.1, 0.2])
+    scores[4, 1:] = NAN
+    means = outlook(scores, paired(scores, 0.001)).means
+    assert means[4] == pytest.approx(0.8, abs=0.005)
+
+
+def test_who_has_no_fold_has_no_outlook() -> None:
+    assert np.isnan(outlook(np.array([[0.5, 0.6], [NAN, NAN]]), np.full((2, 2), NAN)).means[1])
+    assert np.isnan(outlook(np.full((2, 2), NAN), np.full((2, 2), NAN)).means).all()
 
 
 def test_noise_that_patients_share_is_not_the_candidates_own() -> None:
@@ -38,13 +56,14 @@ def test_noise_agrees_with_what_is_seen_between_folds_however_little_is_resample
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 1, (200, 1)) + rng.normal(0, 0.3, (200, 5))
     # training noise: patients alone would make a tenth of it
-    assert noise(scores, np.full(scores.shape, 0.009)) == pytest.approx(0.09, rel=0.1)
+    assert outlook(scores, np.full(scores.shape, 0.009)).noise == pytest.approx(0.09, rel=0.1)
 
 
 def test_candidates_keep_their_own_share_of_the_noise() -> None:
-    scores = np.zeros((2, 5))
-    quiet, loud = noise(scores, np.array([[0.001] * 5, [0.1] * 5]))
-    assert loud > 5 * quiet
+    scores = np.random.default_rng(0).normal(0.8, 0.02, (20, 5))
+    resampled = np.repeat(np.where(np.arange(20) < 10, 1e-4, 1e-2)[:, None], 5, axis=1)
+    noise = outlook(scores, resampled).noise
+    assert noise[19] > 5 * noise[0]
 
 
 @pytest.mark.parametrize("finished", [1, 2, 4])
@@ -53,28 +72,19 @@ def test_what_is_known_is_certain_and_the_rest_is_sampling_without_replacement(
 ) -> None:
     rng = np.random.default_rng(0)
     k, sigma = 5, 0.01
-    scores = np.repeat(rng.normal(0, 100, (50, 1)), k, axis=1)  # levels: anything may be
-    scores += rng.normal(0, sigma, scores.shape)
-    scores[:, finished:] = NAN
-    means, deviations = outlook(scores, np.where(np.isnan(scores), NAN, sigma**2 / 1.5))
-    assert means == pytest.approx(expected(scores), abs=1e-4)
-    assert deviations == pytest.approx(
-        sigma * np.sqrt((k - finished) / (k * finished)), rel=0.02 if finished == 1 else 0.3
-    )
-
-
-def test_a_candidate_that_is_through_has_no_deviation() -> None:
-    means, deviations = outlook(np.array([[0.5, 0.7], [0.6, NAN]]), np.full((2, 2), 0.01))
-    assert means[0] == pytest.approx(0.6)
-    assert deviations[0] == 0
-    assert deviations[1] > 0
+    scores = rng.normal(0, 10, (300, 1)) + rng.normal(0, sigma, (300, k))  # any level may be
+    scores[:100, finished:] = NAN
+    found = outlook(scores, paired(scores, sigma))
+    got = found.deviations[:100]
+    assert got == pytest.approx(sigma * np.sqrt((k - finished) / (k * finished)), rel=0.1)
+    assert found.deviations[100:] == pytest.approx(0)
+    assert found.means[100:] == pytest.approx(scores[100:].mean(axis=1))
 
 
 def test_levels_of_equal_candidates_are_drawn_together() -> None:
     scores = np.full((30, 5), NAN)
     scores[:, 0] = np.random.default_rng(0).normal(0.8, 0.02, 30)
-    means, _ = outlook(scores, np.where(np.isnan(scores), NAN, 0.02**2 / 1.5))
-    assert np.ptp(means) < 0.5 * np.ptp(scores[:, 0])
+    assert np.ptp(outlook(scores, paired(scores, 0.02)).means) < 0.5 * np.ptp(scores[:, 0])
 
 
 # --- the best one ---------------------------------------------------------------------------------

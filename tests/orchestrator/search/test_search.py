@@ -3,10 +3,12 @@ interruption; budgets; what is lost, refused or suggested twice.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from orchestrator.search.journal import Journal
 from tests.orchestrator.search.machine import Bench, Rows, Settings, scores_of
 from trainables.core.errors import ExperimentError
 
@@ -194,3 +196,44 @@ def test_a_refused_suggestion_costs_no_cells_and_says_why() -> None:
     assert {c.refused for c in refused} == {"momentum needs sgd"}
     assert not any(c.releases for c in refused)
     assert sum(c.runs for c in search.candidates) == 10
+
+
+def test_a_fold_without_a_score_is_lost() -> None:
+    setting = bench()
+    setting.scores[7, 0] = np.nan
+    search = setting.run(Rows(), 4, 0)
+    assert search.candidates[7].lost == "its fold has no score"
+    assert search.ended
+
+
+# --- opened again ---------------------------------------------------------------------------------
+
+
+def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> None:
+    setting = bench(candidates=10)
+    setting.run(journal := Rows(), 4, 0)
+    rows = list(journal.rows)
+    again = setting.open(journal)
+    assert again.ended == "every candidate is stopped or through"
+    assert again.take() is None
+    assert again.ended
+    assert journal.rows == rows
+    setting.settings = replace(setting.settings, candidates=20)
+    search = setting.run(journal, 4, 0)
+    assert len(search.candidates) == 20
+    assert search.ended
+    assert journal.rows[: len(rows)] == rows
+
+
+def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
+    header = {"event": "begun", "version": 1, "search": {}, "spaces": "", "folds": 5, "seeds": [0]}
+    setting = bench(lag=4)
+    setting.lost = {(3, 0): "out of memory"}
+    setting.run(journal := Journal.open(tmp_path / "journal.jsonl", header), 4, 0, repeats=True)
+    opened = Journal.open(tmp_path / "journal.jsonl", header)
+    assert opened.rows == journal.rows
+    assert {row["event"] for row in opened.rows} >= {
+        *("suggested", "released", "finished", "stopped", "cancelled", "told", "exhausted"),
+        "ended",
+    }
+    assert setting.open(opened).ended
