@@ -310,7 +310,6 @@ def main() -> None:
             before.sort(key=lambda row: (row["data"], row["k"]))
             text = json.dumps({"overall": overall(before), "tables": before}, indent=1)
             path.write_text(text + "\n")
-            print(*key, flush=True)
     picture(before)
 
 

@@ -81,7 +81,7 @@ def _search(experiment: Experiment) -> Iterator[str]:
         for parameter in space.parameters:
             written = {k: v for k, v in parameter.written().items() if k != "default"}
             yield f"            space {number}: {parameter.name} {_shown(written)}"
-    yield "            the cells above are those of the candidates as written; others come by and by"
+    yield "            the cells above are the stated candidates' own; suggested ones come on top"
 
 
 def _recipe(training: Training) -> str:

@@ -17,7 +17,7 @@ from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
 from orchestrator.experiment.search_config import BUDGETS
 from orchestrator.results.entries import predictions_of
 from orchestrator.results.summaries import labels_and_logits
-from orchestrator.search.journal import Journal
+from orchestrator.search.journal import VERSION, Journal
 from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
@@ -232,11 +232,13 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
     experiment = prepared.experiment
     assert experiment.search is not None
     return {
+        "event": "begun",
+        "version": VERSION,
         "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
         "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
         "stated": digest([each.deciding() for each in experiment.candidates]),
         "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
-        "k": experiment.folds.k,
+        "folds": experiment.folds.k,
         "seeds": list(experiment.seeds),
     }
 

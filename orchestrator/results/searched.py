@@ -145,7 +145,7 @@ class Searched:
                     "fold": release.fold,
                     "score": row["score"],
                     "leader": self.ids[standings.leader],
-                    "leader_estimate": standings.table.expected[standings.leader],
+                    "leader_estimate": estimates(standings.table)[standings.leader],
                 }
             )
         columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]
@@ -180,7 +180,7 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
 
     Raises RunFolderError, ExperimentError where its journal is damaged or of other spaces.
     """
-    if experiment.search is None or (rows := read_rows(layout.journal)) is None:
+    if experiment.search is None or not (rows := read_rows(layout.journal)):
         return None
     standings = Standings(experiment.folds.k)
     for row in rows:

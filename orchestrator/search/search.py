@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.experiment import search_config
 from orchestrator.search import published, racing
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.standings import Release, Row, Standing, Standings
@@ -23,18 +24,6 @@ from trainables.core.errors import ExperimentError
 _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
 _MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
-
-
-class Settings(Protocol):
-    """What the search needs of the experiment's section `search`."""
-
-    candidates: int | None
-    cells: int | None
-    patience: int | None
-    racing: str
-    bound: float
-    repeatable: bool
-    lag: int
 
 
 class Suggests(Protocol):
@@ -80,7 +69,7 @@ class Search:
 
     def __init__(
         self,
-        config: Settings,
+        config: search_config.Search,
         k: int,
         stated: Sequence[tuple[str, Hashable]],
         sampler: Suggests | None,

@@ -44,11 +44,6 @@ class RunLayout:
         return self.root / "cells.json"
 
     @property
-    def journal(self) -> Path:
-        """What a search suggested and decided."""
-        return self.root / "search" / "journal.jsonl"
-
-    @property
     def time_spent(self) -> Path:
         """What a search with budgets of time has taken so far."""
         return self.root / "search" / "time.json"
