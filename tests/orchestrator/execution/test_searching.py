@@ -137,8 +137,9 @@ def test_a_search_ends_and_its_tables_say_what_happened(tmp_path: Path) -> None:
     assert source.ended
     run = load_run(made.layout.root)
     states = run.cells["state"].value_counts()
-    assert states["done"] == trained == len(source.entries)
-    assert states["stopped"] == 40 - trained > 8
+    # A cell that was at work when its candidate was stopped counts as never asked for.
+    assert states["done"] == len(source.entries) <= trained
+    assert states["stopped"] == 40 - states["done"] > 8
     assert run.cells.groupby("candidate").size().eq(4).all()
     search = run.search.set_index("candidate")
     assert len(search) == 10
@@ -227,7 +228,7 @@ def test_interrupted_otherwise_nothing_is_suggested_twice(tmp_path: Path) -> Non
         trained += work(source, made.folds, 3, rng, most=rng.randrange(1, 5))
     run = load_run(made.layout.root)
     assert not run.search["learning_rate"].duplicated().any()
-    assert trained == (run.cells["state"] == "done").sum()
+    assert trained >= (run.cells["state"] == "done").sum()
 
 
 def test_what_the_ledger_lost_is_trained_again_before_the_search_goes_on(tmp_path: Path) -> None:
