@@ -36,7 +36,7 @@ def test_the_help_of_a_command_is_that_of_its_module(name: str) -> None:
 
 
 def test_a_program_reads_the_status(command: Command, tmp_path: Path) -> None:
-    folder = run_by_hand(tmp_path / "by hand")
+    folder = run_by_hand(tmp_path)
     code, printed, error = command("status", "--json", folder)
     assert code == 0, error
     said = json.loads(printed)
