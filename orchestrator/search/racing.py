@@ -181,21 +181,22 @@ def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdic
 
 
 def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
-    """Stops who ends up best with a probability below `bound` times an even share, which is one by
-    the number of those who race.
+    """Stops who is less than `bound` times as likely to end up best as the leader.
+
+    The probabilities of all that a search stopped add up to the one with which it lost the best.
     """
     means, deviations = table.outlook.means, table.outlook.deviations
     raced = np.flatnonzero(table.raced)
     probability = np.zeros(len(means))
     probability[raced] = best_probabilities(means[raced], deviations[raced])
-    share = 1 / len(raced)
     return [
         Verdict(
-            bool(probability[c] < bound * share),
+            bool(probability[c] < bound * probability[leader]),
             c,
             leader,
             float(probability[c]),
-            f"ends best of {len(raced)} with probability {probability[c]:.2g}",
+            f"ends best of {len(raced)} with probability {probability[c]:.2g}, candidate {leader} "
+            f"with {probability[leader]:.2g}",
         )
         for c in rivals
     ]

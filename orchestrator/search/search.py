@@ -337,12 +337,12 @@ class Search:
         lacking = [c for c in standings.wanting if c.releases]
         if self._closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
-        values = standings.table.outlook.means
+        by_value = self.config.racing == "paired"
+        values = standings.table.outlook.means if by_value else np.zeros(0)
 
         def place(c: Standing) -> tuple[bool, float, int]:
-            value = values[c.number] if c.number < len(values) else np.nan
-            by_value = -value if self.config.racing == "paired" and c.finished else 0.0
-            return rested_first and c.open > 0, by_value, c.number
+            value = -values[c.number] if by_value and c.finished else 0.0
+            return rested_first and c.open > 0, value, c.number
 
         return [c.number for c in sorted(lacking, key=place)]
 
