@@ -23,6 +23,7 @@ only; the other data sets were not looked at before.
 import argparse
 import heapq
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ PICTURE = HERE.parent / "docs/images/racing.png"
 CHOSEN_ON = ("breast cancer", "diabetes", "wine")
 WORKERS = (1, 4, 16)
 RULES = ("paired", "forgiving", "aggressive", "one fold")
-ARRIVAL_ORDERS = 20  # of 200
+ARRIVAL_ORDERS = 10  # of 200
 
 Floats = NDArray[np.float64]
 
@@ -310,6 +311,7 @@ def main() -> None:
             before.sort(key=lambda row: (row["data"], row["k"]))
             text = json.dumps({"overall": overall(before), "tables": before}, indent=1)
             path.write_text(text + "\n")
+            sys.stdout.write(f"{key}\n")
     picture(before)
 
 

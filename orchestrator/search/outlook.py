@@ -23,7 +23,7 @@ _PRIOR_FACTOR, _PRIOR_WEIGHT = 1.5, 4.0  # of seen to resampled variance, in deg
 _OWN_WEIGHT = 1.0  # folds that the pooled variance counts for beside a candidate's own
 _LEAST = 1e-12  # variance: scores that never differ are no certainty
 _ROUNDS = 8  # of expectation maximisation, which starts near
-_REACH, _GRID = 5.0, 257  # standard deviations; points of the integral
+_REACH, _GRID = 4.0, 129  # standard deviations; points of the integral
 
 
 def paired_noise(draws: NDArray[np.float32], others: NDArray[np.float32]) -> float | None:

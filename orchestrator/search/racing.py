@@ -164,55 +164,68 @@ def estimates(table: RaceTable) -> Floats:
 
 
 def verdicts(table: RaceTable, rule: str, bound: float) -> list[Verdict]:
-    """Of each living candidate that lacks folds, in order, but for the leader, who never stops."""
-    best = table.leader if rule == "paired" else published.incumbent(table.scores, table.living)
-    if rule == "off" or best is None:
-        return []
-    rivals = [int(c) for c in np.flatnonzero(table.living & ~table.through) if c != best]
-    if rule == "paired":
-        return _paired(table, rivals, best, bound) if rivals else []
-    return _published(table, rivals, best, rule)
+    """Of those that stop, in order: never the leader, nor who is through."""
+    return _judged(table, rule, bound, None)
 
 
 def verdict(table: RaceTable, candidate: int, rule: str, bound: float) -> Verdict | None:
-    """Of one candidate; None where there is none, see `verdicts`."""
-    found = (each for each in verdicts(table, rule, bound) if each.candidate == candidate)
-    return next(found, None)
+    """Of one candidate; None where the rule has none: it leads, is through or is out, or nobody is
+    there to be compared with.
+    """
+    return next(iter(_judged(table, rule, bound, candidate)), None)
 
 
-def _paired(table: RaceTable, rivals: list[int], leader: int, bound: float) -> list[Verdict]:
-    """Stops who ends up best with a probability below `bound` times an even share, which is one by
-    the number of those who race.
+def _judged(table: RaceTable, rule: str, bound: float, only: int | None) -> list[Verdict]:
+    best = table.leader if rule == "paired" else published.incumbent(table.scores, table.living)
+    rivals = table.living & ~table.through
+    if rule == "off" or best is None:
+        return []
+    rivals[best] = False
+    if not rivals.any():
+        return []
+    judge = _paired if rule == "paired" else _published
+    stops, probability, said = judge(table, best, rule, bound)
+    chosen = np.flatnonzero(rivals & stops) if only is None else [only] if rivals[only] else []
+    found = []
+    for c in map(int, chosen):
+        p = None if probability is None else float(probability[c])
+        found.append(Verdict(bool(stops[c]), c, best, p, said(c)))
+    return found
+
+
+#: Who stops, the probabilities to end up best where the rule knows them, and the reason of each.
+Judged = tuple[Flags, Floats | None, Callable[[int], str]]
+
+
+def _paired(table: RaceTable, leader: int, _: str, bound: float) -> Judged:
+    """Stops who is less than `bound` times as likely to end up best as the leader.
+
+    The probabilities of all that a search stopped add up to the one with which it lost the best.
     """
     means, deviations = table.outlook.means, table.outlook.deviations
     raced = np.flatnonzero(table.raced)
     probability = np.zeros(len(means))
     probability[raced] = best_probabilities(means[raced], deviations[raced])
-    share = 1 / len(raced)
-    return [
-        Verdict(
-            bool(probability[c] < bound * share),
-            c,
-            leader,
-            float(probability[c]),
-            f"ends best of {len(raced)} with probability {probability[c]:.2g}",
-        )
-        for c in rivals
-    ]
+    of_leader = probability[leader]
+    return (
+        np.asarray(probability < bound * of_leader),
+        probability,
+        lambda c: (
+            f"ends best of {len(raced)} with probability {probability[c]:.2g}, candidate {leader} "
+            f"with {of_leader:.2g}"
+        ),
+    )
 
 
-def _published(table: RaceTable, rivals: list[int], best: int, rule: Any) -> list[Verdict]:
+def _published(table: RaceTable, best: int, rule: Any, _: float) -> Judged:
     stops = published.stops(table.scores, best, rule)
     line = published.line_to_beat(table.scores, best, rule)
     what = "mean" if rule == "aggressive" else "worst fold"
-    return [
-        Verdict(
-            bool(stops[c]),
-            c,
-            best,
-            None,
+    return (
+        stops,
+        None,
+        lambda c: (
             f"the mean so far is {'not ' if stops[c] else ''}above {line:.4g}, the {what} of "
-            f"candidate {best}",
-        )
-        for c in rivals
-    ]
+            f"candidate {best}"
+        ),
+    )

@@ -150,8 +150,8 @@ class Search:
                 self._sampler.told(row["candidate"], None, row["space"], row["values"])
             elif row["same_as"] is not None:
                 self._twins.setdefault(row["same_as"], []).append(row["candidate"])
-                value = self.candidates[row["same_as"]].told
-                if value is not None:
+                value = float(self.standings.told(row["candidate"])[row["same_as"]])
+                if not math.isnan(value):
                     self._sampler.told(row["candidate"], value, row["space"], row["values"])
         elif row["event"] == "told":
             self._tell(row["candidate"], row["value"])
@@ -220,32 +220,29 @@ class Search:
             return
         rule, table = self.config.racing, self.standings.table
         for each in racing.verdicts(table, rule, self.config.bound):
-            if each.stop and each.candidate != 0:
+            if each.candidate != 0:
                 folds = sorted(self.candidates[each.candidate].finished)
                 self._note(
                     {"event": "stopped", "candidate": each.candidate, "folds": folds}
                     | {"against": each.against, "probability": each.probability}
                     | {"reason": each.reason, "rule": rule}
                 )
-        for release in self.standings.open:
-            if self.candidates[release.candidate].out:
-                self._note({"event": "cancelled", "release": release.number})
+        for release in self.standings.unwanted():
+            self._note({"event": "cancelled", "release": release.number})
         self._undecided = False
 
     def _tell_sampler(self) -> None:
         """Tell what is known of every candidate by now, where that moved."""
         values = racing.estimates(self.standings.table)
+        told = self.standings.told(len(values))
         known = values[~np.isnan(values)]
         least = _MOVED * float(known.std()) if len(known) else 0.0
-        for number, value in enumerate(values):
-            standing = self.candidates[number]
-            if np.isnan(value) or not standing.runs or standing.lost is not None:
-                continue
-            if standing.told is None or abs(standing.told - value) > least:
-                estimated = not self.standings.is_through(number)
+        moved = ~np.isnan(values) & ~(np.abs(told - values) <= least)  # also where nothing was told
+        for number in map(int, np.flatnonzero(moved)):
+            if self.candidates[number].lost is None:
                 self._note(
-                    {"event": "told", "candidate": number, "value": float(value)}
-                    | {"estimated": estimated}
+                    {"event": "told", "candidate": number, "value": float(values[number])}
+                    | {"estimated": not self.standings.is_through(number)}
                 )
 
     # --- the next step ----------------------------------------------------------------------------
@@ -268,9 +265,8 @@ class Search:
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
         standings = self.standings
-        new = [c.number for c in standings.wanting if not c.releases]
-        if new and self._affords(min(new)):
-            return min(new), 0
+        if (new := standings.new) is not None and self._affords(new):
+            return new, 0
         ahead = self._may_suggest()
         if ahead and self.config.racing == "paired" and not self._promotion_due():
             return None
@@ -292,12 +288,12 @@ class Search:
         lacking = [c for c in standings.wanting if c.releases]
         if self._closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
-        values = standings.table.outlook.means
+        by_value = self.config.racing == "paired"
+        values = standings.table.outlook.means if by_value else np.zeros(0)
 
         def place(c: Standing) -> tuple[bool, float, int]:
-            value = values[c.number] if c.number < len(values) else np.nan
-            by_value = -value if self.config.racing == "paired" and c.finished else 0.0
-            return rested_first and c.open > 0, by_value, c.number
+            value = -values[c.number] if by_value and c.finished else 0.0
+            return rested_first and c.open > 0, value, c.number
 
         return [c.number for c in sorted(lacking, key=place)]
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orchestrator.search.racing import RaceTable
 
 Row = Mapping[str, Any]
@@ -35,7 +38,6 @@ class Standing:
     stopped: Row | None = None  # the row that stopped it
     lost: str | None = None  # why a step of it will never have a score
     open: int = 0  # releases without an outcome
-    told: float | None = None  # what the sampler holds for its value
 
     @property
     def runs(self) -> bool:
@@ -68,6 +70,9 @@ class Standings:
         self.promoted = 0  # releases beyond a candidate's first
         self._leader: int | None = None
         self._seen = 0
+        self._at_sampler = np.full(64, np.nan)
+        self._leaving: set[int] = set()  # out, with releases that may be without an outcome
+        self._new: dict[int, Standing] = {}  # nothing of theirs was handed out yet
         self._wanting: dict[int, Standing] = {}  # neither out nor handed out in full
 
     def apply(self, row: Row) -> None:
@@ -83,7 +88,7 @@ class Standings:
         self.in_vain = 0 if standing.runs else self.in_vain + 1
         if standing.runs:
             self.count += 1
-            self._wanting[standing.number] = standing
+            self._new[standing.number] = self._wanting[standing.number] = standing
 
     def _released(self, row: Row) -> None:
         release = Release(row["release"], row["candidate"], row["fold"])
@@ -93,6 +98,7 @@ class Standings:
         self.promoted += bool(standing.releases)
         standing.releases[release.fold] = release.number
         standing.open += 1
+        self._new.pop(standing.number, None)
         if len(standing.releases) == self.k:
             self._wanting.pop(standing.number, None)
 
@@ -104,7 +110,7 @@ class Standings:
             self.outcomes[release.number] = "lost"
             standing.lost = row["reason"]
             self.table.drop(release.candidate)
-            self._wanting.pop(release.candidate, None)
+            self._leave(release.candidate)
         else:
             self.outcomes[release.number] = "finished"
             if not standing.finished:
@@ -122,10 +128,18 @@ class Standings:
     def _stopped(self, row: Row) -> None:
         self.candidates[row["candidate"]].stopped = row
         self.table.stop(row["candidate"])
-        self._wanting.pop(row["candidate"], None)
+        self._leave(row["candidate"])
+
+    def _leave(self, number: int) -> None:
+        self._wanting.pop(number, None)
+        self._leaving.add(number)
 
     def _told(self, row: Row) -> None:
-        self.candidates[row["candidate"]].told = row["value"]
+        while row["candidate"] >= len(self._at_sampler):
+            self._at_sampler = np.concatenate(
+                [self._at_sampler, np.full_like(self._at_sampler, np.nan)]
+            )
+        self._at_sampler[row["candidate"]] = row["value"]
 
     def _exhausted(self, _: Row) -> None:
         self.exhausted = True
@@ -152,6 +166,23 @@ class Standings:
         """Releases without an outcome, in order."""
         rest = range(self.seen, len(self.releases))
         return [self.releases[n] for n in rest if self.outcomes[n] is None]
+
+    def unwanted(self) -> list[Release]:
+        """Releases without an outcome of candidates that are out, in order."""
+        self._leaving = {number for number in self._leaving if self.candidates[number].open}
+        numbers = (n for c in self._leaving for n in self.candidates[c].releases.values())
+        return [self.releases[n] for n in sorted(numbers) if self.outcomes[n] is None]
+
+    @property
+    def new(self) -> int | None:
+        """The first candidate of which nothing was handed out yet."""
+        return min(self._new, default=None)
+
+    def told(self, count: int) -> NDArray[np.float64]:
+        """(count,): what the sampler holds for the values of the first candidates, NaN: nothing."""
+        told = np.full(count, np.nan)
+        told[: len(self._at_sampler)] = self._at_sampler[:count]
+        return told
 
     @property
     def wanting(self) -> list[Standing]:

@@ -1,0 +1,117 @@
+"""What a search costs by itself, on simulated candidates: `python -m benchmarks.search_costs`.
+
+- lag: makespan of repeatable searches against those that look at whatever is finished, 60
+  candidates × 5 folds, durations lognormal (σ 0.5 of a candidate, 0.15 of its cells).
+- scale: 5,000 candidates × 5 folds on 256 slots: time of `take()`, which decides, suggests and
+  hands out one step, and the process's memory. The sampler is a list: Optuna's time comes on top.
+
+Writes `search_costs.json`.
+"""
+
+import heapq
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.replay import WORKERS, Floats, Recorded, Settings, makespan, search
+from orchestrator.search.search import Search
+
+LAGS = (8, 16, 32, 64)
+ORDERS = 40
+DRAWS = 400
+
+
+def simulated(count: int, k: int, seed: int) -> tuple[Floats, Floats]:
+    """Scores, (count, k), and durations: most candidates are near the best, some far below."""
+    rng = np.random.default_rng(seed)
+    levels = 0.85 - np.abs(rng.normal(0, 0.06, (count, 1)))
+    scores = levels + rng.normal(0, 0.02, (1, k)) + rng.normal(0, 0.02, (count, k))
+    return scores, rng.lognormal(0, 0.5, (count, 1)) * rng.lognormal(0, 0.15, (count, k))
+
+
+def lags() -> list[dict[str, Any]]:
+    """Mean makespan and released cells over simulated tables, by rule, workers and lag."""
+    rows: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
+    for order in range(ORDERS):
+        scores, durations = simulated(60, 5, order)
+        draws = np.random.default_rng(order).normal(0, 0.02, (*scores.shape, DRAWS))
+        draws = (scores[..., None] + draws).astype(np.float32)
+        for rule in ("paired", "off"):
+            for lag in LAGS:
+                _, journal, _ = search(Settings(rule, lag=lag), scores, draws, durations)
+                released = sum(row["event"] == "released" for row in journal)
+                for workers in WORKERS:
+                    took = makespan(journal, durations, workers)
+                    rows.setdefault((rule, workers, str(lag)), []).append((took, released))
+            for workers in WORKERS:
+                settings = Settings(rule, repeatable=False)
+                found, _, took = search(settings, scores, draws, durations, workers)
+                released = len(found.standings.releases)
+                rows.setdefault((rule, workers, "none"), []).append((took, released))
+    means = {key: np.mean(values, axis=0) for key, values in rows.items()}
+    return [
+        {
+            **{"rule": rule, "workers": workers, "lag": lag},
+            "makespan": float(took / means[rule, workers, "none"][0]),
+            "cells": float(cells / means[rule, workers, "none"][1]),
+        }
+        for (rule, workers, lag), (took, cells) in means.items()
+    ]
+
+
+def scale(count: int = 5000, k: int = 5, slots: int = 256) -> dict[str, float]:
+    """Milliseconds of a processor for `take()`, and megabytes, over a whole repeatable search, lag 512."""
+    scores, durations = simulated(count, k, 0)
+    shared = np.random.default_rng(0).normal(0, 0.02, DRAWS).astype(np.float32)
+    recorded = Recorded(count)
+    machine = Search(
+        Settings("paired", lag=2 * slots),
+        k,
+        [("0", 0)],
+        recorded,
+        recorded,
+        lambda c, f: (float(scores[c, f]), np.float32(scores[c, f]) + np.roll(shared, c)),
+        lambda number, *_: (str(number), number),
+    )
+    running: list[tuple[float, int, Any]] = []
+    took, now = [], 0.0
+    while True:
+        while len(running) < slots:
+            before = time.process_time()
+            step = machine.take()
+            took.append(time.process_time() - before)
+            if step is None:
+                break
+            heapq.heappush(running, (now + durations[step.candidate, step.fold], step.number, step))
+        if not running:
+            break
+        now, _, step = heapq.heappop(running)
+        machine.finished(step)
+    milliseconds = 1000 * np.array(took)
+    return {
+        **{
+            "candidates": count,
+            "folds": k,
+            "slots": slots,
+            "steps": len(machine.standings.releases),
+        },
+        "take_ms_mean": float(milliseconds.mean()),
+        "take_ms_99": float(np.quantile(milliseconds, 0.99)),
+        "take_ms_most": float(milliseconds.max()),
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def main() -> None:
+    found = {"scale": scale(), "lag": lags()}
+    Path(__file__).with_name("search_costs.json").write_text(json.dumps(found, indent=1) + "\n")
+    json.dump(found, sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()
