@@ -127,7 +127,7 @@ def _how(search: SearchFacts) -> Iterator[str]:
     if settings.racing != "off":
         stopped = int((search.table["state"] == "stopped").sum())
         bound = (
-            f": those with a probability below {settings.bound:g} of ending up best"
+            f": those less than {settings.bound:g} times as likely to end up best as the leader"
             if settings.racing == "paired"
             else ""
         )
