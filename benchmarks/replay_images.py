@@ -45,7 +45,8 @@ def phantoms() -> Images:
 def xrays() -> Images:
     """Chest X-rays below $REPLAY_XRAYS: normal ones against pneumonia, with their patients.
 
-    `manifest.csv` there has the columns file, label, patient.
+    `manifest.csv` there has the columns file, label, patient. Those recorded are 360 of NIH
+    ChestX-ray14, from the NIH Clinical Center (Wang et al., CVPR 2017).
     """
     with (XRAYS / "manifest.csv").open(encoding="utf-8", newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["label"] in ("Normal", "Pneumonia")]

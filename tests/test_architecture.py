@@ -192,7 +192,7 @@ def test_every_import_is_declared() -> None:
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     declared = {name.split(">")[0].split("[")[0] for name in project["dependencies"]}
-    optional = {"dicom": {"pydicom"}, "xai": {"lime", "shap"}}
+    optional = {"dicom": {"pydicom"}, "samplers": {"cmaes"}, "xai": {"lime", "shap"}}
     for extra, names in optional.items():
         assert names == {name.split(">")[0] for name in project["optional-dependencies"][extra]}
     distributions = packages_distributions()

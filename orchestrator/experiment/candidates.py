@@ -1,6 +1,4 @@
-"""From the candidates of an experiment file, grids among them, to complete candidates with names
-and ids.
-"""
+"""One candidate of an experiment file: its grid, its complete settings, its name and id."""
 
 import itertools
 import math
@@ -23,8 +21,6 @@ from trainables.core.training_config import SECTIONS, Training
 from trainables.core.values import Argument, Frozen, Line, Whole, digest, is_file_name
 from trainables.models import zoo
 
-#: Of one experiment, once its grids are unfolded.
-MOST_CANDIDATES = 1000
 _LONGEST_NAME = 200  # characters, as `Line` allows
 #: Numbers of sections that belong to one kind or another.
 _OF_A_KIND = frozenset({"final", "factor", "patience", "gamma", "tau", "alpha", "pad_value"})

@@ -70,7 +70,7 @@ def is_distribution(value: Any) -> bool:
         return False
     names = [*Distribution.model_fields]
     keys = [key for key in value if isinstance(key, str)]
-    return any(difflib.get_close_matches(key.casefold(), names, n=1, cutoff=0.7) for key in keys)
+    return any(difflib.get_close_matches(key.casefold(), names, n=1, cutoff=0.6) for key in keys)
 
 
 def lists_distribution(value: Any) -> bool:

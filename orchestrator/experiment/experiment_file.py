@@ -1,8 +1,8 @@
 """The experiment file: YAML in, one frozen `Experiment` out, or one line that says what is wrong.
 
-A candidate may override any training field; a list of values makes a grid. `Experiment.to_yaml`
-writes the resolved form, which is again an experiment file. This module knows neither Ray nor
-TensorFlow.
+A candidate may override any training field; a list of values makes a grid, a distribution a space
+that is searched. `Experiment.to_yaml` writes the resolved form, which is again an experiment file.
+This module knows neither Ray nor TensorFlow.
 """
 
 import os
@@ -15,11 +15,12 @@ from pydantic import Field, ValidationError
 
 from orchestrator.experiment import yaml_text
 from orchestrator.experiment.candidate_section import resolve_candidates
-from orchestrator.experiment.candidates import absolute, as_grid
+from orchestrator.experiment.candidates import absolute
 from orchestrator.experiment.distributions import Distribution
 from orchestrator.experiment.messages import explain, misplaced, shown
+from orchestrator.experiment.resolved_form import literally, written_candidate, written_space
 from orchestrator.experiment.search_config import Search, problems
-from orchestrator.experiment.search_space import Space, placed
+from orchestrator.experiment.search_space import Space
 from orchestrator.experiment.suggestions import input_formats, reached, suggestion
 from trainables.core.config import Candidate
 from trainables.core.data_config import DataConfig, PhantomData
@@ -178,15 +179,19 @@ class Experiment(Frozen):
 
     def to_yaml(self) -> str:
         """The resolved form as an experiment file that gives this experiment again."""
+        return yaml_text.dump(self._content())
+
+    def _content(self) -> dict[str, Any]:
         content = self.model_dump(
             mode="json", exclude={"candidates", "folder", "spaces", *self._unsearched}
         )
-        spaces = {space.candidate: _written(space) for space in self.spaces}
-        if self.spaces:
-            # What suggestions do not state comes from here; the stated candidates state all.
-            content["training"] = self.spaces[0].training.model_dump(mode="json")
+        base = self.spaces[0].training if self.spaces else None
+        if base is not None:
+            # What suggestions do not state comes from here.
+            content["training"] = base.model_dump(mode="json")
+        written = {space.candidate: written_space(space) for space in self.spaces}
         content["candidates"] = [
-            spaces.get(number) or self._stated(candidate)
+            written.get(number) or written_candidate(candidate, base)
             for number, candidate in enumerate(self.candidates)
         ]
         for section, key in [
@@ -195,39 +200,13 @@ class Experiment(Frozen):
         ]:
             if key in section:
                 # What is resolved names no variables any more.
-                section[key] = _literally(section[key])
-        return yaml_text.dump(content)
+                section[key] = literally(section[key])
+        return content
 
-    def _stated(self, candidate: Candidate) -> dict[str, Any]:
-        """A candidate without distributions as a file states it."""
-        training = candidate.training
-        return {
-            **candidate.model_dump(mode="json", exclude={"id", "training"}),
-            "arguments": as_grid(candidate.arguments),
-            **(training.model_dump(mode="json") if self.spaces else training.used()),
-        }
-
-
-def _written(space: Space) -> dict[str, Any]:
-    """A candidate with distributions as a file states it."""
-    entry = dict(space.entry)
-    if "arguments" in entry:
-        entry["arguments"] = as_grid(entry["arguments"])
-    distributions = {parameter.name: parameter.written() for parameter in space.parameters}
-    for content in distributions.values():
-        if "weights" in content.get("when", {}):
-            content["when"]["weights"] = _literally(content["when"]["weights"])
-    return placed(entry, distributions)
-
-
-def _literally(value: Any) -> Any:
-    """Paths, or what holds them, so that their dollar signs stand for themselves."""
-    if isinstance(value, str):
-        return value.replace("$", "$$")
-    if isinstance(value, list):
-        return [_literally(each) for each in value]
-    paths = {"choice", "default"} & value.keys() if isinstance(value, dict) else {}
-    return {**value, **{key: _literally(value[key]) for key in paths}} if paths else value
+    @property
+    def readable(self) -> bool:
+        """Whether its resolved form is within what an experiment file may be."""
+        return not self.spaces or yaml_text.fits(self._content())
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -307,7 +286,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
-    return Experiment(
+    experiment = Experiment(
         name=file.name,
         data=data,
         folds=file.folds,
@@ -318,6 +297,12 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         spaces=spaces,
         folder=folder,
     )
+    if not experiment.readable:
+        raise ExperimentError(
+            f"an experiment may come to {yaml_text.MOST_VALUES:,} values, got more as grids of "
+            f"distributions are unfolded ({source}: candidates); make several experiments of it"
+        )
+    return experiment
 
 
 # --- what types cannot state ----------------------------------------------------------------------

@@ -99,7 +99,8 @@ class Parameter(Frozen):
         content["default"] = self.default
         if self.when:
             content["when"] = {name: [*values] for name, values in self.when.items()}
-        return content
+        # One by one: what is written twice must not become an alias in YAML.
+        return {key: copy.deepcopy(value) for key, value in content.items()}
 
 
 class Space(Frozen):

@@ -38,8 +38,9 @@ from trainables.core.training_config import SECTIONS, Training
 
 #: Of one candidate.
 _MOST_PARAMETERS = 100
-_MOST_PROBED = 10_000  # values of its parameters, over its grid
+_MOST_PROBED = 5_000  # values of its parameters, over its grid
 _MOST_TRIED = 200  # other values, before a value is said to go with none
+
 
 # --- what is written ------------------------------------------------------------------------------
 

@@ -206,3 +206,20 @@ def written(text: str, path: Sequence[str | int]) -> str | None:
 def dump(content: Any) -> str:
     """YAML that `load` reads back as it was."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def fits(content: Any) -> bool:
+    """Whether `load` would read what `dump` writes of it, as far as that is a matter of size."""
+    values = characters = 0
+    waiting = [content]
+    while waiting and values <= MOST_VALUES:
+        value = waiting.pop()
+        values += 1
+        if isinstance(value, dict):
+            waiting += [*value.keys(), *value.values()]
+        elif isinstance(value, list):
+            waiting += value
+        else:
+            characters += len(str(value))
+    # Quotes, escapes, keys and indentation take room, too.
+    return values <= MOST_VALUES and characters <= MOST_CHARACTERS // 10

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["grid", "random", "tpe", "gp", "cmaes"]
 
-_NEEDED = {"gp": ("torch", "torch"), "cmaes": ("cmaes", "'rayfold[samplers]'")}
+_NEEDED = {"gp": "torch", "cmaes": "cmaes"}  # packages
 #: How many candidates a sampler is shown, the best and the latest: its time grows with them.
 _SHOWN = {"tpe": (100, 400), "gp": (50, 50), "cmaes": (0, 600)}
 _REDRAWN = 20  # random points that are tried in place of one that is known
@@ -37,11 +37,11 @@ class Sampler:
     """
 
     def __init__(self, spaces: Sequence[Space], kind: Kind, seed: int) -> None:
-        package, install = _NEEDED.get(kind, ("", ""))
+        package = _NEEDED.get(kind)
         if package and find_spec(package) is None:
             raise ExperimentError(
-                f"search.sampler: {kind} needs the package {package}, which is not installed: pip "
-                f"install {install}, or use tpe"
+                f"search.sampler: {kind} needs a package that is not installed: pip install "
+                f"{package}, or use tpe"
             )
         self._spaces, self._kind, self._seed = spaces, kind, seed
         self._points: dict[int, Point] = {}  # by number of the candidate

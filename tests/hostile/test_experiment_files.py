@@ -18,7 +18,7 @@ import yaml
 
 from orchestrator import cli
 from orchestrator.experiment import yaml_text
-from orchestrator.experiment.candidates import MOST_CANDIDATES
+from orchestrator.experiment.candidate_section import MOST_CANDIDATES
 from orchestrator.experiment.experiment_file import parse_experiment
 from tests.conftest import write_images
 from trainables.core.errors import ModelError, ResourceError

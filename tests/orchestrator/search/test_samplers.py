@@ -172,7 +172,7 @@ def test_a_stated_candidate_without_a_space_is_left_out():
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("gp", "pip install torch"), ("cmaes", "rayfold.samplers")]
+    ("kind", "said"), [("gp", "pip install torch"), ("cmaes", "pip install cmaes")]
 )
 def test_a_package_that_is_missing_is_said(kind, said, monkeypatch):
     monkeypatch.setattr(samplers, "find_spec", lambda name: None)
