@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 # files keep the order of tests/conftest.py.
 PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-slow test-slurm test-wheel bench docs lint clean
+.PHONY: setup demo test test-slow test-slurm test-wheel test-all bench docs lint clean
 
 setup: $(INSTALLED)
 
@@ -32,6 +32,10 @@ test-slurm: setup
 
 test-wheel: setup
 	$(VENV)/bin/python -m pytest -m wheel
+
+# test, test-slow and test-wheel at once: what they set up is set up once, and no core waits for the end of each.
+test-all: setup
+	$(VENV)/bin/python -m pytest -m 'not slurm' $(PARALLEL)
 
 bench: setup
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'

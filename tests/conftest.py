@@ -1,14 +1,19 @@
 """Shared fixtures: a cache of the tests' own, and a small data set with a planted signal."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,6 +26,7 @@ for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 
 #: Files whose tests take minutes. They come first, so that no core waits for the other at the end.
 LONG = (
+    "test_wheel",
     "test_explain",
     "test_experiment_run",
     "test_big_models",
@@ -72,18 +78,78 @@ def spots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "spots")
 
 
+def command_line(*arguments: str | Path, module: str = "orchestrator", alone: bool = False) -> Any:
+    """What `subprocess` needs to run the command line as a user would, by `args` and `env`.
+
+    `alone`: on one core, so with one worker, and TensorFlow starts once.
+    """
+    line = [sys.executable, "-m", module, *map(str, arguments)]
+    if alone:
+        core = random.choice(sorted(os.sched_getaffinity(0)))
+        line = ["taskset", "--cpu-list", str(core), *line]
+    return {"args": line, "env": {**os.environ, "PYTHONPATH": str(ROOT)}}
+
+
 def rayfold(
-    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300
+    *arguments: str | Path, cwd: Path | None = None, timeout: float = 300, **others: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user would."""
-    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    """Run a command to its end; `others` are those of `command_line`."""
     return subprocess.run(
-        command,
+        **command_line(*arguments, **others),
         cwd=cwd,
-        env=environment,
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+@pytest.fixture(scope="session")
+def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of an undisturbed run on `spots`, in a path that is not easy: not to be
+    changed. All processes of one call of the tests share it.
+    """
+    from tests.orchestrator.execution.test_experiment_run import experiment_file
+
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    folder = shared / 'it\'s a "run" of ünïcode'
+    with FileLock(shared / "finished.lock"):
+        if not (folder / "whole").exists():
+            folder.mkdir(exist_ok=True)
+            done = rayfold("run", experiment_file(folder, spots), "--run", folder / "run")
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / "whole").touch()
+    return folder / "run"
+
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Command]:
+    """`rayfold …` in an empty working directory: exit code, standard output, standard error.
+
+    It runs in this process, which is the same code without a start of Python; what it sets in the
+    environment is taken back.
+    """
+    from orchestrator import cli
+
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def call(*arguments: str | Path) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["rayfold", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, *capsys.readouterr()
+
+    with mock.patch.dict(os.environ):
+        yield call

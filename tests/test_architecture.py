@@ -73,51 +73,53 @@ def loaded(code: str) -> set[str]:
     return set(json.loads(done.stdout.rpartition("loaded ")[2]))
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "rayfold",
-        "orchestrator",
-        "orchestrator.cli",
-        "orchestrator.experiment.experiment_file",
-        "trainables.runtime.connection",
-        "trainables.core.config",
-        "trainables.core.errors",
-        "trainables.core.files",
-        "trainables.core.layout",
-        "trainables.models.zoo",
-        "orchestrator.cli.explain",
-        "orchestrator.cli.plan",
-        "orchestrator.cli.predict",
-        "orchestrator.cli.report",
-        "orchestrator.cli.status",
-        "orchestrator.cli.run",
-        "xai.methods.registry",
-    ],
+LIGHT = (
+    "rayfold",
+    "orchestrator",
+    "orchestrator.cli",
+    "orchestrator.experiment.experiment_file",
+    "trainables.runtime.connection",
+    "trainables.core.config",
+    "trainables.core.errors",
+    "trainables.core.files",
+    "trainables.core.layout",
+    "trainables.models.zoo",
+    "orchestrator.cli.explain",
+    "orchestrator.cli.plan",
+    "orchestrator.cli.predict",
+    "orchestrator.cli.report",
+    "orchestrator.cli.status",
+    "orchestrator.cli.run",
+    "xai.methods.registry",
 )
-def test_light_modules_import_nothing_heavy(module: str) -> None:
-    assert not loaded(f"import {module}") & set(HEAVY)
+WITHOUT_BOTH = (
+    "orchestrator.execution.cells",
+    "orchestrator.splits.folds",
+    "orchestrator.splits.leakage",
+    "orchestrator.execution.plan",
+    "orchestrator.results.run",
+    "orchestrator.report.figures",
+    "orchestrator.report.page",
+    "trainables.core.ledger",
+    "trainables.data.manifest",
+    "trainables.data.store",
+    "trainables.sources.phantom",
+    "trainables.training.metrics",
+)
 
 
 @pytest.mark.parametrize(
-    "module",
-    [
-        "orchestrator.execution.cells",
-        "orchestrator.splits.folds",
-        "orchestrator.splits.leakage",
-        "orchestrator.execution.plan",
-        "orchestrator.results.run",
-        "orchestrator.report.figures",
-        "orchestrator.report.page",
-        "trainables.core.ledger",
-        "trainables.data.manifest",
-        "trainables.data.store",
-        "trainables.sources.phantom",
-        "trainables.training.metrics",
-    ],
+    ("modules", "heavy"),
+    [(LIGHT, HEAVY), (WITHOUT_BOTH, ("ray", "tensorflow", "keras"))],
+    ids=["nothing heavy", "neither Ray nor TensorFlow"],
 )
-def test_what_needs_neither_ray_nor_tensorflow_imports_neither(module: str) -> None:
-    assert not loaded(f"import {module}") & {"ray", "tensorflow", "keras"}
+def test_what_is_light_imports_nothing_heavy(
+    modules: tuple[str, ...], heavy: tuple[str, ...]
+) -> None:
+    """All in one process; where there is something, each in its own says whose it is."""
+    assert not loaded(f"import {', '.join(modules)}") & set(heavy), {
+        module: loaded(f"import {module}") & set(heavy) for module in modules
+    }
 
 
 def test_what_trains_knows_no_ray_but_for_its_adapter() -> None:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.wheel, pytest.mark.timeout(1800)]
 
 EXPERIMENT = """
 name: my_experiment
-data: {source: phantom, images_per_class: 16, images_per_patient: 2, image_size: 32}
+data: {source: phantom, images_per_class: 8, images_per_patient: 2, image_size: 32}
 folds: {k: 2}
 training: {epochs: 1, batch_size: 8}
 candidates:
@@ -48,9 +48,15 @@ write_dicom(Path("scan.dcm"), np.arange(4096, dtype=np.uint16).reshape(64, 64), 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that was built out of it."""
-    folder = tmp_path_factory.mktemp("dist")
-    call(ROOT, sys.executable, "-m", "build", "--outdir", folder, ROOT)
+    """A folder with the sdist and the wheel that was built out of it.
+
+    Built from a copy, since other tests read the checkout meanwhile.
+    """
+    folder, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source")
+    for name in tracked():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
+    call(source, sys.executable, "-m", "build", "--outdir", folder, source)
     return folder
 
 
@@ -69,6 +75,13 @@ def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
     install(folder, str(wheel))
     yield folder
     shutil.rmtree(folder.parent)  # more than a gigabyte
+
+
+def tracked(*paths: str) -> set[str]:
+    """What git knows below these paths of the checkout; of all of it without any."""
+    command = ["git", "ls-files", *paths]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
 
 
 def call(folder: Path, *command: str | Path, codes: tuple[int, ...] = (0,)) -> str:
@@ -96,24 +109,20 @@ def call(folder: Path, *command: str | Path, codes: tuple[int, ...] = (0,)) -> s
 
 
 def install(folder: Path, what: str) -> None:
-    call(folder, "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what)
+    # Compiling all of TensorFlow and Ray takes a minute, and most of it is never imported.
+    pip = ("python", "-m", "pip", "install", "--no-compile")
+    call(folder, *pip, "--quiet", "--disable-pip-version-check", what)
 
 
 def test_the_archives_are_whole(built: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     packages = ("cluster", "orchestrator", "rayfold", "trainables", "xai")
-    tracked = subprocess.run(
-        ["git", "ls-files", *packages], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert set(tracked.split()) == {name for name in held if ".dist-info/" not in name}
+    assert tracked(*packages) == {name for name in held if ".dist-info/" not in name}
     (source,) = built.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         held = {name.partition("/")[2] for name in archive.getnames()}
-    tracked = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert set(tracked.split()) - held == {".gitignore"}
+    assert tracked() - held == {".gitignore"}
 
 
 def test_readmes_commands_work_in_a_project_with_files_called_as_ours(project: Path) -> None:

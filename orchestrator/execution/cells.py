@@ -5,6 +5,7 @@ seed.
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -152,20 +153,44 @@ def cell_entries(
     experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
 ) -> list[Entry]:
     """The ledger entries of all cells, candidate by candidate, then seed, then fold."""
-    roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
-    models = {candidate.model for candidate in experiment.candidates}
-    builders = {model: zoo.builder_digest(model, experiment.folder) for model in models}
-    entries = []
-    for candidate in experiment.candidates:
-        common = _common(candidate, manifest) | {"builder_hash": builders[candidate.model]}
-        for seed in experiment.seeds:
-            for fold, roles_hash in roles.items():
-                spec = CellSpec(
-                    candidate=candidate, fold=fold, seed=seed, roles_hash=roles_hash, **common
-                )
-                entries.append(Entry(layout.ledger, spec))
+    maker = CellMaker(experiment, layout, manifest, folds)
+    entries = [entry for candidate in experiment.candidates for entry in maker.all_of(candidate)]
     _check_different(entries)
     return entries
+
+
+class CellMaker:
+    """Makes the ledger entries of candidates, on one division of one experiment's images."""
+
+    def __init__(
+        self, experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
+    ) -> None:
+        self._layout, self._seeds = layout, experiment.seeds
+        self._roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+        self._common: dict[str, Any] = {
+            "classes": manifest.classes,
+            "channels": manifest.channels,
+            "data_hash": manifest.data_hash,
+        }
+        self._weights = cache(zoo.weights_digest)
+        self._builder = cache(partial(zoo.builder_digest, import_path=experiment.folder))
+
+    def all_of(self, candidate: Candidate) -> list[Entry]:
+        """By seed, then by fold."""
+        by_fold = {fold: self.of_fold(candidate, fold) for fold in self._roles}
+        return [by_fold[fold][seed] for seed in range(len(self._seeds)) for fold in self._roles]
+
+    def of_fold(self, candidate: Candidate, fold: int) -> list[Entry]:
+        """One entry a seed."""
+        spec: dict[str, Any] = {
+            **self._common,
+            "candidate": candidate,
+            "fold": fold,
+            "roles_hash": self._roles[fold],
+            "weights_hash": self._weights(candidate.model, candidate.training.weights),
+            "builder_hash": self._builder(candidate.model),
+        }
+        return [Entry(self._layout.ledger, CellSpec(**spec, seed=seed)) for seed in self._seeds]
 
 
 def _check_different(entries: list[Entry]) -> None:
@@ -178,15 +203,6 @@ def _check_different(entries: list[Entry]) -> None:
                 f"candidates {twin.name!r} and {entry.spec.candidate.name!r} would train "
                 "identically, their weights files have the same content: remove one (candidates)"
             )
-
-
-def _common(candidate: Candidate, manifest: Manifest) -> dict[str, Any]:
-    return {
-        "classes": manifest.classes,
-        "channels": manifest.channels,
-        "data_hash": manifest.data_hash,
-        "weights_hash": zoo.weights_digest(candidate.model, candidate.training.weights),
-    }
 
 
 def folds_hash(folds: pd.DataFrame) -> str:

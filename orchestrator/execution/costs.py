@@ -1,7 +1,7 @@
 """What cells will cost, before and after some of them have been measured."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -55,16 +55,10 @@ def measured_gigaflops(
     )
 
 
-def waiting_cells(
-    entries: Sequence[Entry], folds: pd.DataFrame, gigaflops: float
-) -> list[WaitingCell]:
-    """The entries for the schedule, at an assumed pace of `gigaflops` per worker."""
-    sizes = part_sizes(folds)
-    return [
-        WaitingCell(
-            e.spec.key,
-            Architecture.of(e.spec).key,
-            cell_gigaflops(e.spec, sizes[e.spec.fold]) / gigaflops,
-        )
-        for e in entries
-    ]
+def waiting_cell(entry: Entry, sizes: Mapping[int, Counter[str]], gigaflops: float) -> WaitingCell:
+    """An entry for the schedule, at an assumed pace of `gigaflops` per worker; `sizes`: of the
+    parts of each fold.
+    """
+    spec = entry.spec
+    work = cell_gigaflops(spec, sizes[spec.fold])
+    return WaitingCell(spec.key, Architecture.of(spec).key, work / gigaflops)

@@ -10,9 +10,10 @@ import pandas as pd
 from ray.exceptions import WorkerCrashedError
 from rich.console import Console
 
-from orchestrator.execution import tuning
+from orchestrator.execution import tasks, tuning
+from orchestrator.execution.cell_source import CellSource, FixedCells
 from orchestrator.execution.cells import Prepared, prepare
-from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, waiting_cells
+from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, part_sizes, waiting_cell
 from orchestrator.execution.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.execution.progress import RunProgress, log_to, logger
 from orchestrator.execution.provenance import write_provenance
@@ -49,10 +50,9 @@ def run_experiment(
             prepared = prepare(experiment, layout)
             prepared.save()
             _remember_code(prepared)
-            missing = [entry for entry in prepared.entries if entry.state().state != "done"]
-            progress = RunProgress(
-                len(prepared.entries), len(prepared.entries) - len(missing), console
-            )
+            source = _source(prepared)
+            ready = source.more()
+            progress = RunProgress(len(source.entries), len(source.entries) - len(ready), console)
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, "
                 f"in {layout.root}"
@@ -62,13 +62,13 @@ def run_experiment(
             for note in prepared.manifest.notes:
                 progress.say(f"note    {printable(note)}")
             try:
-                complete = not missing or _train(prepared, missing, address, progress)
+                complete = not ready or _train(prepared, source, ready, address, progress)
             except NoWorkerError:
                 _write_up(layout)  # which shows the traceback
                 raise
             if unwritable := _write_up(layout):
                 progress.say(f"fonts   {unwritable}")
-            states = [entry.state() for entry in prepared.entries]
+            states = [entry.state() for entry in source.entries]
             failed = [state for state in states if state.state == "failed"]
             if complete:
                 progress.say(_verdict(failed, layout))
@@ -81,6 +81,15 @@ def run_experiment(
             logger.removeHandler(handler)
             handler.close()
     return lifeline.STOPPED if not complete else 1 if failed else 0
+
+
+def _source(prepared: Prepared) -> CellSource:
+    if prepared.experiment.search is None:
+        return FixedCells(prepared.entries)
+    # Loads Optuna, which a run without a search has no use for.
+    from orchestrator.execution.searching import SearchedCells
+
+    return SearchedCells(prepared)
 
 
 def _remember_code(prepared: Prepared) -> None:
@@ -115,37 +124,48 @@ def _write_up(layout: RunLayout) -> str | None:
 
 
 def _train(
-    prepared: Prepared, missing: list[Entry], address: str | None, progress: RunProgress
+    prepared: Prepared,
+    source: CellSource,
+    ready: list[Entry],
+    address: str | None,
+    progress: RunProgress,
 ) -> bool:
     experiment = prepared.experiment
     progress.say(f"ray     joining {address}" if address else "ray     starting on this machine")
     # Ray's start is mostly waiting: time to import what writes the reports.
     with _imported_meanwhile("orchestrator.report.write_up"), connection.connect(address) as nodes:
         share = cell_share(experiment.resources, nodes)
-        check_devices((entry.spec.candidate for entry in missing), share)
+        check_devices((entry.spec.candidate for entry in ready), share)
         if share["GPU"] and experiment.resources.require_gpu:
             _check_sight(always=experiment.resources.require_gpu is True)
         write_provenance(prepared, nodes)
-        _check_models(prepared, missing)
-        _build_stores(prepared, missing, progress)
+        _check_models(prepared, ready)
+        _build_stores(prepared, ready, progress)
         probed = (
-            _probe(prepared, missing, progress)
+            _probe(prepared, ready, progress)
             if share["GPU"] and experiment.resources.gpus_per_cell == "auto"
             else {}
         )
         packing = Packing(connection.nodes, share, probed)
-        for line in other_threads((entry.state() for entry in prepared.entries), share):
+        for line in other_threads((entry.state() for entry in source.entries), share):
             progress.say(line)
-        work = waiting_cells(
-            missing, prepared.folds, GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS
-        )
+        sizes = part_sizes(prepared.folds)
+        pace = GPU_GIGAFLOPS if share["GPU"] else CPU_GIGAFLOPS
         with progress:
-            return tuning.train_cells(missing, work, packing, experiment, prepared.layout, progress)
+            return tuning.train_cells(
+                source,
+                ready,
+                lambda entry: waiting_cell(entry, sizes, pace),
+                packing,
+                experiment,
+                prepared.layout,
+                progress,
+            )
 
 
 def _check_sight(always: bool) -> None:
     """Refuse nodes on which TensorFlow sees none of the GPUs that cells will be granted."""
-    for host, found in tuning.on_gpu_nodes(blind_reason, always):
+    for host, found in tasks.on_gpu_nodes(blind_reason, always):
         # An error is of the node's, which may be leaving: its cells look for themselves.
         if isinstance(found, str):
             raise ResourceError(
@@ -164,7 +184,7 @@ def _probe(
         key = Architecture.of(entry.spec).key
         batch_sizes[key] = max(batch_sizes.get(key, 0), entry.spec.candidate.training.batch_size)
     import_path = prepared.experiment.import_path
-    found = tuning.on_cluster(
+    found = tasks.on_cluster(
         measure_steps, [(*item, import_path) for item in batch_sizes.items()], gpus=1
     )
     shares: dict[Hashable, float] = {}
@@ -181,12 +201,15 @@ def _probe(
 
 def _build_stores(prepared: Prepared, missing: list[Entry], progress: RunProgress) -> None:
     root = cache_folder() / "stores"
-    for form in sorted({entry.spec.candidate.input_format for entry in missing}):
+    forms = prepared.experiment.input_formats
+    if prepared.experiment.search is None:
+        forms = frozenset(entry.spec.candidate.input_format for entry in missing)
+    for form in sorted(forms):
         if open_store(prepared.manifest, form, root) is None:
             progress.say(
                 f"store   decoding {len(prepared.manifest.usable)} images at {form} into {root}"
             )
-            build_store(prepared.manifest, form, root, tuning.decode_on_cluster)
+            build_store(prepared.manifest, form, root, tasks.decode_on_cluster)
 
 
 def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
@@ -202,7 +225,7 @@ def _check_models(prepared: Prepared, missing: list[Entry]) -> None:
     import_path = prepared.experiment.import_path
     arguments = [(Architecture.of(entry.spec).key, import_path) for entry in doubtful.values()]
     for entry, problem in zip(
-        doubtful.values(), tuning.on_cluster(_try_model, arguments), strict=True
+        doubtful.values(), tasks.on_cluster(_try_model, arguments), strict=True
     ):
         candidate = entry.spec.candidate
         if isinstance(problem, WorkerCrashedError) and ":" in candidate.model:

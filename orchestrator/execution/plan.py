@@ -16,6 +16,8 @@ from orchestrator.execution.costs import (
     measured_gigaflops,
     part_sizes,
 )
+from orchestrator.experiment.experiment_file import Experiment
+from orchestrator.experiment.search_config import BUDGETS
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
@@ -55,6 +57,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"batch {t.batch_size}, {t.optimizer} {t.learning_rate:g}, weights {t.weights}"
             f"{_recipe(t)}"
         )
+    lines += _search(experiment)
     lines += _watched(prepared)
     lines.append(f"estimate    {_estimate(prepared, found)}")
     r = experiment.resources
@@ -63,6 +66,22 @@ def plan_lines(prepared: Prepared) -> list[str]:
         f"{r.retries} retries"
     )
     return lines
+
+
+def _search(experiment: Experiment) -> Iterator[str]:
+    """What is searched, and until when."""
+    search = experiment.search
+    if search is None:
+        return
+    budgets = search.model_dump(include=set(BUDGETS), exclude_none=True)
+    until = ", ".join(f"{name} {value:g}" for name, value in budgets.items()) or "all are through"
+    racing = search.racing + (f", bound {search.bound:g}" if search.racing == "paired" else "")
+    yield f"search      {search.sampler} for {search.objective} until {until}; racing {racing}"
+    for number, space in enumerate(experiment.spaces):
+        for parameter in space.parameters:
+            written = {k: v for k, v in parameter.written().items() if k != "default"}
+            yield f"            space {number}: {parameter.name} {_shown(written)}"
+    yield "            the cells above are the stated candidates' own; suggested ones come on top"
 
 
 def _recipe(training: Training) -> str:

@@ -4,7 +4,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +53,9 @@ class RunProgress:
 
     def __init__(self, total: int, already_done: int, console: Console) -> None:
         self.total, self.done, self.failed = total, already_done, 0
+        self.standing = ""  # what people want to know beside the number of cells
         self._finished_here: list[str] = []
-        self._expected: Callable[[str], float] = lambda key: 1.0
+        self._expected: dict[str, Callable[[], float]] = {}
         self._left: set[str] = set()
         self._running: dict[str, CellView] = {}
         self._began = 0.0
@@ -63,11 +64,12 @@ class RunProgress:
             console=console, refresh_per_second=2, get_renderable=self._render, transient=True
         )
 
-    def expect(self, keys: Iterable[str], seconds: Callable[[str], float]) -> None:
-        """Tell which cells are to be run and what each is expected to take, in any unit; asked
-        again every time.
+    def expect(self, key: str, seconds: Callable[[], float]) -> None:
+        """Tell that a cell is to be run, and what it is expected to take, in any unit; asked again
+        every time.
         """
-        self._left, self._expected = set(keys), seconds
+        self._left.add(key)
+        self._expected[key] = seconds
 
     def __enter__(self) -> "RunProgress":
         self._began = time.monotonic()
@@ -115,11 +117,20 @@ class RunProgress:
         label = cell.label if cell else key
         self.say(f"{'failed ' if final else 'retried'} {label}: {reason}; {self._counts()}")
 
+    def dropped(self, key: str) -> None:
+        """A cell is not wanted any more."""
+        self._running.pop(key, None)
+        self._left.discard(key)
+
     def eta_seconds(self) -> float | None:
         """Wall time to go: what is left, at the pace of this run so far; None until something is
         known.
         """
-        expected, running = self._expected, list(self._running.items())  # drawn by another thread
+        running = list(self._running.items())  # drawn by another thread
+
+        def expected(key: str) -> float:
+            return self._expected[key]() if key in self._expected else 1.0
+
         part = sum(expected(key) * cell.epoch / cell.epochs for key, cell in running)
         worked = sum(map(expected, self._finished_here)) + part
         if not self._finished_here and sum(cell.epoch / cell.epochs for _, cell in running) < 0.2:
@@ -136,7 +147,8 @@ class RunProgress:
         text = (
             f"{self.done} of {self.total} done, {self.failed} failed, {len(self._running)} running"
         )
-        return text if not eta else f"{text}, about {duration(eta)} to go"
+        text = text if not eta else f"{text}, about {duration(eta)} to go"
+        return f"{text}; {self.standing}" if self.standing else text
 
     def _render(self) -> Group:
         bar = Progress(TextColumn("cells"), BarColumn(), TextColumn(self._counts()))

@@ -6,7 +6,7 @@ keep their order.
 """
 
 from collections import Counter, deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -52,13 +52,19 @@ class Schedule:
         """Let a cell wait (again), behind the others of its architecture."""
         self._waiting.setdefault(cell.architecture, deque()).append(cell)
 
-    def take(self, warm: Hashable | None) -> WaitingCell | None:
-        """The next cell for a worker that holds `warm`, or nothing compiled; None when no cell
-        waits.
+    def take(
+        self,
+        held: Sequence[Hashable] = (),
+        suits: Callable[[Hashable], bool] = lambda architecture: True,
+    ) -> WaitingCell | None:
+        """The next cell for a worker that holds these architectures compiled, the latest last, of
+        the architectures that suit it; None when no such cell waits.
         """
-        chosen = self._choose(warm)
-        if chosen is None:
+        waiting = [architecture for architecture in self._waiting if suits(architecture)]
+        if not waiting:
             return None
+        warm = next((each for each in reversed(held) if each in waiting), None)
+        chosen = self._choose(waiting, warm)
         cell = self._waiting[chosen].popleft()
         if not self._waiting[chosen]:
             del self._waiting[chosen]
@@ -89,22 +95,18 @@ class Schedule:
             estimated = sum(e for _, e in self._measured.values())
         return cell.cost * (taken / estimated if estimated else 1.0)
 
-    def _choose(self, warm: Hashable | None) -> Hashable | None:
-        if not self._waiting:
-            return None
+    def _choose(self, waiting: Sequence[Hashable], warm: Hashable | None) -> Hashable:
         costliest = max(
-            self._waiting, key=lambda architecture: self.expected(self._waiting[architecture][0])
+            waiting, key=lambda architecture: self.expected(self._waiting[architecture][0])
         )
         part = sum(map(self.expected, self._waiting[costliest])) / (self._at_work.total() + 1)
         if part > _AMORTISED * self._setup:
             return costliest
-        latest = max(self._waiting, key=lambda architecture: self._end(architecture, 0))
-        if warm is None or warm not in self._waiting:
+        latest = max(waiting, key=lambda architecture: self._end(architecture, 0))
+        if warm is None:
             # One more set-up of an architecture that has a worker is dearer than the first of one
             # that has none.
-            alone = [
-                architecture for architecture in self._waiting if not self._at_work[architecture]
-            ]
+            alone = [architecture for architecture in waiting if not self._at_work[architecture]]
             return (
                 max(alone, key=lambda architecture: self._end(architecture, 1)) if alone else latest
             )

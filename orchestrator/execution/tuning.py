@@ -11,16 +11,17 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
-from numpy.typing import NDArray
 from ray import tune
 from ray.tune.search import Searcher
 
+from orchestrator.execution.cell_source import CellSource
 from orchestrator.execution.packing import Packing, Share
 from orchestrator.execution.progress import RunProgress
 from orchestrator.execution.schedule import Schedule, WaitingCell
@@ -28,102 +29,34 @@ from orchestrator.experiment.experiment_file import Experiment
 from trainables.core.errors import NoWorkerError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
-from trainables.data.store import Chunk, decode_chunk
 from trainables.runtime import heartbeat, leaving, lifeline
+from trainables.runtime.appointment import appoint
 from trainables.runtime.connection import losses_by_host
-from trainables.runtime.startup import configure_tensorflow
-from trainables.runtime.waiting import results
 from trainables.training.trainable import CellTrainable
 
-_SECONDS_TO_BUILD = 1800.0
 _SECONDS_OF_TUNE = 10.0  # to stop its trials, and to end
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def decode_on_cluster(chunks: Sequence[Chunk]) -> Iterator[NDArray[Any]]:
-    """Decode chunks of an image store as Ray tasks, in order, with a bounded number in flight."""
-    task = ray.remote(decode_chunk)
-    ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
-    pending = [task.remote(chunk) for chunk in chunks[:ahead]]
-    for position in range(len(chunks)):
-        (pixels,) = results([pending[position]], "decoding images")
-        if isinstance(pixels, Exception):
-            raise pixels
-        yield pixels
-        pending[position] = None
-        if position + ahead < len(chunks):
-            pending.append(task.remote(chunks[position + ahead]))
-
-
-_PART_OF_A_GPU = 0.01
-
-
-def on_cluster(
-    function: Callable[..., Any], arguments: Sequence[tuple[Any, ...]], gpus: float = 0
-) -> list[Any]:
-    """Call a function once per tuple of arguments in fresh Ray worker processes, in which
-    TensorFlow is configured.
-
-    Returns results, or errors, in order.
-    """
-    task = ray.remote(max_calls=1, num_gpus=gpus, max_retries=0)(_configured)
-    return list(
-        results(
-            [task.remote(function, *each) for each in arguments],
-            "building a model",
-            _SECONDS_TO_BUILD,
-        )
-    )
-
-
-def on_gpu_nodes(function: Callable[..., Any], *arguments: Any) -> list[tuple[str, Any]]:
-    """Call `function(granted, *arguments)` on every node that has GPUs, granted a part of one;
-    hosts and results.
-
-    A node that leaves meanwhile has an error of Ray's as its result.
-    """
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    task = ray.remote(max_calls=1, num_gpus=_PART_OF_A_GPU, num_cpus=0, max_retries=0)(_granted)
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0)]
-    there = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-    asked = [
-        task.options(scheduling_strategy=place).remote(function, *arguments) for place in there
-    ]
-    found = results(asked, "looking at the GPUs", _SECONDS_TO_BUILD)
-    return [
-        (node["NodeManagerHostname"], result) for node, result in zip(nodes, found, strict=True)
-    ]
-
-
-def _granted(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs in a Ray worker."""
-    return function([str(gpu) for gpu in ray.get_gpu_ids()], *arguments)
-
-
-def _configured(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs in a Ray worker."""
-    configure_tensorflow(1)
-    return function(*arguments)
-
-
 def train_cells(
-    entries: Sequence[Entry],
-    waiting: Sequence[WaitingCell],
+    source: CellSource,
+    ready: Sequence[Entry],
+    waiting: Callable[[Entry], WaitingCell],
     packing: Packing,
     experiment: Experiment,
     layout: RunLayout,
     progress: RunProgress,
 ) -> bool:
-    """Train these cells, each as one Tune trial on a reused actor; False when a signal ended the
-    work early.
+    """Train the cells of `source`, each as one Tune trial on a reused actor; False when a signal
+    ended the work early.
 
-    `waiting`: architecture and estimated cost of each entry. A cell that fails is tried again as
-    often as the experiment allows; the outcome of each stands in its ledger entry. Raises
-    NoWorkerError when not one worker could start.
+    `ready`: what it has given already. `waiting`: architecture and estimated cost of an entry. A
+    cell that fails is tried again as often as the experiment allows; the outcome of each stands in
+    its ledger entry. Raises NoWorkerError when not one worker could start.
     """
     resources = experiment.resources
-    searcher = CellSearcher(entries, waiting, packing, resources.retries, progress)
+    searcher = CellSearcher(source, waiting, packing, resources.retries, progress)
+    searcher.add(ready)
     searcher.constants = {
         "run": str(layout.root),
         "import_path": experiment.import_path,
@@ -144,6 +77,7 @@ def train_cells(
             storage_path=str(layout.tune),
             verbose=0,
             callbacks=[searcher.trials],
+            stop=searcher.trials.unwanted,
             failure_config=tune.FailureConfig(max_failures=0),
         ),
     )
@@ -161,12 +95,19 @@ def train_cells(
 
 class Trials(tune.Callback):  # type: ignore[misc]
     """Keeps the list of Tune's trials, which alone know how a process died, and tells Tune when it
-    is to stop.
+    is to stop, and which of them.
     """
 
     _all: Sequence[Any] = ()
     _asked_at: float | None = None  # when cells were asked to stop
     _told = False  # whether Tune was
+
+    def __init__(self, wanted: Callable[[str], bool]) -> None:
+        self._wanted = wanted
+
+    def unwanted(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether a trial is to end with this result, though its cell is not done."""
+        return not self._wanted(trial_id)
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         self._all = trials
@@ -193,9 +134,27 @@ class Trials(tune.Callback):  # type: ignore[misc]
         return ""
 
 
+@dataclass(frozen=True)
+class RunningTrial:
+    """One attempt at a cell. `attempts`: how many there were before; `losses`: how often nodes of
+    each host had been lost when it began; `begun`: whether its worker knows of it, else it is a
+    promise.
+    """
+
+    cell: WaitingCell
+    share: Share
+    attempts: int
+    losses: Counter[str]
+    began: float = field(default_factory=time.monotonic)
+    begun: bool = False
+
+    def gpu_seconds(self) -> float:
+        return (time.monotonic() - self.began) * self.share["GPU"]
+
+
 class CellSearcher(Searcher):  # type: ignore[misc]
-    """Suggests each cell once, and again after a failure while tries are left; `Schedule` says
-    which one is next.
+    """Suggests each cell of a source once, and again after a failure while tries are left;
+    `Schedule` says which one is next.
 
     Retrying is done here and not by Tune, so that a retried cell waits behind the others and every
     attempt is seen. `packing` says what share a cell gets and whether it fits, every time anew,
@@ -206,103 +165,178 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def __init__(
         self,
-        entries: Sequence[Entry],
-        waiting: Sequence[WaitingCell],
+        source: CellSource,
+        waiting: Callable[[Entry], WaitingCell],
         packing: Packing,
         retries: int,
         progress: RunProgress,
     ) -> None:
         super().__init__(metric="epoch", mode="max")
         self.constants: dict[str, Any] = {}
-        self._packing, self._progress = packing, progress
-        self._schedule = Schedule(waiting)
-        self._entries = {entry.spec.key: entry for entry in entries}
-        self._tries = dict.fromkeys(self._entries, 1 + retries)
-        self.trials = Trials()
+        self._source, self._waiting = source, waiting
+        self._packing, self._retries, self._progress = packing, retries, progress
+        self._schedule = Schedule([])
+        self._entries: dict[str, Entry] = {}
+        self._tries: dict[str, int] = {}
+        self.trials = Trials(self._wanted)
         # Whether any worker could start, what the first failure was.
         self._started, self._stopped_by = (
             False,
             "",
         )
-        self._running: dict[str, tuple[WaitingCell, Share, int, Counter[str]]] = {}
-        # What free workers hold, latest last. Tune gives a new trial to an actor that has just
-        # become free.
-        self._free: list[Hashable] = []
-        by_key = {cell.key: cell for cell in waiting}
-        progress.expect(by_key, lambda key: self._schedule.expected(by_key[key]))
+        self._running: dict[str, RunningTrial] = {}
 
     @property
     def exhausted(self) -> bool:
         """Whether every cell has been done or given up."""
-        return not self._schedule and not self._running
+        return self._source.ended and not self._schedule and not self._running
 
     @property
     def obstacle(self) -> str:
         """Why no worker starts; empty once one has, or as long as none has failed to."""
         return "" if self._started else self._stopped_by
 
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Let more cells wait."""
+        for entry in entries:
+            cell = self._waiting(entry)
+            self._entries[cell.key] = entry
+            self._tries[cell.key] = 1 + self._retries
+            self._schedule.put_back(cell)
+            self._progress.expect(cell.key, partial(self._schedule.expected, cell))
+
+    def _wanted(self, trial_id: str) -> bool:
+        if trial_id not in self._running:
+            return True
+        return self._source.wanted(self._entries[self._running[trial_id].cell.key])
+
+    def _next(
+        self,
+        held: Sequence[Hashable] = (),
+        suits: Callable[[Hashable], bool] = lambda architecture: True,
+    ) -> WaitingCell | None:
+        """The cell that had better run next on a worker that holds these, of those wanted."""
+        while cell := self._schedule.take(held, suits):
+            if self._source.wanted(self._entries[cell.key]):
+                return cell
+            self._schedule.release(cell, None)
+            self._progress.dropped(cell.key)
+        return None
+
     def suggest(self, trial_id: str) -> Any:
-        if not self._schedule or self.obstacle or lifeline.stopping():
-            # A running cell may still fail and come back, so the end is near only when none is
-            # running.
+        if self.obstacle or lifeline.stopping() or (cell := self._promised()) is None:
+            # A running cell may still fail and come back, or be what others wait for, so the end is
+            # near only when none is running.
             return None if self._running else Searcher.FINISHED
-        cell = self._schedule.take(self._free[-1] if self._free else None)
-        if cell is None:
-            return None
-        running = [each.architecture for each, *_ in self._running.values()]
+        running = [trial.cell.architecture for trial in self._running.values()]
         if running and not self._packing.fits(cell.architecture, running):
             self._schedule.hand_back(cell)
             return None
-        if self._free:
-            self._free.pop()
         share = self._packing.share(cell.architecture)
-        self._running[trial_id] = (
-            cell,
-            share,
-            self._entries[cell.key].state().attempts,
-            losses_by_host(),
-        )
+        self._promise(trial_id, cell, share)
+        return {**self.constants, "trial": trial_id, "share": share, "key": cell.key}
+
+    def _promised(self) -> WaitingCell | None:
+        """A cell that there is a new trial for, whichever worker that may get."""
+        self.add(self._source.more())
+        self._progress.total = len(self._source.entries)
+        self._progress.standing = self._source.standing()
+        return self._next()
+
+    def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
+        attempts = self._entries[cell.key].state().attempts
+        self._running[trial_id] = RunningTrial(cell, share, attempts, losses_by_host())
         self._tries[cell.key] -= 1
-        spec = self._entries[cell.key].spec
+
+    def _bind(self, trial_id: str, held: Sequence[Hashable]) -> None:
+        """Give a trial the cell that suits its worker best, now that the worker has said what it
+        holds.
+
+        All that is promised to trials of the same share, but not yet begun, is chosen from again:
+        else of two workers that ask at once each might get what the other one holds.
+        """
+        mine = self._running.get(trial_id)
+        if mine is None or not appoint(trial_id, mine.cell.key):
+            # Nothing is left for it, or no word can be left: then the promise holds.
+            self._begin(trial_id)
+            return
+
+        def suits(architecture: Hashable) -> bool:
+            return self._packing.share(architecture) == mine.share
+
+        promised = [
+            name
+            for name, trial in self._running.items()
+            if not trial.begun and trial.share == mine.share and name != trial_id
+        ]
+        for name in (*promised, trial_id):
+            trial = self._running.pop(name)
+            self._tries[trial.cell.key] += 1
+            self._schedule.hand_back(trial.cell)
+        for name in (trial_id, *promised):
+            cell = self._next(held if name == trial_id else (), suits)
+            if cell is not None:
+                self._promise(name, cell, mine.share)
+        self._begin(trial_id)
+
+    def _begin(self, trial_id: str) -> None:
+        trial = self._running.get(trial_id)
+        appoint(trial_id, "" if trial is None else trial.cell.key)
+        if trial is None:
+            return
+        self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
+        spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
         label = f"{spec.candidate.name} fold {spec.fold}{seed}"
         self._progress.started(
             spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor
         )
-        return {**self.constants, "share": share, "key": spec.key}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._running:
+        if "holds" in result:
             self._started = True
-            cell, *_ = self._running[trial_id]
-            monitor = self._entries[cell.key].spec.candidate.training.monitor
-            self._progress.epoch(cell.key, result["epoch"], result[f"validation_{monitor}"])
+            self._bind(trial_id, result["holds"])
+        elif trial_id in self._running and self._running[trial_id].begun:
+            self._note_epoch(trial_id, result)
+
+    def _note_epoch(self, trial_id: str, result: dict[str, Any]) -> None:
+        cell = self._running[trial_id].cell
+        monitor = self._entries[cell.key].spec.candidate.training.monitor
+        self._progress.epoch(cell.key, result["epoch"], result[f"validation_{monitor}"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         if trial_id not in self._running:
             return
-        cell, share, attempts, losses = self._running.pop(trial_id)
-        entry = self._entries[cell.key]
+        trial = self._running.pop(trial_id)
+        cell, entry = trial.cell, self._entries[trial.cell.key]
         state = entry.state()
-        self._started |= state.attempts > attempts and not state.worker_failed
+        self._started |= state.attempts > trial.attempts and not state.worker_failed
         if state.state == "done":
             self._schedule.release(cell, state.seconds.train + state.seconds.score)
-            self._free.append(cell.architecture)
             self._progress.finished(cell.key, state.epochs, state.best_epoch)
+            self._source.through(entry, None, trial.gpu_seconds())
             return
         self._schedule.release(cell, None)
-        if lifeline.stopping() and not error:  # it has saved what it had
+        if not error and not self._source.wanted(entry):
+            self._progress.dropped(cell.key)
+        elif not error and lifeline.stopping():  # it has saved what it had
             self._schedule.put_back(cell)
-            return
-        if state.state != "failed" or state.attempts == attempts:  # the process died without a word
+        else:
+            self._failed(trial_id, trial, entry, state)
+
+    def _failed(self, trial_id: str, trial: RunningTrial, entry: Entry, state: CellState) -> None:
+        """Try a cell again, as long as tries are left."""
+        cell = trial.cell
+        if state.state != "failed" or state.attempts == trial.attempts:
+            # The process died without a word.
             heartbeat.look()  # with the whole cluster, perhaps
             state = _note_death(entry, state, self.trials.error(trial_id))
             # Without a host the cell had not begun.
-            if state.host and losses_by_host()[state.host] > losses[state.host]:
+            if state.host and losses_by_host()[state.host] > trial.losses[state.host]:
                 self._tries[cell.key] += 1
-        if state.out_of_memory and self._packing.enlarge(cell.architecture, share["GPU"]):
+        if state.out_of_memory and self._packing.enlarge(cell.architecture, trial.share["GPU"]):
             self._tries[cell.key] += 1
         if state.worker_failed:
             self._stopped_by = self._stopped_by or state.reason
@@ -310,6 +344,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if again:
             self._schedule.put_back(cell)
         self._progress.lost(cell.key, state.reason, final=not again)
+        if not again and not self.obstacle:
+            self._source.through(entry, state.reason, trial.gpu_seconds())
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searchers into snapshots, which are never read back."""

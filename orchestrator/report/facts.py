@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from orchestrator.report.style import METRIC_LABELS
 from trainables.core.layout import RunLayout
 from trainables.core.records import DamagedRecord
+from trainables.training.metrics import LOWER_IS_BETTER
 from xai.shards.summary import load_table
 
 if TYPE_CHECKING:
+    from orchestrator.experiment.search_config import Search
+    from orchestrator.experiment.search_space import Parameter
     from orchestrator.results.run import Run
+    from orchestrator.results.searched import Searched
+    from orchestrator.results.tuning_gain import Gain
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,40 @@ class ExplanationFacts:
 
 
 @dataclass(frozen=True)
+class SearchFacts:
+    """A search. `table`: `Run.search`, the best first; `cells`: of all its candidates; `gain`: of
+    its leader over candidate 0, the `reference`; `label`: what people call the objective, turned so
+    that higher is better.
+    """
+
+    searched: "Searched"
+    settings: "Search"
+    table: pd.DataFrame
+    decisions: pd.DataFrame
+    cells: pd.DataFrame
+    history: pd.DataFrame
+    gain: "Gain | None"
+    reference: str
+    label: str
+
+    @property
+    def leader(self) -> str | None:
+        """The id of the candidate that is expected to be the best."""
+        number = self.searched.standings.leader
+        return None if number is None else self.searched.ids[number]
+
+    @cached_property
+    def parameters(self) -> "tuple[Parameter, ...]":
+        """What is searched, each name once."""
+        spaces = self.searched.experiment.spaces
+        return tuple({p.name: p for space in spaces for p in space.parameters}.values())
+
+
+@dataclass(frozen=True)
 class Facts:
     """A run as its report sees it. `images`: the manifest's table; `notes`: what the scan noted;
-    `failures`, `provenance`, `experiment`: as `Run` has them.
+    `failures`, `provenance`, `experiment`: as `Run` has them. Of a search, candidates and tables
+    hold those that went through all folds, lead, or have lost a cell; `search` knows all.
     """
 
     name: str
@@ -77,6 +114,7 @@ class Facts:
     failures: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
     experiment: Mapping[str, Any]
+    search: SearchFacts | None = None
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -107,10 +145,21 @@ def gather(run: "Run") -> Facts:
     # Reading predictions and epochs may show cells to be damaged: those tables come first.
     models, epochs, folds_summary = run.models_summary, run.epochs, run.folds_summary
     predictions, cells = run.predictions, run.cells
+    search, known = None, run.candidates
+    if run.searched is not None:
+        search = _search(run, run.searched)
+        shown = _shown(search, models)
+        known, models, epochs, folds_summary, predictions, cells = (
+            table[table[column].isin(shown)]
+            for table, column in (
+                (known, "id"),
+                *((t, "candidate") for t in (models, epochs, folds_summary, predictions, cells)),
+            )
+        )
     of_folds = predictions[predictions["split"] == "fold"] if len(predictions) else predictions
     one_seed = cells["seed"].nunique() == 1
     candidates = []
-    for settings in run.candidates.to_dict("records"):
+    for settings in known.to_dict("records"):
         identity = str(settings["id"])
         candidates.append(
             CandidateFacts(
@@ -139,7 +188,36 @@ def gather(run: "Run") -> Facts:
         failures=tuple(run.failures()),
         provenance=run.provenance,
         experiment=run.experiment,
+        search=search,
     )
+
+
+def _search(run: "Run", searched: "Searched") -> SearchFacts:
+    from orchestrator.results.tuning_gain import tuning_gain
+
+    settings = searched.experiment.search
+    assert settings is not None
+    negated = "−" if settings.objective in LOWER_IS_BETTER else ""
+    table = run.search.sort_values("estimate", ascending=False, kind="stable")
+    leads = table["state"].eq("leads")
+    return SearchFacts(
+        searched,
+        settings,
+        pd.concat([table[leads], table[~leads]], ignore_index=True),
+        run.decisions,
+        run.cells,
+        searched.history,
+        tuning_gain(run),
+        searched.ids[0],
+        negated + METRIC_LABELS[settings.objective],
+    )
+
+
+def _shown(search: SearchFacts, models: pd.DataFrame) -> set[str]:
+    """The candidates of a search that a report goes into."""
+    failed = search.cells.loc[search.cells["state"] == "failed", "candidate"]
+    through = models.loc[models["folds_missing"] == 0, "candidate"]
+    return {*through, *failed, *filter(None, [search.leader])}
 
 
 def of_cell(table: pd.DataFrame, cell: Any) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from sklearn import metrics as sk
 from orchestrator.report.comparison import draw_comparison
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.facts import CandidateFacts, Facts, of_cell
+from orchestrator.report.search_figures import draw_incumbent, draw_race, draw_slices
 from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
 from orchestrator.report.tables import NONE, three
 from orchestrator.results.ranking import ranking
@@ -46,6 +47,10 @@ def draw_figures(layout: RunLayout, facts: Facts) -> list[Drawing]:
             path = layout.figures / "comparison.png"
             width, height = _save(draw_comparison(facts), path)
             drawings.append(Drawing(path, "", "comparison", "All candidates", width, height))
+        for planned in _search_figures(facts):
+            path = layout.figures / planned.file
+            width, height = _save(planned.figure, path)
+            drawings.append(Drawing(path, "", planned.row, planned.caption, width, height))
         for candidate in facts.candidates:
             folder = layout.candidate_figures(candidate.id)
             for planned in _candidate_figures(candidate, facts.classes, len(facts.seeds)):
@@ -81,6 +86,17 @@ class _Figure(NamedTuple):
     row: str
     caption: str
     figure: Figure
+
+
+def _search_figures(facts: Facts) -> Iterator[_Figure]:
+    """The figures of a search of which a step is finished."""
+    search = facts.search
+    if search is None or search.history.empty:
+        return
+    yield _Figure("race.png", "race", "The race over the folds", draw_race(search))
+    yield _Figure("incumbent.png", "incumbent", "The leader over time", draw_incumbent(search))
+    if (slices := draw_slices(search)) is not None:
+        yield _Figure("slices.png", "slices", "Expected means by parameter", slices)
 
 
 def _candidate_figures(

@@ -17,6 +17,12 @@ from orchestrator.report.data_summary import describe_data
 from orchestrator.report.explanations import explanation_tables, explanation_warnings
 from orchestrator.report.facts import Facts
 from orchestrator.report.method import describe_method
+from orchestrator.report.search_part import (
+    describe_search,
+    search_tables,
+    search_verdict,
+    search_warnings,
+)
 from orchestrator.report.tables import NONE, Table, three
 
 
@@ -28,6 +34,8 @@ class Findings:
     numbers: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     comparison: Table
+    search: tuple[str, ...]
+    search_tables: tuple[Table, ...]
     candidates: tuple[CandidatePart, ...]
     best: str | None
     explanations: tuple[Table, ...]
@@ -46,10 +54,12 @@ def find(facts: Facts) -> Findings:
     return Findings(
         name=facts.name,
         started=started.replace("T", " ").replace("+00:00", " UTC"),
-        verdict=tuple(_verdict(facts, best)),
+        verdict=tuple(_verdict(facts, best) if facts.search is None else search_verdict(facts)),
         numbers=tuple(_key_numbers(facts, best)),
-        warnings=(*warnings_of(facts), *explanation_warnings(facts)),
+        warnings=(*search_warnings(facts), *warnings_of(facts), *explanation_warnings(facts)),
         comparison=_comparison(facts, best),
+        search=tuple(describe_search(facts)),
+        search_tables=tuple(search_tables(facts)),
         candidates=tuple(describe_candidate(facts, each) for each in facts.candidates),
         best=None if best is None else str(best["candidate"]),
         explanations=tuple(explanation_tables(facts)),
@@ -64,7 +74,7 @@ def find(facts: Facts) -> Findings:
 
 def _unfinished(facts: Facts) -> Table:
     rows = []
-    for cell in facts.cells[facts.cells["state"] != "done"].itertuples():
+    for cell in facts.cells[~facts.cells["state"].isin(["done", "stopped"])].itertuples():
         told = (cell.fold, cell.seed, cell.state, cell.attempts, cell.reason or NONE)
         rows.append((facts.names[str(cell.candidate)], *map(str, told)))
     columns = ("Candidate", "Fold", "Seed", "State", "Attempts", "Reason")
@@ -84,10 +94,13 @@ def _complete(facts: Facts) -> pd.DataFrame:
 
 
 def _best(facts: Facts) -> "pd.Series[Any] | None":
-    """The row of the complete candidate with the highest pooled out-of-fold AUC; the first of
-    equals.
+    """The row of the complete candidate with the highest pooled out-of-fold AUC, the first of
+    equals; of a search, of its leader, since the search chose by another score.
     """
     complete = _complete(facts)
+    if facts.search is not None:
+        leader = complete[complete["candidate"] == facts.search.leader]
+        return leader.iloc[0] if len(leader) else None
     return complete.iloc[int(complete["auc_oof"].to_numpy().argmax())] if len(complete) else None
 
 
@@ -161,8 +174,13 @@ def _key_numbers(facts: Facts, best: "pd.Series[Any] | None") -> Iterator[tuple[
     if best is not None:
         yield "AUC, pooled out-of-fold", three(best["auc_oof"])
         yield "AUC, test ensemble", three(best["auc_test_ensemble"])
-    yield "cells done", f"{len(facts.done)} of {len(facts.cells)}"
-    yield "candidates", str(len(facts.candidates))
+    if facts.search is None:
+        yield "cells done", f"{len(facts.done)} of {len(facts.cells)}"
+        yield "candidates", str(len(facts.candidates))
+    else:
+        cells = facts.search.cells
+        yield "cells done", str(int((cells["state"] == "done").sum()))
+        yield "candidates", f"{len(facts.search.table):,}"
     yield "folds", str(facts.n_folds)
     if len(facts.seeds) > 1:
         yield "seeds", str(len(facts.seeds))

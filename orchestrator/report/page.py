@@ -47,6 +47,10 @@ def _text_lines(report: Findings) -> Iterator[str]:
     if report.warnings:
         yield from (*_heading("Warnings"), *_paragraphs(report.warnings, bullet="- "))
     yield from (*_heading("Comparison"), *_text_table(report.comparison.without(*_LESS_COMPARED)))
+    if report.search:
+        yield from (*_heading("Search"), *_paragraphs(report.search), "")
+        for table in report.search_tables:
+            yield from _text_table(table)
     for candidate in report.candidates:
         yield from _heading(f"{candidate.name} ({candidate.progress})")
         yield from (*_paragraphs((candidate.settings,)), "")
@@ -126,7 +130,8 @@ def _text_row(row: tuple[str, ...], widths: list[int], left: int) -> Iterator[st
 def _html(report: Findings, layout: RunLayout, drawings: Sequence[Drawing]) -> str:
     return html_template("orchestrator.report", "report.html").render(
         report=report,
-        chart=_rows(drawings, ""),
+        chart=_rows(drawings, "", "comparison"),
+        race=_rows(drawings, "", "race", "incumbent", "slices"),
         pictures={candidate.id: _rows(drawings, candidate.id) for candidate in report.candidates},
         gallery=quote(layout.gallery.relative_to(layout.root).as_posix())
         if layout.gallery.is_file()
@@ -135,9 +140,13 @@ def _html(report: Findings, layout: RunLayout, drawings: Sequence[Drawing]) -> s
     )
 
 
-def _rows(drawings: Sequence[Drawing], candidate: str) -> list[list[dict[str, Any]]]:
+def _rows(drawings: Sequence[Drawing], candidate: str, *only: str) -> list[list[dict[str, Any]]]:
     """The drawings of one candidate, those that belong beside each other in one row."""
-    here = [drawing for drawing in drawings if drawing.candidate == candidate]
+    here = [
+        drawing
+        for drawing in drawings
+        if drawing.candidate == candidate and (not only or drawing.row in only)
+    ]
     rows = groupby(here, key=lambda drawing: drawing.row)
     return [[_embedded(drawing) for drawing in row] for _, row in rows]
 

@@ -2,7 +2,7 @@
 they are.
 """
 
-from itertools import product
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -18,57 +18,91 @@ from trainables.core.run_folder import read_entries, read_folds, read_keys
 from trainables.data.manifest import Manifest
 
 
-class LostEntry(Entry):
-    """A cell whose folder does not tell which one it is; it counts as missing."""
+class NoEntry(Entry):
+    """A cell without a readable folder: one that does not tell which it is, which counts as
+    missing, or one that a search did not ask for.
+    """
 
-    def __init__(self, folder: Path, spec: CellSpec, reason: str) -> None:
-        self.spec, self.folder, self._reason = spec, folder, reason
+    def __init__(self, folder: Path, spec: CellSpec, state: CellState) -> None:
+        self.spec, self.folder, self._state = spec, folder, state
 
     def state(self) -> CellState:
-        return CellState(reason=self._reason)
+        return self._state
 
 
-def run_entries(layout: RunLayout, experiment: Experiment, manifest: Manifest) -> list[Entry]:
-    """The entries of all cells that the experiment asks for, in the order of `cells.json`.
+def run_entries(
+    layout: RunLayout,
+    experiment: Experiment,
+    manifest: Manifest,
+    unasked: Mapping[tuple[str, int], CellState] | None = None,
+) -> list[Entry]:
+    """The entries of all cells of the experiment's candidates, by candidate, seed and fold.
 
-    Those that are lost are the cells that the others are not. Raises RunFolderError where that does
+    Those that are lost are the cells that the others are not. `unasked`: steps, by candidate and
+    fold, that a search has not asked for, and how they stand. Raises RunFolderError where that does
     not add up.
     """
-    entries: dict[str, Entry] = {}
-    lost: dict[str, RunFolderError] = {}
-    keys = read_keys(layout)
-    if len(keys) != len(experiment.candidates) * len(experiment.seeds) * experiment.folds.k:
-        raise _other_cells(layout)
-    for key, entry in read_entries(layout, keys).items():
-        if isinstance(entry, RunFolderError):
-            lost[key] = entry
-        elif entry.spec.classes != manifest.classes:
-            lost[key] = _other_classes(entry)
-        else:
-            entries[key] = entry
-    if any(entry.spec.data_hash != manifest.data_hash for entry in entries.values()):
-        raise DamagedRecord(layout.manifest, "its images or labels are not those of the cells")
-    stated = {candidate.id: candidate.deciding() for candidate in experiment.candidates}
-    for entry in entries.values():
-        if entry.spec.candidate.deciding() != stated.get(entry.spec.candidate.id):
-            raise DamagedRecord(layout.experiment, "its candidates are not those of the cells")
-    known = {
-        (entry.spec.candidate.id, entry.spec.seed, entry.spec.fold) for entry in entries.values()
-    }
-    asked = product(experiment.candidates, experiment.seeds, range(experiment.folds.k))
-    left = [cell for cell in asked if (cell[0].id, *cell[1:]) not in known]
-    if len(left) != len(lost):
-        raise next(iter(lost.values()), _other_cells(layout))
+    unasked = unasked or {}
+    places = [
+        (candidate, seed, fold)
+        for candidate in experiment.candidates
+        for seed in experiment.seeds
+        for fold in range(experiment.folds.k)
+    ]
+    known, lost = _read_cells(layout, experiment, manifest, len(places))
     common = {
         "classes": manifest.classes,
         "channels": manifest.channels,
         "data_hash": "",
         "roles_hash": "",
     }
-    for key, (candidate, seed, fold) in zip(lost, left, strict=True):
+    entries: list[Entry] = []
+    for candidate, seed, fold in places:
+        entry, state = known.pop((candidate.id, seed, fold), None), CellState()
+        never = unasked.get((candidate.id, fold))
+        if entry is not None and never is None:
+            entries.append(entry)
+            continue
+        folder = Path()
+        if never is not None:
+            state = never
+        elif lost:
+            key = next(iter(lost))
+            folder, state = layout.ledger / key, CellState(reason=str(lost.pop(key)))
         spec = CellSpec(candidate=candidate, seed=seed, fold=fold, **common)
-        entries[key] = LostEntry(layout.ledger / key, spec, str(lost[key]))
-    return [entries[key] for key in keys]
+        entries.append(NoEntry(folder, spec, state))
+    if lost or known:
+        raise next(iter(lost.values()), _other_cells(layout))
+    return entries
+
+
+def _read_cells(
+    layout: RunLayout, experiment: Experiment, manifest: Manifest, most: int
+) -> tuple[dict[tuple[str, int, int], Entry], dict[str, RunFolderError]]:
+    """By candidate, seed and fold the entries that can be read; by key why the others cannot."""
+    keys = read_keys(layout)
+    # A search asks for a part of them.
+    if len(keys) > most or (len(keys) < most and experiment.search is None):
+        raise _other_cells(layout)
+    entries: dict[tuple[str, int, int], Entry] = {}
+    lost: dict[str, RunFolderError] = {}
+    stated = {candidate.id: candidate.deciding() for candidate in experiment.candidates}
+    for key, entry in read_entries(layout, keys).items():
+        if isinstance(entry, RunFolderError):
+            lost[key] = entry
+            continue
+        spec = entry.spec
+        if spec.classes != manifest.classes:
+            lost[key] = _other_classes(entry)
+            continue
+        if spec.data_hash != manifest.data_hash:
+            raise DamagedRecord(layout.manifest, "its images or labels are not those of the cells")
+        if spec.candidate.deciding() != stated.get(spec.candidate.id):
+            raise DamagedRecord(layout.experiment, "its candidates are not those of the cells")
+        entries[spec.candidate.id, spec.seed, spec.fold] = entry
+    if len(entries) + len(lost) < len(keys):
+        raise next(iter(lost.values()), _other_cells(layout))
+    return entries, lost
 
 
 def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:

@@ -19,6 +19,8 @@ from orchestrator.results.entries import (
     run_entries,
     run_folds,
 )
+from orchestrator.results.searched import read_search
+from orchestrator.results.settings import settings_table
 from orchestrator.results.summaries import score_images, summarise_candidate
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
@@ -26,7 +28,6 @@ from trainables.core.ledger import CellState, Entry
 from trainables.core.records import DamagedRecord, read_provenance
 from trainables.core.run_folder import candidate_id, present_groups
 from trainables.core.tables import write_both
-from trainables.core.training_config import unused
 from trainables.data.manifest import Manifest
 from trainables.models.known_code import check_known
 from trainables.runtime.startup import keras_settings
@@ -70,6 +71,9 @@ class Run:
     def __init__(self, layout: RunLayout) -> None:
         self.layout = layout
         self._experiment = read_experiment(layout.experiment)
+        self.searched = read_search(layout, self._experiment)
+        if self.searched is not None:
+            self._experiment = self.searched.experiment
         self.name = self._experiment.name
 
     @cached_property
@@ -98,7 +102,8 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        return run_entries(self.layout, self._experiment, self.manifest)
+        unasked = self.searched.unasked if self.searched is not None else {}
+        return run_entries(self.layout, self._experiment, self.manifest, unasked)
 
     @cached_property
     def _states(self) -> list[CellState]:
@@ -130,29 +135,7 @@ class Run:
             for e, s in zip(self.entries, self._states, strict=True)
             if s.parameters
         }
-        rows = []
-        left_out = unused(candidate.training for candidate in self._experiment.candidates)
-        for candidate in self._experiment.candidates:
-            training = candidate.training.model_dump(mode="json", exclude=left_out)
-            sections = {name: value for name, value in training.items() if isinstance(value, dict)}
-            inner = {
-                f"{name}_{key}": value
-                for name, values in sections.items()
-                for key, value in values.items()
-            }
-            rows.append(
-                {
-                    "id": candidate.id,
-                    "name": candidate.name,
-                    "model": candidate.model,
-                    "image_size": candidate.image_size,
-                    "parameters": parameters.get(candidate.id),
-                    **{name: value for name, value in training.items() if name not in sections},
-                    **inner,
-                    **{f"argument_{key}": value for key, value in candidate.arguments.items()},
-                }
-            )
-        return pd.DataFrame(rows)
+        return settings_table(self._experiment.candidates, parameters)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -323,6 +306,16 @@ class Run:
             columns=["candidate", "model", "folds_done", "folds_missing", *columns]
         )
 
+    @property
+    def search(self) -> pd.DataFrame:
+        """One row per candidate of a search; empty where there was none. See `Searched.table`."""
+        return pd.DataFrame() if self.searched is None else self.searched.table
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """What a search decided, in order; empty where there was none. See `Searched.decisions`."""
+        return pd.DataFrame() if self.searched is None else self.searched.decisions
+
     def candidate_id(self, candidate: str) -> str:
         """The id of a candidate that is named by its id or its name."""
         return candidate_id(candidate, self._experiment.candidates)
@@ -386,8 +379,10 @@ class Run:
         """Write all tables into `results/` as Parquet and CSV."""
         # Cells come last: others may lose some.
         tables = {name: getattr(self, name) for name in reversed(TABLES)}
-        for name in TABLES:
-            write_both(self.layout.results, name, tables[name])
+        if self.searched is not None:
+            tables |= {"search": self.search, "decisions": self.decisions}
+        for name, table in tables.items():
+            write_both(self.layout.results, name, table)
 
 
 def _identity(entry: Entry) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What predictions come to, as pure functions over tables."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from orchestrator.results.ranking import ensemble_predictions, ranking
 from trainables.core.config import class_index
@@ -17,6 +19,22 @@ def score_images(predictions: pd.DataFrame, classes: tuple[str, ...]) -> dict[st
     probabilities = predictions[[f"prob_{name}" for name in classes]].to_numpy()
     odds = ranking(predictions)[list(classes)].to_numpy()
     return score(labels, probabilities, classes, odds)
+
+
+def labels_and_logits(
+    predictions: pd.DataFrame, classes: tuple[str, ...]
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[Any]]:
+    """Of predictions of the same images by one or several seeds: labels (n,), logits (seeds, n, c)
+    and groups (n,), by image.
+    """
+    index = class_index(classes)
+    ordered = predictions.sort_values(["seed", "image"])
+    seeds = ordered["seed"].nunique()
+    first = ordered.iloc[: len(ordered) // seeds]
+    columns = [f"logit_{name}" for name in classes]
+    logits = ordered[columns].to_numpy(dtype=np.float64).reshape(seeds, -1, len(classes))
+    labels = np.array([index[label] for label in first["label"]], dtype=np.int64)
+    return labels, logits, first["group"].to_numpy()
 
 
 def summarise_candidate(

@@ -21,6 +21,12 @@ from trainables.core.files import open_regular
 VERSION = 1
 Row = dict[str, Any]
 
+#: What the header has digests of, in words.
+_DIGESTS = {
+    "spaces": "its spaces",
+    "stated": "its candidates as written",
+    "data": "its images, labels or folds",
+}
 _MOST_BYTES = 512 * 2**20
 _Number = Annotated[int, Field(ge=0, lt=2**40)]
 _Real = Annotated[float, Field(allow_inf_nan=False)]
@@ -37,6 +43,8 @@ class _Begun(_Row):
     version: _Number
     search: dict[str, Any]
     spaces: str
+    stated: str
+    data: str
     folds: _Number
     seeds: list[int]
 
@@ -281,7 +289,7 @@ def _difference(began: Mapping[str, Any], asked: Mapping[str, Any]) -> str | Non
     """What of a header is not as it was, in words."""
     asked = json.loads(json.dumps(asked))  # as it would be read
     pairs = {
-        **{name: (began[name], asked.get(name)) for name in ("spaces", "folds", "seeds")},
+        **{name: (began[name], asked.get(name)) for name in ("folds", "seeds", *_DIGESTS)},
         **{
             f"search.{name}": (began["search"].get(name), asked["search"].get(name))
             for name in {**began["search"], **asked["search"]}
@@ -290,7 +298,7 @@ def _difference(began: Mapping[str, Any], asked: Mapping[str, Any]) -> str | Non
     }
     for name, (before, now) in pairs.items():
         if before != now:
-            if name == "spaces":
-                return "its spaces have changed"
+            if name in _DIGESTS:
+                return f"{_DIGESTS[name]} have changed"
             return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
     return None

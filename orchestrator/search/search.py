@@ -9,13 +9,13 @@ no others, however long they took; without, at all that is finished, in order of
 """
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Hashable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from orchestrator.experiment import search_config
 from orchestrator.search import published, racing
+from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.standings import Release, Row, Standing, Standings
 from trainables.core.errors import ExperimentError
@@ -23,51 +23,6 @@ from trainables.core.errors import ExperimentError
 _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
 _MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
-
-
-class Settings(Protocol):
-    """What the search needs of the experiment's section `search`."""
-
-    candidates: int | None
-    cells: int | None
-    patience: int | None
-    racing: str
-    bound: float
-    repeatable: bool
-    lag: int
-
-
-class Suggests(Protocol):
-    """What the search needs of a sampler."""
-
-    def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
-        """Space and raw values of a candidate; None where there is no other."""
-
-    def recall(self, number: int, space: int, values: dict[str, Any]) -> None:
-        """A suggestion that the journal holds."""
-
-    def told(
-        self, number: int, value: float | None, space: int | None, values: dict[str, Any]
-    ) -> None:
-        """A candidate's present value, higher is better, None: it has none; the last counts."""
-
-
-class Keeps(Protocol):
-    """What the search needs of a journal."""
-
-    @property
-    def rows(self) -> Sequence[Row]:
-        """All rows, in order."""
-
-    def append(self, rows: Sequence[Row]) -> None:
-        """Keep rows for good before returning."""
-
-
-#: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
-#: candidate's fold; the draws of a fold resample the same patients for every candidate.
-Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
-#: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
-Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]
 
 
 class Search:
@@ -80,7 +35,7 @@ class Search:
 
     def __init__(
         self,
-        config: Settings,
+        config: search_config.Search,
         k: int,
         stated: Sequence[tuple[str, Hashable]],
         sampler: Suggests | None,

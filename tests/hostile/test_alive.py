@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ROOT, rayfold
+from tests.conftest import ROOT, command_line, rayfold
 from tests.hostile.chaos import disturb, left_of, named
 from tests.orchestrator.execution.test_experiment_run import (
     assert_same_tables,
@@ -26,8 +26,7 @@ STOP_LINE = "what is finished is kept, run the same command again to go on\n"
 
 def command(*arguments: str | Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **command_line(*arguments),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -187,14 +186,6 @@ def test_a_daemon_that_dies_or_hangs_at_any_moment_is_noticed(inside: str, at_st
 
 
 # --- real runs ------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = rayfold("run", experiment_file(folder, spots), "--run", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-_SECONDS = 50
+_SECONDS = 25
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from orchestrator.report.facts import gather
 from orchestrator.report.findings import find
 from orchestrator.report.page import write_report
 from orchestrator.results.run import load_run
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Command, rayfold
 from tests.orchestrator.results.test_run import run_by_hand
 from trainables.core.errors import ModelError, RunFolderError
 from trainables.core.layout import RunLayout
@@ -30,7 +30,7 @@ from xai.drawing.markup import html_template
 
 MODULE = """
 from pathlib import Path
-Path("ran").touch()
+Path({ran!r}).touch()
 import keras
 def build(input_shape, n_classes):
     image = keras.Input(input_shape)
@@ -42,6 +42,7 @@ data: {source: phantom, images_per_class: 20, image_size: 32}
 folds: {k: 2}
 training: {epochs: 1}
 candidates: [{model: 'given_models:build', image_size: 32}]
+resources: {cpus_per_cell: 2}
 """
 
 
@@ -56,45 +57,40 @@ def layout(whole: Path, tmp_path: Path) -> RunLayout:
     return RunLayout(tmp_path / "run")
 
 
-def rayfold(*arguments: object, cwd: Path, home: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator", *map(str, arguments)]
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
-    environment.pop("XDG_STATE_HOME", None)
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def written(layout: RunLayout) -> str:
     write_report(layout, find(gather(load_run(layout.root))), [])
     return layout.report_text.read_text("utf-8")
 
 
-def test_code_runs_for_whoever_ran_it_before_or_has_allowed_it(tmp_path: Path) -> None:
-    mine, yours, run = (tmp_path / name for name in ("mine", "yours", "run"))
-    mine.mkdir()
-    yours.mkdir()
-    (tmp_path / "given_models.py").write_text(MODULE)
+def test_code_runs_for_whoever_ran_it_before_or_has_allowed_it(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, yours, run, ran = (tmp_path / name for name in ("mine", "yours", "run", "ran"))
+    (tmp_path / "given_models.py").write_text(MODULE.format(ran=str(ran)))
     (tmp_path / "given.yaml").write_text(TRAINS)
-    trained = rayfold("run", "given.yaml", "--run", run, cwd=tmp_path, home=mine)
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(mine))
+    trained = rayfold("run", tmp_path / "given.yaml", "--run", run)
     assert trained.returncode == 0, trained.stderr
     image = next(Path(path) for path in pd.read_parquet(run / "manifest.parquet")["path"] if path)
-    (tmp_path / "ran").unlink()
+    ran.unlink()
     asked = ("predict", run, image, "--out", tmp_path / "out.csv")
-    for command in (asked, ("explain", run, "--faithfulness", "0")):
-        refused = rayfold(*command, cwd=tmp_path, home=yours)
-        assert refused.returncode == 2, refused.stderr
-        assert "given_models:build, which you have not run before" in refused.stderr
-        assert refused.stderr.count("\n") == 1
-    assert not (tmp_path / "ran").exists()
-    allowed = rayfold("trust", run, cwd=tmp_path, home=yours)
-    assert str(tmp_path / "given_models.py") in allowed.stdout
-    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("HOME", str(yours))
+    for refused in (asked, ("explain", run, "--faithfulness", "0")):
+        code, _, said = command(*refused)
+        assert code == 2, said
+        assert "given_models:build, which you have not run before" in said
+        assert said.count("\n") == 1
+    _, said, _ = command("trust", run)
+    assert str(tmp_path / "given_models.py") in said
+    assert not ran.exists()
     for home in (mine, yours):
-        done = rayfold(*asked, cwd=tmp_path, home=home)
-        assert done.returncode == 0, done.stderr
+        monkeypatch.setenv("HOME", str(home))
+        code, _, said = command(*asked)
+        assert code == 0, said
+    assert ran.exists()
     (tmp_path / "given_models.py").write_text(MODULE.replace("Flatten()", "Flatten(name='other')"))
-    assert "has changed" in rayfold(*asked, cwd=tmp_path, home=yours).stderr
+    assert "has changed" in command(*asked)[2]
 
 
 def test_an_installed_module_is_no_exception(
@@ -115,15 +111,17 @@ def test_an_installed_module_is_no_exception(
 
 
 @pytest.mark.parametrize("name", ["results", "figures/good", "xai", "ledger/link", "run.log"])
-def test_nothing_is_written_through_a_link(layout: RunLayout, tmp_path: Path, name: str) -> None:
+def test_nothing_is_written_through_a_link(
+    command: Command, layout: RunLayout, tmp_path: Path, name: str
+) -> None:
     target, link = tmp_path / "elsewhere", layout.root / name
     target.mkdir()
     link.parent.mkdir(exist_ok=True)
     link.symlink_to(target)
     with pytest.raises(RunFolderError, match="is a link"):
         check_own(layout.root)
-    done = rayfold("report", layout.root, cwd=tmp_path, home=tmp_path)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    code, _, said = command("report", layout.root)
+    assert (code, said.count("\n")) == (2, 1)
     assert not list(target.iterdir())
 
 

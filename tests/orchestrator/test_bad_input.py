@@ -24,37 +24,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from orchestrator import cli
 from orchestrator.execution.cells import prepare
 from orchestrator.experiment.experiment_file import read_experiment
-from tests.conftest import ROOT, rayfold, write_images
+from tests.conftest import ROOT, Command, rayfold, write_images
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState
 from trainables.sources import image_files
-
-Plan = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Plan:
-    """`rayfold …` in an empty working directory: exit code, standard output, standard error."""
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["rayfold", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as ended:
-            code = int(ended.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def assert_one_line(result: tuple[int, str, str], *words: str) -> None:
@@ -104,7 +79,7 @@ def drop(key: str) -> Callable[[Any], None]:
 
 
 def test_the_experiment_that_the_cases_spoil_is_good(
-    command: Plan, tmp_path: Path, spots: Path
+    command: Command, tmp_path: Path, spots: Path
 ) -> None:
     code, out, err = command("plan", experiment_file(tmp_path, data=spots))
     assert (code, err) == (0, "")
@@ -299,7 +274,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("case", [*KEYS, *TYPES, *VALUES])
-def test_a_wrong_setting(command: Plan, tmp_path: Path, spots: Path, case: str) -> None:
+def test_a_wrong_setting(command: Command, tmp_path: Path, spots: Path, case: str) -> None:
     change, *words = {**KEYS, **TYPES, **VALUES}[case]
     assert_one_line(command("plan", experiment_file(tmp_path, change, spots)), *words, "study.yaml")
 
@@ -327,14 +302,16 @@ CONTENTS: dict[str, tuple[bytes, tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("case", CONTENTS)
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_a_file_that_is_no_experiment(command: Plan, tmp_path: Path, verb: str, case: str) -> None:
+def test_a_file_that_is_no_experiment(
+    command: Command, tmp_path: Path, verb: str, case: str
+) -> None:
     content, words = CONTENTS[case]
     (tmp_path / "study.yaml").write_bytes(content)
     assert_one_line(command(verb, tmp_path / "study.yaml"), *words, "study.yaml")
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
-def test_a_file_that_cannot_be_read(command: Plan, tmp_path: Path, verb: str) -> None:
+def test_a_file_that_cannot_be_read(command: Command, tmp_path: Path, verb: str) -> None:
     assert_one_line(
         command(verb, tmp_path / "none.yaml"), "cannot read", "none.yaml", "No such file"
     )
@@ -460,13 +437,15 @@ DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", DATA)
-def test_images_that_cannot_be_used(command: Plan, tmp_path: Path, images: Path, case: str) -> None:
+def test_images_that_cannot_be_used(
+    command: Command, tmp_path: Path, images: Path, case: str
+) -> None:
     spoil, words = DATA[case]
     spoil(images)
     assert_one_line(command("plan", experiment_file(tmp_path, data=images)), *words)
 
 
-def test_all_bad_images_are_named_at_once(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_all_bad_images_are_named_at_once(command: Command, tmp_path: Path, images: Path) -> None:
     for spoil in (spoil_zero_bytes, spoil_truncated, spoil_text, spoil_masks):
         spoil(images)
     words = ("000.png", "001.png", "002.png", "003.png", "4 of 16")
@@ -474,7 +453,7 @@ def test_all_bad_images_are_named_at_once(command: Plan, tmp_path: Path, images:
 
 
 def test_bad_images_too_many_for_a_line_are_listed_in_a_file(
-    command: Plan, tmp_path: Path, images: Path
+    command: Command, tmp_path: Path, images: Path
 ) -> None:
     for number in range(11):
         (images / "Spot" / f"+{number}.png").touch()
@@ -490,7 +469,7 @@ def test_bad_images_too_many_for_a_line_are_listed_in_a_file(
 
 
 def test_a_folder_that_cannot_be_meant_is_not_gone_through(
-    command: Plan, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+    command: Command, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert_one_line(
         command("plan", experiment_file(tmp_path, data=Path("/"))), "a folder of their own, got '/'"
@@ -500,7 +479,9 @@ def test_a_folder_that_cannot_be_meant_is_not_gone_through(
     assert_one_line(said, "at most 10 files and folders", str(images))
 
 
-def test_skipped_images_are_shown_and_no_error(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_skipped_images_are_shown_and_no_error(
+    command: Command, tmp_path: Path, images: Path
+) -> None:
     spoil_zero_bytes(images)
     code, out, err = command(
         "plan", experiment_file(tmp_path, put("data.on_error", "skip"), images)
@@ -536,14 +517,14 @@ TABLES: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", TABLES)
-def test_tables_that_cannot_be_used(command: Plan, tmp_path: Path, case: str) -> None:
+def test_tables_that_cannot_be_used(command: Command, tmp_path: Path, case: str) -> None:
     text, more, words = TABLES[case]
     (tmp_path / "table.csv").write_text(text, encoding="utf-8")
     data = {"source": "table", "path": "table.csv", **more}
     assert_one_line(command("plan", experiment_file(tmp_path, put("data", data))), *words)
 
 
-def test_a_parquet_table_that_is_none(command: Plan, tmp_path: Path) -> None:
+def test_a_parquet_table_that_is_none(command: Command, tmp_path: Path) -> None:
     (tmp_path / "table.parquet").write_bytes(b"PAR1 no")
     data = {"source": "table", "path": "table.parquet"}
     assert_one_line(
@@ -552,7 +533,7 @@ def test_a_parquet_table_that_is_none(command: Plan, tmp_path: Path) -> None:
 
 
 def test_a_given_test_set_that_shares_a_patient(
-    command: Plan, tmp_path: Path, images: Path
+    command: Command, tmp_path: Path, images: Path
 ) -> None:
     paths = sorted(images.glob("*/*.png"))
     table = pd.DataFrame({"path": map(str, paths), "label": [p.parent.name for p in paths]})
@@ -568,7 +549,7 @@ def test_a_given_test_set_that_shares_a_patient(
     assert_one_line(command("plan", experiment_file(tmp_path, change)), *words)
 
 
-def test_other_settings_of_the_data(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_other_settings_of_the_data(command: Command, tmp_path: Path, images: Path) -> None:
     for place, value, *words in (
         ("data.classes", ["Clear", "Spott"], "data.classes", "'Spott'", "'Spot'"),
         ("data.group_from_name", "(", "regular expression", "'('"),
@@ -585,7 +566,7 @@ def test_other_settings_of_the_data(command: Plan, tmp_path: Path, images: Path)
     assert_one_line(command("plan", experiment_file(tmp_path, put("data", qu_ex))), *words)
 
 
-def test_too_few_groups_though_many_images(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_too_few_groups_though_many_images(command: Command, tmp_path: Path, images: Path) -> None:
     """Eight images of one class, but of four patients: not enough for three folds, a test set and
     validation.
     """
@@ -602,7 +583,7 @@ def test_too_few_groups_though_many_images(command: Plan, tmp_path: Path, images
 
 
 def test_weights_and_builders_that_are_not_there(
-    command: Plan, tmp_path: Path, images: Path
+    command: Command, tmp_path: Path, images: Path
 ) -> None:
     (tmp_path / "weights.txt").touch()
     builder = {"model": "nomodule.models:build", "image_size": 32}
@@ -623,17 +604,20 @@ def test_weights_and_builders_that_are_not_there(
 
 
 @pytest.mark.parametrize("verb", ["status", "report"])
-def test_folders_that_are_no_run(command: Plan, tmp_path: Path, verb: str) -> None:
+def test_folders_that_are_no_run(command: Command, tmp_path: Path, verb: str) -> None:
     (tmp_path / "file").touch()
     for folder in (tmp_path, tmp_path / "none", tmp_path / "file", tmp_path / "a\nb"):
         assert_one_line(command(verb, folder), "is not a run folder", "rayfold run")
 
 
-def test_predicting_without_a_run(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_predicting_and_explaining_without_a_run(
+    command: Command, tmp_path: Path, images: Path
+) -> None:
     assert_one_line(command("predict", tmp_path, images), "is not a run folder")
+    assert_one_line(command("explain", tmp_path), "is not a run folder")
 
 
-def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
+def test_the_names_of_the_methods_need_no_run(command: Command) -> None:
     code, out, err = command("explain", "--methods", "list")
     assert (code, err) == (0, "")
     assert "gradcam" in out
@@ -643,6 +627,10 @@ def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["--methods", "gradcm"], "did you mean 'gradcam'"),
+        (["--candidates", "tinycnn-image_size-23"], "did you mean 'tinycnn-image_size-32'"),
+        (["--folds", "7"], "no fold 7"),
+        (["--folds", "one"], "whole numbers"),
         (["--methods", ""], "--methods must name something, got ''"),
         (["--layers", " , "], "--layers must name something"),
         (["--candidates", ","], "--candidates must name something"),
@@ -657,7 +645,7 @@ def test_the_names_of_the_methods_need_no_run(command: Plan) -> None:
     ],
 )
 def test_what_cannot_be_explained_is_told_before_anything_starts(
-    command: Plan,
+    command: Command,
     computed: tuple[Path, Path],
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -674,7 +662,7 @@ def test_what_cannot_be_explained_is_told_before_anything_starts(
 @pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "localhost", "ray://head:10001"])
 @pytest.mark.parametrize("verb", ["run", "explain"])
 def test_an_address_that_cannot_be_one(
-    command: Plan,
+    command: Command,
     computed: tuple[Path, Path],
     verb: str,
     address: str,
@@ -686,7 +674,7 @@ def test_an_address_that_cannot_be_one(
     )
 
 
-def test_init_overwrites_nothing(command: Plan, tmp_path: Path) -> None:
+def test_init_overwrites_nothing(command: Command, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     assert command("init", path)[0] == 0
     path.write_text("mine", encoding="utf-8")
@@ -732,7 +720,7 @@ def content_of(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
 def test_nothing_that_was_computed_is_lost(
-    command: Plan, computed: tuple[Path, Path], images: Path, verb: str
+    command: Command, computed: tuple[Path, Path], images: Path, verb: str
 ) -> None:
     path, run = computed
     before = content_of(run)
@@ -759,7 +747,7 @@ def test_nothing_that_was_computed_is_lost(
 
 
 def test_images_that_went_since_are_told(
-    command: Plan, computed: tuple[Path, Path], images: Path
+    command: Command, computed: tuple[Path, Path], images: Path
 ) -> None:
     path, run = computed
     (images / "Spot" / "003.png").unlink()
@@ -770,7 +758,7 @@ def test_images_that_went_since_are_told(
     assert "of 16 images 1 gone (the first is 'Spot/003.png'), 0 new, 0 changed" in note
 
 
-def test_plan_writes_nothing(command: Plan, computed: tuple[Path, Path]) -> None:
+def test_plan_writes_nothing(command: Command, computed: tuple[Path, Path]) -> None:
     path, run = computed
     before = content_of(run)
     code, out, _ = command("plan", path, "--run", run)
@@ -781,7 +769,7 @@ def test_plan_writes_nothing(command: Plan, computed: tuple[Path, Path]) -> None
     assert not run.with_name("new").exists()
 
 
-def test_a_run_folder_that_cannot_be_made(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_a_run_folder_that_cannot_be_made(command: Command, tmp_path: Path, images: Path) -> None:
     (tmp_path / "file").touch()
     path = experiment_file(tmp_path, data=images)
     words = ("cannot write into the run folder", "Not a directory", "--run")
@@ -809,7 +797,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk(command: Plan, tmp_path: Path, images: Path) -> None:
+def test_a_full_disk(command: Command, tmp_path: Path, images: Path) -> None:
     path = experiment_file(tmp_path, data=images)
     with small_disk(tmp_path / "disk", "16k") as disk:
         (disk / "rubbish").write_bytes(b"x" * 4096)
@@ -818,7 +806,7 @@ def test_a_full_disk(command: Plan, tmp_path: Path, images: Path) -> None:
         assert not list((disk / "run").glob(".*")), "half-written files stay behind"
 
 
-def test_a_torn_manifest_is_made_again(command: Plan, computed: tuple[Path, Path]) -> None:
+def test_a_torn_manifest_is_made_again(command: Command, computed: tuple[Path, Path]) -> None:
     path, run = computed
     manifest = RunLayout(run).manifest
     manifest.write_bytes(manifest.read_bytes()[:100])
@@ -830,7 +818,9 @@ def test_a_torn_manifest_is_made_again(command: Plan, computed: tuple[Path, Path
 # --- what looks bad and is not --------------------------------------------------------------------
 
 
-def test_the_plan_says_what_was_not_taken_as_it_is_written(command: Plan, tmp_path: Path) -> None:
+def test_the_plan_says_what_was_not_taken_as_it_is_written(
+    command: Command, tmp_path: Path
+) -> None:
     images = write_images(tmp_path / "images", per_class=8, size=24, classes=("a", "b"))
     (images / "a" / "Thumbs.db").touch()
     _, out, _ = command("plan", experiment_file(tmp_path, data=images), "--run", tmp_path / "run")
@@ -841,7 +831,7 @@ def test_the_plan_says_what_was_not_taken_as_it_is_written(command: Plan, tmp_pa
 @pytest.mark.parametrize(
     "name", ['it\'s "x" [red] $HOME', "new\nline", "übung 模型", "-dash", " blank ", "%s {0} \\n"]
 )
-def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
+def test_odd_paths_work(command: Command, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     images = write_images(folder / name, per_class=8, size=24, classes=(f"a {name}", f"b {name}"))
     path = experiment_file(folder, data=Path(os.path.relpath(images, folder)))
@@ -855,7 +845,7 @@ def test_odd_paths_work(command: Plan, tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ['it\'s "x" [red]', "new\nline", "übung 模型", "\x1b[31mred"])
-def test_odd_paths_stay_on_one_line_when_wrong(command: Plan, tmp_path: Path, name: str) -> None:
+def test_odd_paths_stay_on_one_line_when_wrong(command: Command, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     missing = name.encode("unicode_escape").decode() if not name.isprintable() else ""
     assert_one_line(command("plan", folder / "study.yaml"), "cannot read", missing)

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import entry
 from orchestrator.results.run import load_run
-from tests.conftest import rayfold
+from tests.conftest import Command, rayfold
 from tests.orchestrator.results.test_run import run_by_hand
 
 
@@ -35,11 +35,11 @@ def test_the_help_of_a_command_is_that_of_its_module(name: str) -> None:
     assert "--help" in done.stdout
 
 
-def test_a_program_reads_the_status(tmp_path: Path) -> None:
+def test_a_program_reads_the_status(command: Command, tmp_path: Path) -> None:
     folder = run_by_hand(tmp_path)
-    done = rayfold("status", "--json", folder)
-    assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout)
+    code, printed, error = command("status", "--json", folder)
+    assert code == 0, error
+    said = json.loads(printed)
     run = load_run(folder)
     assert said["name"] == run.name
     assert said["at_work"] == []

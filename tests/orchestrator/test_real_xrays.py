@@ -23,7 +23,7 @@ data:
   columns: {{path: file, group: patient}}
   classes: [Normal, Pneumonia]
 folds: {{k: 3, validation_fraction: 0.15}}
-training: {{epochs: 12, early_stopping: 4, batch_norm_momentum: 0.9, monitor: auc}}
+training: {{epochs: 8, early_stopping: 3, batch_norm_momentum: 0.9, monitor: auc}}
 candidates:
   - {{name: ImageNet, model: EfficientNetLite0, image_size: 96, weights: imagenet,
      frozen_epochs: 3, learning_rate: 3.0e-3, fine_tune_learning_rate: 2.0e-4}}
@@ -33,7 +33,7 @@ candidates:
 def test_imagenet_weights_find_pneumonia(tmp_path: Path) -> None:
     file = tmp_path / "xrays.yaml"
     file.write_text(EXPERIMENT)
-    done = rayfold("run", file, "--run", tmp_path / "run", timeout=1100)
+    done = rayfold("run", file, "--run", tmp_path / "run", timeout=1100, alone=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = load_run(tmp_path / "run")
     auc = run.models_summary.set_index("candidate")["auc_oof"]

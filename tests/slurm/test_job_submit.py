@@ -180,4 +180,5 @@ def test_every_process_of_the_cluster_is_the_users_own(lab: Lab, served: Served)
 def test_a_served_cluster_without_work_ends_well_at_its_deadline(lab: Lab, served: Served) -> None:
     lab.run_on(LOGIN, "scancel", "--batch", "--signal=USR1", served.job)
     ended(lab, served.job, served.cwd, 0)
+    assert "served until its deadline, no job was running (exit 0)" in lab.output(served.job)
     assert lab.restarts(served.job) == 0

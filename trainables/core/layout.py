@@ -44,6 +44,11 @@ class RunLayout:
         return self.root / "cells.json"
 
     @property
+    def time_spent(self) -> Path:
+        """What a search with budgets of time has taken so far."""
+        return self.root / "search" / "time.json"
+
+    @property
     def lock(self) -> Path:
         return self.root / "run.lock"
 

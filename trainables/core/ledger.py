@@ -40,7 +40,8 @@ from trainables.core.records import (
 from trainables.core.tables import write_parquet
 from trainables.core.values import Frozen
 
-State = Literal["missing", "running", "failed", "done"]
+#: `stopped`: a search decided that it is not needed; never found on disk.
+State = Literal["missing", "running", "failed", "done", "stopped"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
 _MOST_BYTES = 2**31  # of a table: what is larger is not even hashed
 _EPOCHS = {"epoch": "whole"} | dict.fromkeys(

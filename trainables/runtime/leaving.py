@@ -8,7 +8,7 @@ last.
 
 from contextlib import suppress
 
-from trainables.runtime.ray_internals import draining_nodes, found_word, leave_word
+from trainables.runtime.ray_internals import draining_nodes, leave_word, word
 
 
 def ask_cells_to_stop() -> None:
@@ -21,7 +21,7 @@ def ask_cells_to_stop() -> None:
 def told_to_stop() -> bool:
     """Whether the driver of this worker has asked."""
     with suppress(Exception):  # no answer: then Tune's own way must do
-        return found_word(_key())
+        return word(_key()) is not None
     return False
 
 

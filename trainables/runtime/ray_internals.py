@@ -13,24 +13,29 @@ from trainables.core.errors import ResourceError
 from trainables.neighbours import SIGNPOSTS
 
 
-def leave_word(key: bytes) -> None:
-    """Put a key into the cluster's own key-value store, where all workers can look without delay;
+def leave_word(key: bytes, said: bytes = b"1") -> bool:
+    """Put a word into the cluster's own key-value store, where all workers can look without delay;
     what is public is an actor, which may be busy or gone.
 
-    Where the name is gone nothing is left.
+    False where the name is gone: then nothing is left.
     """
     from ray.experimental import internal_kv
 
-    if put := getattr(internal_kv, "_internal_kv_put", None):
-        put(key, b"1", overwrite=True)
+    put = getattr(internal_kv, "_internal_kv_put", None)
+    if put is None:
+        return False
+    put(key, said, overwrite=True)
+    return True
 
 
-def found_word(key: bytes) -> bool:
-    """Whether a key is in the cluster's store; False where the name is gone."""
+def word(key: bytes) -> bytes | None:
+    """What was left under a key in the cluster's store; None where nothing was, or the name is
+    gone.
+    """
     from ray.experimental import internal_kv
 
-    exists = getattr(internal_kv, "_internal_kv_exists", None)
-    return bool(exists and exists(key))
+    get = getattr(internal_kv, "_internal_kv_get", None)
+    return None if get is None else get(key)
 
 
 def draining_nodes() -> Collection[str]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from sklearn import metrics as sk
 
-#: The metrics in the order of the tables; higher is better except for `brier` and `log_loss`.
+#: The metrics in the order of the tables; higher is better except for those below.
 HEADLINE = (
     "accuracy",
     "precision",
@@ -27,6 +27,7 @@ HEADLINE = (
     "brier",
     "log_loss",
 )
+LOWER_IS_BETTER = ("brier", "log_loss")
 #: The metrics that are also given per class, as `<metric>_<class>`.
 PER_CLASS = ("precision", "recall", "f1", "specificity", "auc", "average_precision")
 

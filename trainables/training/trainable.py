@@ -12,6 +12,7 @@ from trainables.core.errors import ResourceError
 from trainables.core.layout import RunLayout
 from trainables.models.user_code import search_also
 from trainables.runtime import leaving
+from trainables.runtime.appointment import appointed
 from trainables.runtime.gpu_check import blind_reason
 from trainables.runtime.startup import configure_tensorflow
 
@@ -19,12 +20,13 @@ _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's roun
 
 
 class CellTrainable(tune.Trainable):  # type: ignore[misc]
-    """Trains the cell that `config` names: `run` (folder), `key` (ledger), `share` (CPUs and GPUs
-    of the cell), `deterministic`, `require_gpu` and `import_path` (where the user's own model
-    builders lie, None without any).
+    """Trains one cell of the run folder `run` in the ledger entry `key`, or in the one that the
+    driver appoints once it knows what this process holds.
 
-    The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and compiled
-    models stay.
+    Also in `config`: `trial`, by which it is appointed, `share` (CPUs and GPUs of the cell),
+    `deterministic`, `require_gpu` and `import_path` (where the user's own model builders lie, None
+    without any). The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and
+    compiled models stay.
     """
 
     @classmethod
@@ -35,6 +37,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         # Tune may start an actor for a trial and then give it to another one: only the first step
         # knows the cell, opens it, and writes into its entry what went wrong here.
         self._cell: Any = None
+        self._asked = False
         self._obstacle: Exception | None = None
         began = _process_start()
         try:
@@ -58,7 +61,7 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         self._worker = worker.Worker(worker.session_budget(cpus))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._cell = None
+        self._cell, self._asked = None, False
         return True
 
     def step(self) -> dict[str, Any]:
@@ -67,7 +70,13 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
         if self._obstacle is not None:
             _note_obstacle(run, key, self._obstacle)
             raise self._obstacle
+        if not self._asked:
+            self._asked = True
+            return {"epoch": 0, "holds": self._worker.holds, "done": False}
         if self._cell is None:
+            key = key if (said := appointed(self.config["trial"])) is None else said
+            if not key:  # others have taken all there was
+                return {"epoch": 0, "done": True}
             self._cell = self._worker.open(run, key, self._start_seconds)
             self._start_seconds = 0.0
         row = self._cell.advance()

@@ -30,6 +30,11 @@ class Worker:
         self._budget = budget_bytes
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
+    @property
+    def holds(self) -> list[str]:
+        """The architectures of which it has a compiled model, the latest last."""
+        return list(self._sessions)
+
     def open(self, run: Path, key: str, start_seconds: float) -> Cell:
         """Begin or continue the cell at `ledger/<key>`; `start_seconds`: what the process cost
         before this call.

@@ -47,7 +47,8 @@ def randomise(
         if len(known)
         else set()
     )
-    task = ray.remote(num_gpus=1 if gpus else 0, num_cpus=1, max_calls=1)(_check)
+    # A worker gives a GPU's memory back only when it ends; without one it keeps its TensorFlow.
+    task = ray.remote(num_gpus=int(gpus), num_cpus=1, max_calls=int(gpus))(_check)
     running = []
     for entry in first.values():
         for method, layer in explanations:

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -351,34 +350,6 @@ def test_a_driver_on_one_node(tmp_path: Path, environ: dict[str, str]) -> None:
     assert "Ray runtime started" in (restart / "head.log").read_text()
     assert (restart / "ray/node1/raylet.out").exists()
     assert "nothing left behind" in (restart / "launch.log").read_text()
-
-
-@needs_network
-def test_a_served_cluster_until_its_deadline(tmp_path: Path, environ: dict[str, str]) -> None:
-    environ["SLURM_RESTART_COUNT"] = "2"
-    with subprocess.Popen(
-        [SCRIPT, "--serve"],
-        cwd=tmp_path,
-        env=environ,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as launched:
-        address_file = tmp_path / "slurm-jobs" / environ["SLURM_JOB_ID"] / "cluster.json"
-        until = time.monotonic() + 100
-        while not address_file.exists() and launched.poll() is None and time.monotonic() < until:
-            time.sleep(0.1)
-        facts = json.loads(address_file.read_text())
-        launched.send_signal(signal.SIGUSR1)
-        said, _ = launched.communicate(timeout=60)
-    assert launched.returncode == 0, said
-    assert (
-        last_line(said) == "rayfold cluster: served until its deadline, no job was running (exit 0)"
-    )
-    assert facts["restart"] == 2
-    assert f"ray job submit --address {facts['dashboard']} --" in said
-    assert not address_file.exists()
-    assert (address_file.parent / "restart-2/head.log").exists()
 
 
 @needs_network

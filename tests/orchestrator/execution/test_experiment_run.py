@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 
 from orchestrator import load_run
 from orchestrator.results.run import TABLES
-from tests.conftest import ROOT, rayfold
+from tests.conftest import Command, command_line, rayfold
 
 EXPERIMENT = """
 name: spots
@@ -35,15 +34,6 @@ def experiment_file(folder: Path, data: Path, epochs: int = 40) -> Path:
     file = folder / "spots.yaml"
     file.write_text(EXPERIMENT.format(path=str(data), epochs=epochs), encoding="utf-8")
     return file
-
-
-@pytest.fixture(scope="module")
-def finished(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of an undisturbed run, in a path that is not easy."""
-    folder = tmp_path_factory.mktemp('it\'s a "run" of ünïcode')
-    done = rayfold("run", experiment_file(folder, spots), "--run", folder / "run")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder / "run"
 
 
 def assert_same_tables(a: Path, b: Path) -> None:
@@ -82,21 +72,21 @@ def test_the_planted_signal_is_found(finished: Path) -> None:
     assert (load_run(finished).models_summary["auc_oof"] > 0.8).all()
 
 
-def test_running_again_computes_nothing(finished: Path, spots: Path) -> None:
+def test_running_again_computes_nothing(finished: Path, command: Command) -> None:
     models = {path: path.stat().st_mtime_ns for path in finished.rglob("model.keras")}
-    done = rayfold("run", finished.parent / "spots.yaml", "--run", finished)
-    assert done.returncode == 0, done.stderr
-    assert "4 already done" in done.stdout
+    code, said, error = command("run", finished.parent / "spots.yaml", "--run", finished)
+    assert code == 0, error
+    assert "4 already done" in said
     assert models == {path: path.stat().st_mtime_ns for path in finished.rglob("model.keras")}
 
 
 def test_models_reload_and_predict_what_the_ledger_says(
-    finished: Path, spots: Path, tmp_path: Path
+    finished: Path, command: Command, spots: Path, tmp_path: Path
 ) -> None:
     run = load_run(finished)
     out = tmp_path / "out.csv"
-    done = rayfold("predict", finished, spots, "--out", out, "--candidate", "without")
-    assert done.returncode == 0, done.stderr
+    code, _, error = command("predict", finished, spots, "--out", out, "--candidate", "without")
+    assert code == 0, error
     scored = pd.read_csv(out)
     assert len(scored) == 48
     assert (scored["models"] == 2).all()
@@ -108,14 +98,14 @@ def test_models_reload_and_predict_what_the_ledger_says(
     assert np.allclose(found.set_index("image")["prob_Spot"][expected.index], expected, atol=1e-5)
 
 
-def test_a_second_run_into_the_same_folder_is_refused(finished: Path) -> None:
+def test_a_second_run_into_the_same_folder_is_refused(finished: Path, command: Command) -> None:
     from filelock import FileLock
 
     with FileLock(finished / "run.lock"):
-        done = rayfold("run", finished.parent / "spots.yaml", "--run", finished)
-    assert done.returncode == 2
-    assert done.stderr.startswith("rayfold: another run is at work")
-    assert done.stderr.count("\n") == 1
+        code, _, said = command("run", finished.parent / "spots.yaml", "--run", finished)
+    assert code == 2
+    assert said.startswith("rayfold: another run is at work")
+    assert said.count("\n") == 1
 
 
 def test_a_request_that_no_node_can_satisfy_ends_at_once(spots: Path, tmp_path: Path) -> None:
@@ -167,7 +157,8 @@ def test_a_worker_that_cannot_start_ends_the_run_with_its_reason(
     (tmp_path / ".keras").mkdir()
     (tmp_path / ".keras" / "keras.json").write_text('{"image_data_format": "diagonal"}')
     monkeypatch.setenv("HOME", str(tmp_path))
-    done = rayfold("run", experiment_file(tmp_path, spots), "--run", tmp_path / "run")
+    file = experiment_file(tmp_path, spots)
+    done = rayfold("run", file, "--run", tmp_path / "run", alone=True)
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stderr.startswith(
         "rayfold: the worker could not start: ValueError: Invalid `image_data_format`"
@@ -213,11 +204,9 @@ def test_a_worker_that_dies_is_told_with_what_ray_knows(spots: Path, tmp_path: P
 # --- interruptions --------------------------------------------------------------------------------
 
 
-def start(file: Path, run: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "orchestrator", "run", str(file), "--run", str(run)]
+def start(file: Path, run: Path, **others: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        command,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        **command_line("run", file, "--run", run, **others),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -253,11 +242,6 @@ def training(run: Path) -> bool:
     return any(run.glob("ledger/*/resume.npz"))
 
 
-def finish(file: Path, run: Path) -> None:
-    done = rayfold("run", file, "--run", run)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 LONG_EPOCH = """
 name: long
 data: {source: phantom, images_per_class: 160, image_size: 128}
@@ -270,11 +254,11 @@ resources: {cpus_per_cell: 1}
 
 def test_a_stop_lets_an_epoch_end_that_is_longer_than_ray_tune_waits(tmp_path: Path) -> None:
     (tmp_path / "long.yaml").write_text(LONG_EPOCH)
-    driver = start(tmp_path / "long.yaml", tmp_path / "run")
+    driver = start(tmp_path / "long.yaml", tmp_path / "run", alone=True)
     wait_until(lambda: list((tmp_path / "run/ledger").glob("*/state.json")), driver)
     time.sleep(1)
     began = time.monotonic()
-    os.killpg(driver.pid, signal.SIGINT)
+    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group
     assert driver.wait(90) == 130
     assert time.monotonic() - began > 5  # or the epochs are too short for this test
     states = [
@@ -282,15 +266,6 @@ def test_a_stop_lets_an_epoch_end_that_is_longer_than_ray_tune_waits(tmp_path: P
     ]
     assert [state["epochs"] for state in states if state["state"] == "running"] == [1] * len(states)
     assert len(list((tmp_path / "run/ledger").glob("*/resume.npz"))) == len(states)
-
-
-def test_ctrl_c_stops_cleanly_and_continues(finished: Path, spots: Path, tmp_path: Path) -> None:
-    file, run = experiment_file(tmp_path, spots), tmp_path / "run"
-    driver = start(file, run)
-    wait_until(lambda: training(run), driver)
-    os.killpg(driver.pid, signal.SIGINT)  # a terminal sends it to the whole group
-    assert driver.wait(60) == 130
-    assert "run the same command again to continue" in (run / "run.log").read_text("utf-8")
-    assert not load_run(run).cells["state"].isin(["running", "failed"]).any()
-    finish(file, run)
-    assert_same_tables(finished, run)
+    assert not load_run(tmp_path / "run").cells["state"].isin(["running", "failed"]).any()
+    said = (tmp_path / "run" / "run.log").read_text("utf-8")
+    assert "run the same command again to continue" in said

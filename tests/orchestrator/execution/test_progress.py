@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,14 @@ def said(console: Console) -> str:
 
 def started(total: int, done: int = 0, console: Console | None = None) -> RunProgress:
     progress = RunProgress(total, done, console or plain()).__enter__()
-    progress.expect("abcdefghij"[: total - done], lambda key: 1.0)
+    for key in "abcdefghij"[: total - done]:
+        progress.expect(key, lambda: 1.0)
     return progress
+
+
+def expect_two(progress: RunProgress) -> None:
+    for key in "ab":
+        progress.expect(key, lambda: 1.0)
 
 
 # --- estimates ------------------------------------------------------------------------------------
@@ -88,7 +95,7 @@ def test_what_an_earlier_run_did_is_no_pace_of_this_one(clock: Clock) -> None:
 
 def test_the_clock_starts_with_the_work(clock: Clock) -> None:
     progress = RunProgress(2, 0, plain())
-    progress.expect("ab", lambda key: 1.0)
+    expect_two(progress)
     clock.now += 500  # decoding images, starting workers
     with progress:
         progress.started("a", "A", 1, "loss")
@@ -112,7 +119,8 @@ def test_a_cell_that_is_tried_again_is_neither_done_nor_failed(clock: Clock) -> 
 
 def test_long_cells_weigh_more_than_short_ones(clock: Clock) -> None:
     progress = started(3)
-    progress.expect("abc", {"a": 1.0, "b": 1.0, "c": 8.0}.__getitem__)
+    for key, seconds in {"a": 1.0, "b": 1.0, "c": 8.0}.items():
+        progress.expect(key, partial(float, seconds))
     progress.started("a", "A", 2, "loss")
     clock.now += 10
     progress.finished("a", 2, 1)
@@ -149,7 +157,7 @@ def test_durations_as_people_say_them(seconds: float, text: str) -> None:
 def test_without_a_terminal_there_are_plain_lines(clock: Clock) -> None:
     console = plain()
     with RunProgress(2, 0, console) as progress:
-        progress.expect("ab", lambda key: 1.0)
+        expect_two(progress)
         progress.started("a", "A fold 0", 10, "loss")
         progress.epoch("a", 4, 0.3)
         clock.now += 75

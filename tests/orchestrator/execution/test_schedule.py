@@ -30,7 +30,7 @@ def simulate(
         if worker in running:
             cell = running.pop(worker)
             schedule.release(cell, seconds[cell.key])
-        cell = schedule.take(warm[worker][-1] if warm[worker] else None)
+        cell = schedule.take(warm[worker])
         if cell is None:
             continue
         ran[cell.key] += 1
@@ -100,21 +100,21 @@ def test_the_costliest_start_first() -> None:
         *(WaitingCell(f"big/{i}", "big", 900.0) for i in range(4)),
     ]
     schedule = Schedule(waiting, SETUP)
-    first = [schedule.take(None) for _ in range(2)]
+    first = [schedule.take() for _ in range(2)]
     assert [cell.architecture for cell in first if cell] == ["big", "big"]
 
 
 def test_nobody_idles_while_cells_wait() -> None:
     schedule = Schedule([WaitingCell("a", "A", 1.0), WaitingCell("b", "B", 1.0)], SETUP)
-    assert schedule.take("A") is not None
-    assert schedule.take("A") is not None  # another architecture, but work
-    assert schedule.take("A") is None
+    assert schedule.take(["A"]) is not None
+    assert schedule.take(["A"]) is not None  # another architecture, but work
+    assert schedule.take(["A"]) is None
 
 
 def test_measured_cells_correct_the_estimate() -> None:
     waiting = [WaitingCell(f"a{i}", "A", 10.0) for i in range(3)] + [WaitingCell("b", "B", 10.0)]
     schedule = Schedule(waiting, SETUP)
-    first = schedule.take(None)
+    first = schedule.take()
     assert first is not None
     schedule.release(first, 40.0)
     assert [schedule.expected(cell) for cell in waiting] == [
@@ -124,9 +124,12 @@ def test_measured_cells_correct_the_estimate() -> None:
 
 def test_a_failed_cell_waits_behind_the_others() -> None:
     schedule = Schedule([WaitingCell("a0", "A", 1.0), WaitingCell("a1", "A", 1.0)], SETUP)
-    first = schedule.take(None)
+    first = schedule.take()
     assert first is not None
     schedule.release(first, None)
     schedule.put_back(first)
-    assert [cell.key for cell in (schedule.take("A"), schedule.take("A")) if cell] == ["a1", "a0"]
+    assert [cell.key for cell in (schedule.take(["A"]), schedule.take(["A"])) if cell] == [
+        "a1",
+        "a0",
+    ]
     assert schedule.expected(first) == 1.0

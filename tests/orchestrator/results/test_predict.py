@@ -24,7 +24,7 @@ from orchestrator.execution.cells import prepare
 from orchestrator.experiment.experiment_file import parse_experiment
 from orchestrator.results.predict import _probabilities, predict, write_predictions
 from orchestrator.results.run import Run, load_run
-from tests.conftest import rayfold
+from tests.conftest import Command
 from trainables.core.errors import ModelError
 from trainables.core.files import parts_digest
 from trainables.core.layout import RunLayout
@@ -173,18 +173,17 @@ def test_probabilities_are_written_with_the_digits_that_they_have(run: Run, tmp_
 
 
 def test_a_candidate_that_is_not_finished_costs_the_others_nothing(
-    run: Run, tmp_path: Path
+    command: Command, run: Run, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
-    done = rayfold("predict", run.layout.root, write(tmp_path / "new", a=SCENE), "--out", out)
-    assert done.returncode == 1
-    assert "later: left out, none of its cells is finished" in done.stderr
+    asked = ("predict", run.layout.root, write(tmp_path / "new", a=SCENE), "--out", out)
+    code, _, said = command(*asked)
+    assert code == 1
+    assert "later: left out, none of its cells is finished" in said
     assert pd.read_csv(out)["candidate"].tolist() == ["ready", "turned"]
-    done = rayfold(
-        "predict", run.layout.root, tmp_path / "new", "--out", out, "--candidate", "later"
-    )
-    assert done.returncode == 2
-    assert done.stderr.startswith("rayfold: no candidate asked for has a finished cell")
+    code, _, said = command(*asked, "--candidate", "later")
+    assert code == 2
+    assert said.startswith("rayfold: no candidate asked for has a finished cell")
 
 
 def changed_model(path: Path, change: Callable[[dict[str, Any], h5py.File], None]) -> None:

@@ -16,7 +16,7 @@ from orchestrator.experiment.experiment_file import parse_experiment
 from orchestrator.results.ranking import ensemble_predictions
 from orchestrator.results.run import TABLES, Run
 from orchestrator.splits.folds import make_folds
-from tests.conftest import rayfold
+from tests.conftest import Command
 from tests.trainables.core.test_ledger import write_model
 from trainables.core.errors import RayfoldError, RunFolderError
 from trainables.core.layout import RunLayout
@@ -108,7 +108,7 @@ def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def finish(entry: Entry, folds: pd.DataFrame) -> None:
+def finish(entry: Entry, folds: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
     write_model(entry.model_path)
     epochs = {
         "epoch": [1, 2],
@@ -132,7 +132,9 @@ def finish(entry: Entry, folds: pd.DataFrame) -> None:
         host="node1",
         device="CPU",
     )
-    entry.finish(state, pd.DataFrame(epochs), predictions_by_hand(folds, entry))
+    if predictions is None:
+        predictions = predictions_by_hand(folds, entry)
+    entry.finish(state, pd.DataFrame(epochs), predictions)
 
 
 def run_by_hand(study: Path) -> Path:
@@ -449,18 +451,21 @@ def copied(run: Path, to: Path) -> RunLayout:
     return RunLayout(to)
 
 
-def test_a_run_is_running_while_its_lock_is_held(by_hand: Path, tmp_path: Path) -> None:
+def test_a_run_is_running_while_its_lock_is_held(
+    command: Command, by_hand: Path, tmp_path: Path
+) -> None:
     layout = copied(by_hand, tmp_path / "run")
     with FileLock(layout.lock):
         found = row(load_run(layout.root).cells, candidate="poor", fold=2, seed=7)
         assert (found["state"], found["reason"], found["epochs"]) == ("running", "", 3)
-        assert "by-hand: 12 cells: " in rayfold("status", layout.root).stdout
-        assert "1 running" in rayfold("status", layout.root).stdout
+        said = command("status", layout.root)[1]
+        assert "by-hand: 12 cells: " in said
+        assert "1 running" in said
     found = row(load_run(layout.root).cells, candidate="poor", fold=2, seed=7)
     assert (found["state"], found["reason"]) == ("missing", "interrupted after epoch 3")
     with FileLock(layout.xai_lock):
-        assert "; explaining\n" in rayfold("status", layout.root).stdout
-    assert "nobody is at work" in rayfold("status", layout.root).stdout
+        assert "; explaining\n" in command("status", layout.root)[1]
+    assert "nobody is at work" in command("status", layout.root)[1]
 
 
 def test_a_torn_entry_is_missing_everywhere(by_hand: Path, tmp_path: Path) -> None:

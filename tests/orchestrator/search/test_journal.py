@@ -12,6 +12,8 @@ HEADER = {
     "version": 1,
     "search": {"sampler": "tpe", "seed": 0, "candidates": 40},
     "spaces": "0123",
+    "stated": "4567",
+    "data": "89ab",
     "folds": 5,
     "seeds": [0],
 }
@@ -90,6 +92,7 @@ def test_another_search_is_refused_by_what_differs_and_more_budget_is_not(path):
         ({"search": {**HEADER["search"], "seed": 1}}, r"search\.seed was 0 and is 1"),
         ({"search": {"sampler": "tpe"}}, r"search\.seed was 0 and is null"),
         ({"spaces": "4567"}, "its spaces have changed"),
+        ({"data": "4567"}, "its images, labels or folds have changed"),
         ({"folds": 10}, "folds was 5 and is 10"),
         ({"seeds": (0, 1)}, r"seeds was \[0\] and is \[0, 1\]"),
     ]:

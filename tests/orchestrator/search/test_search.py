@@ -226,7 +226,8 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 
 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
-    header = {"event": "begun", "version": 1, "search": {}, "spaces": "", "folds": 5, "seeds": [0]}
+    header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
+    header |= {"spaces": "", "stated": "", "data": ""}
     setting = bench(lag=4)
     setting.lost = {(3, 0): "out of memory"}
     setting.run(journal := Journal.open(tmp_path / "journal.jsonl", header), 4, 0, repeats=True)

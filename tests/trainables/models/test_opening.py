@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import ROOT
 from trainables.core.config import Candidate, CellSpec
+from trainables.core.errors import ModelError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.core.training_config import Training
@@ -49,15 +50,11 @@ OPEN = """
 import sys
 from pathlib import Path
 import numpy as np
-from trainables.core.errors import ModelError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry
 from trainables.models.opening import open_model
 run, entry = Path(sys.argv[1]), Path(sys.argv[2])
-try:
-    print(open_model(RunLayout(run), read_entry(entry))(np.ones((1, 8, 8, 1), np.float32)).shape)
-except ModelError as error:
-    print(error)
+print(open_model(RunLayout(run), read_entry(entry))(np.ones((1, 8, 8, 1), np.float32)).shape)
 """
 
 
@@ -70,7 +67,11 @@ def python(code: str, *arguments: Path, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
+def test_where_the_code_is_found_and_what_it_must_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainables.models.opening import open_model
+
     folder, elsewhere, run = tmp_path / "experiment", tmp_path / "elsewhere", tmp_path / "run"
     for each in (folder, elsewhere, run):
         each.mkdir()
@@ -92,16 +93,17 @@ def test_where_the_code_is_found_and_what_it_must_say(tmp_path: Path) -> None:
     entry.create()
     python(SAVE, folder, entry.model_path, cwd=tmp_path)
 
-    assert "no source file of module 'opening_models'" in python(
-        OPEN, run, entry.folder, cwd=elsewhere
-    )
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(ModelError, match="no source file of module 'opening_models'"):
+        open_model(layout, entry)
     assert "(1, 2)" in python(OPEN, run, entry.folder, cwd=folder)
     layout.provenance.write_text(json.dumps({"invocations": [{"experiment_folder": str(folder)}]}))
     assert "(1, 2)" in python(OPEN, run, entry.folder, cwd=elsewhere)
     (folder / "opening_parts.py").write_text(PARTS.replace("x * self.by", "x + self.by"))
-    message = python(OPEN, run, entry.folder, cwd=elsewhere)
+    with pytest.raises(ModelError, match="candidate 'Mine'") as refused:
+        open_model(layout, entry)
+    message = str(refused.value)
     assert "opening_models.py, opening_parts.py have changed since this cell was trained" in message
-    assert "candidate 'Mine'" in message
 
 
 def test_a_zoo_model_opens_without_any_code(

@@ -21,7 +21,7 @@ def test_the_private_names_are_there() -> None:
     assert canonicalize_bootstrap_address("10.0.0.1:6379") == "10.0.0.1:6379"
     assert callable(state.get_draining_nodes)
     assert callable(internal_kv._internal_kv_put)
-    assert callable(internal_kv._internal_kv_exists)
+    assert callable(internal_kv._internal_kv_get)
     assert callable(JobConfig._serialize)
     assert "_py_driver_sys_path" in vars(JobConfig())
     # `_temp_dir`: a folder that Ray refuses, so it knows the word
@@ -33,9 +33,9 @@ def test_without_the_store_nothing_is_left_and_nothing_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delattr(internal_kv, "_internal_kv_put")
-    monkeypatch.delattr(internal_kv, "_internal_kv_exists")
-    ray_internals.leave_word(b"stop")
-    assert not ray_internals.found_word(b"stop")
+    monkeypatch.delattr(internal_kv, "_internal_kv_get")
+    assert not ray_internals.leave_word(b"stop")
+    assert ray_internals.word(b"stop") is None
 
 
 @pytest.mark.parametrize("gone", [None, ModuleType("ray._private.state")])

@@ -2,6 +2,7 @@
 one's bits.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -75,50 +76,56 @@ candidates:
 NAMES = ("nested", "frozen", "restless", "tiny")
 
 
-@pytest.fixture
-def python_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "unlike_models.py").write_text(MODULE)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def python_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("unlike")
+    (folder / "unlike_models.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(folder))
+        patch.syspath_prepend(folder)
+        yield folder
 
 
 def entries(folder: Path, spots: Path) -> dict[tuple[str, int], Entry]:
     return prepared_run(folder, spots, text=EXPERIMENT)
 
 
+@pytest.fixture(scope="module")
+def fresh(python_path: Path, spots: Path) -> dict[str, Entry]:
+    """A cell of each candidate, each the only one of its process."""
+    found = entries(python_path / "fresh", spots)
+    for name in NAMES:
+        work([found[name, 0]])
+    return {name: found[name, 0] for name in NAMES}
+
+
 @pytest.mark.slow
 def test_any_order_of_unlike_candidates_gives_the_bits_of_fresh_workers(
-    python_path: Path, spots: Path
+    python_path: Path, spots: Path, fresh: dict[str, Entry]
 ) -> None:
-    fresh = entries(python_path / "fresh", spots)
-    for name in NAMES:
-        work(python_path / "fresh", [fresh[name, 0]])
     # Each candidate runs before and after each other one, and each comes back to a session that
     # another has left.
     orders = [NAMES, NAMES[::-1]]
     for number, order in enumerate(orders):
-        folder = python_path / f"warm{number}"
-        warm = entries(folder, spots)
-        work(folder, [*(warm[name, 1] for name in order), *(warm[name, 0] for name in order)])
+        warm = entries(python_path / f"warm{number}", spots)
+        work([*(warm[name, 1] for name in order), *(warm[name, 0] for name in order)])
         for name in NAMES:
-            same_result(fresh[name, 0], warm[name, 0])
+            same_result(fresh[name], warm[name, 0])
     for name in NAMES:  # so that equality is not for want of differences
-        assert len(set(fresh[name, 0].epochs()["train_loss"])) == 3
+        assert len(set(fresh[name].epochs()["train_loss"])) == 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [1, 2])
 def test_a_suspended_cell_goes_on_after_an_unlike_one_in_a_new_process(
-    python_path: Path, spots: Path, stop: int
+    python_path: Path, spots: Path, fresh: dict[str, Entry]
 ) -> None:
-    whole, parts = entries(python_path / "whole", spots), entries(python_path / "parts", spots)
-    names = ("frozen", "restless")
-    work(python_path / "whole", [whole[name, 0] for name in names])
-    for name in names:
-        work(python_path / "parts", [parts[name, 0]], stop=stop, expected=9, suspend=True)
+    parts = entries(python_path / "parts", spots)
+    # With the whole model in training, and with the head alone.
+    stops = {"frozen": 2, "restless": 1}
+    for name, stop in stops.items():
+        work([parts[name, 0]], stop=stop, expected=9, suspend=True)
         assert parts[name, 0].resume_path.exists()
-    work(python_path / "parts", [parts["nested", 1], *(parts[name, 0] for name in names)])
-    for name in names:
-        same_result(whole[name, 0], parts[name, 0])
+    work([parts["nested", 1], *(parts[name, 0] for name in stops)])
+    for name in stops:
+        same_result(fresh[name], parts[name, 0])
         assert not np.isnan(parts[name, 0].predictions()["prob_Spot"]).any()

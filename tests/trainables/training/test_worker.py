@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,21 +18,21 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.training import checkpoint
 
-# One worker process: trains the cells `keys` in order; `stop` kills it after that many epochs of
-# the last cell.
+# One worker process: trains `cells`, each a run folder and a key, in order; `stop` kills it after
+# that many epochs of the last one.
 WORKER = """
 import json, os, sys
 from pathlib import Path
-run, keys, stop, budget, suspend = json.loads(sys.argv[1])
+cells, stop, budget, suspend = json.loads(sys.argv[1])
 from trainables.runtime.startup import configure_tensorflow
 configure_tensorflow(1)
 from trainables.training.worker import Worker
 worker = Worker(budget)
-for key in keys:
+for number, (run, key) in enumerate(cells, 1):
     cell = worker.open(Path(run), key, 0.0)
     while not cell.done:
         row = cell.advance()
-        if key == keys[-1] and row["epoch"] == stop:
+        if number == len(cells) and row["epoch"] == stop:
             if suspend:
                 cell.suspend()
             os._exit(9)
@@ -55,6 +54,13 @@ training:
 candidates:
   - {{name: plain, model: {model}, image_size: 32}}
   - {{name: slower, model: {model}, image_size: 32, learning_rate: 1e-3}}
+  - {{name: other, model: {model}, image_size: 32, dropout: 0.1}}
+"""
+
+EXTREMES = """
+candidates:
+  - {{name: hardly, model: TinyCNN, image_size: 32, learning_rate: 1e-9, frozen_epochs: 4, early_stopping: 1}}
+  - {{name: diverges, model: TinyCNN, image_size: 32, learning_rate: 1e6, optimizer: sgd}}
 """
 
 
@@ -73,22 +79,25 @@ def prepared_run(
     return {(entry.spec.candidate.id, entry.spec.fold): entry for entry in prepared.entries}
 
 
+def run_of(entry: Entry) -> Path:
+    """The run folder that a cell lies in."""
+    return entry.folder.parents[1]
+
+
 def work(
-    folder: Path,
     entries: list[Entry],
     stop: int = 0,
     expected: int = 0,
     budget: float = 1e9,
     suspend: bool = False,
 ) -> list[int]:
-    """Train cells one after another in one new process; how many compiled models it kept after
-    each.
+    """Train cells, of any runs, one after another in one new process; how many compiled models it
+    kept after each.
 
     `suspend`: let the stopped cell save its state first, as a worker does that is told to stop.
     """
-    arguments = json.dumps(
-        [str(folder), [entry.spec.key for entry in entries], stop, budget, suspend]
-    )
+    cells = [(str(run_of(entry)), entry.spec.key) for entry in entries]
+    arguments = json.dumps([cells, stop, budget, suspend])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, arguments],
         cwd=ROOT,
@@ -109,82 +118,40 @@ def same_result(a: Entry, b: Entry) -> None:
     )
 
 
-Cells = tuple[Path, dict[tuple[str, int], Entry]]
+Cells = dict[tuple[str, int], Entry]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Cells:
-    """Two cells of TinyCNN, each the only one of its process: not to be changed."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    entries = prepared_run(folder, spots)
-    for fold in (0, 1):
-        work(folder, [entries["plain", fold]])
-    return folder, entries
-
-
-@pytest.fixture(scope="module")
-def killed(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose worker was killed after two epochs of its first cell: not to be changed."""
-    folder = tmp_path_factory.mktemp("killed")
-    work(folder, [prepared_run(folder, spots)["plain", 0]], stop=2, expected=9)
-    return folder
-
-
-@pytest.fixture
-def interrupted(killed: Path, undisturbed: Cells, tmp_path: Path) -> Entry:
-    """The killed cell, in a run of this test's own."""
-    shutil.copytree(killed, tmp_path / "run")
-    return Entry(RunLayout(tmp_path / "run").ledger, undisturbed[1]["plain", 0].spec)
+    """Two cells of one candidate, the second fold's the first of its process: not to be changed."""
+    entries = prepared_run(tmp_path_factory.mktemp("undisturbed"), spots)
+    work([entries["plain", 1], entries["plain", 0]])
+    return entries
 
 
 def test_a_warm_worker_gives_the_bits_of_a_fresh_one(
     undisturbed: Cells, spots: Path, tmp_path: Path
 ) -> None:
     warm = prepared_run(tmp_path, spots)
-    work(tmp_path, [warm["slower", 0], warm["plain", 0], warm["plain", 1]])
-    same_result(undisturbed[1]["plain", 1], warm["plain", 1])
+    assert work([warm["other", 0], warm["slower", 0], warm["plain", 1]]) == [1, 2, 2]
+    same_result(undisturbed["plain", 1], warm["plain", 1])
     assert not warm["plain", 1].resume_path.exists()
-    # The cells before it were different ones, so equality is not for want of randomness.
-    assert not np.array_equal(
-        warm["plain", 0].epochs()["train_loss"], warm["plain", 1].epochs()["train_loss"]
-    )
-    assert not np.array_equal(
-        warm["plain", 0].epochs()["train_loss"], warm["slower", 0].epochs()["train_loss"]
-    )
+    # Others are different, so equality is not for want of randomness.
+    plain = undisturbed["plain", 0].epochs()["train_loss"]
+    for entry in (warm["plain", 1], warm["slower", 0]):
+        assert not np.array_equal(plain, entry.epochs()["train_loss"])
 
 
-def test_a_worker_keeps_sessions_within_its_budget(spots: Path, tmp_path: Path) -> None:
-    kept = {}
-    for name, budget in (("roomy", 1e9), ("narrow", 0.0)):
-        text = EXPERIMENT.replace("learning_rate: 1e-3", "dropout: 0.1")  # another graph
-        entries = prepared_run(tmp_path / name, spots, text=text)
-        cells = [entries["plain", 0], entries["slower", 0], entries["plain", 1]]
-        kept[name] = work(tmp_path / name, cells, budget=budget), cells[-1]
-    assert kept["roomy"][0] == [1, 2, 2]
-    assert kept["narrow"][0] == [1, 1, 1]
-    same_result(kept["roomy"][1], kept["narrow"][1])  # built again, or reset: the same
-
-
-def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(
-    undisturbed: Cells, interrupted: Entry, tmp_path: Path
+def test_a_worker_without_a_budget_keeps_one_session_and_builds_the_same_again(
+    undisturbed: Cells, spots: Path, tmp_path: Path
 ) -> None:
-    assert interrupted.state().state == "running"
-    assert interrupted.resume_path.exists()
-    work(tmp_path / "run", [interrupted])
-    same_result(undisturbed[1]["plain", 0], interrupted)
-    assert interrupted.state().attempts == 2
+    narrow = prepared_run(tmp_path, spots)
+    cells = [narrow["plain", 0], narrow["other", 0], narrow["plain", 1]]
+    assert work(cells, budget=0) == [1, 1, 1]
+    same_result(undisturbed["plain", 1], narrow["plain", 1])
 
 
-@pytest.mark.slow
-def test_a_cell_interrupted_while_its_head_trains_gives_the_same_bits_too(
-    spots: Path, tmp_path: Path
-) -> None:
-    whole = prepared_run(tmp_path / "a", spots, training="frozen_epochs: 2")["plain", 0]
-    resumed = prepared_run(tmp_path / "b", spots, training="frozen_epochs: 2")["plain", 0]
-    work(tmp_path / "a", [whole])
-    work(tmp_path / "b", [resumed], stop=2, expected=9)
-    work(tmp_path / "b", [resumed])
-    same_result(whole, resumed)
+# --- interrupted ----------------------------------------------------------------------------------
 
 
 def cut(path: Path) -> None:
@@ -202,20 +169,60 @@ def shorten_one_array(path: Path) -> None:
     checkpoint.save(path, saved)
 
 
-@pytest.mark.parametrize("spoil", [cut, shorten_one_array])
-def test_a_resume_state_that_cannot_be_used_starts_the_cell_over(
-    undisturbed: Cells, interrupted: Entry, tmp_path: Path, spoil: Callable[[Path], None]
+SPOILED = {"cut": cut, "one array too short": shorten_one_array}
+
+
+@pytest.fixture(scope="module")
+def continued(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Entry]:
+    """Cells whose worker was killed after two epochs and that another one finished, the first of
+    them as it was left and the others with a spoiled resume state.
+    """
+    folder = tmp_path_factory.mktemp("killed")
+    killed = prepared_run(folder / "whole", spots)["plain", 0]
+    work([killed], stop=2, expected=9)
+    assert killed.state().state == "running"
+    assert killed.resume_path.exists()
+    entries = {"whole": killed}
+    for name, spoil in SPOILED.items():
+        shutil.copytree(folder / "whole", folder / name)
+        entries[name] = Entry(RunLayout(folder / name).ledger, killed.spec)
+        spoil(entries[name].resume_path)
+    work([*entries.values()])
+    return entries
+
+
+def test_an_interrupted_cell_gives_the_bits_of_an_undisturbed_one(
+    undisturbed: Cells, continued: dict[str, Entry]
 ) -> None:
-    spoil(interrupted.resume_path)
-    work(tmp_path / "run", [interrupted])
-    same_result(undisturbed[1]["plain", 0], interrupted)
+    same_result(undisturbed["plain", 0], continued["whole"])
+    assert continued["whole"].state().attempts == 2
+
+
+@pytest.mark.parametrize("how", SPOILED)
+def test_a_resume_state_that_cannot_be_used_starts_the_cell_over(
+    undisturbed: Cells, continued: dict[str, Entry], how: str
+) -> None:
+    same_result(undisturbed["plain", 0], continued[how])
+
+
+@pytest.mark.slow
+def test_a_cell_interrupted_while_its_head_trains_gives_the_same_bits_too(
+    spots: Path, tmp_path: Path
+) -> None:
+    whole, resumed = (
+        prepared_run(tmp_path / name, spots, training="frozen_epochs: 2")["plain", 0]
+        for name in ("whole", "resumed")
+    )
+    work([resumed], stop=2, expected=9)
+    work([resumed, whole])
+    same_result(whole, resumed)
 
 
 def test_the_entry_of_a_cell_is_complete(undisturbed: Cells) -> None:
-    folder, entries = undisturbed
-    entry = entries["plain", 0]
+    entry = undisturbed["plain", 0]
+    layout = RunLayout(run_of(entry))
     state, predictions = entry.state(), entry.predictions()
-    roles = pd.read_parquet(RunLayout(folder).folds).query("fold == 0").set_index("image")["role"]
+    roles = pd.read_parquet(layout.folds).query("fold == 0").set_index("image")["role"]
     assert set(predictions["image"]) == set(roles[roles.isin(["fold", "test"])].index)
     assert (predictions["split"].to_numpy() == roles[predictions["image"]].to_numpy()).all()
     assert predictions["image"].is_unique
@@ -230,24 +237,27 @@ def test_the_entry_of_a_cell_is_complete(undisturbed: Cells) -> None:
     assert state.seconds.build > 0
     assert state.seconds.train > 0
     assert state.peak_memory_mb is not None
-    assert (RunLayout(folder).tensorboard / "plain" / "fold_0_seed_0").is_dir()
+    assert (layout.tensorboard / "plain" / "fold_0_seed_0").is_dir()
 
 
-def test_a_failure_is_an_entry_with_its_traceback(spots: Path, tmp_path: Path) -> None:
-    entry = prepared_run(tmp_path, spots, training="optimizer: sgd", rate=1e6)["plain", 0]
-    work(tmp_path, [entry], expected=1)
-    state = entry.state()
+@pytest.fixture(scope="module")
+def extremes(spots: Path, tmp_path_factory: pytest.TempPathFactory) -> Cells:
+    """A cell that hardly learns and one that diverges."""
+    text = EXPERIMENT.partition("candidates:")[0] + EXTREMES
+    entries = prepared_run(tmp_path_factory.mktemp("extremes"), spots, text=text)
+    work([entries["hardly", 0], entries["diverges", 0]], expected=1)
+    return entries
+
+
+def test_a_failure_is_an_entry_with_its_traceback(extremes: Cells) -> None:
+    state = extremes["diverges", 0].state()
     assert state.state == "failed"
     assert "diverged" in state.reason
     assert "Traceback" in state.traceback
 
 
-def test_patience_begins_when_the_backbone_is_released(spots: Path, tmp_path: Path) -> None:
-    text = EXPERIMENT.replace("early_stopping: 3", "early_stopping: 1")
-    entry = prepared_run(tmp_path, spots, training="frozen_epochs: 4", rate=1e-9, text=text)[
-        "plain", 0
-    ]
-    work(tmp_path, [entry])
+def test_patience_begins_when_the_backbone_is_released(extremes: Cells) -> None:
+    entry = extremes["hardly", 0]
     epochs, state = entry.epochs(), entry.state()
     assert state.best_epoch is not None
     assert len(epochs) == min(6, max(state.best_epoch, 4) + 1)

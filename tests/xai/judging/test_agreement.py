@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from tests.xai.trained import SIZE, trained
 from trainables.sources.phantom import draw_phantom
 from xai.judging.agreement import (
     LIMITS,
@@ -18,8 +17,6 @@ from xai.judging.agreement import (
 )
 from xai.judging.heat import evidence, upsample
 from xai.judging.intervals import holm, p_above_zero
-from xai.methods.classifier import Classifier
-from xai.methods.registry import method_named
 
 UNIFORM = np.ones((1, 100, 100), np.float32)
 
@@ -304,42 +301,3 @@ def test_a_fold_without_contrast_is_left_out() -> None:
     assert np.isnan(alone.spearman).all()
     assert np.isnan(alone.deviation).all()
     assert np.array_equal(alone.mean, maps)
-
-
-# --- the proof ------------------------------------------------------------------------------------
-
-
-def heat_of(marked: bool) -> np.ndarray:
-    pixels = trained(marked).pixels
-    maps = method_named("gradcam").explain(
-        Classifier(trained(marked).model), pixels, np.ones((len(pixels), 1), np.int32)
-    )
-    return upsample(evidence(maps[:, 0], True), SIZE)
-
-
-def exposed(heat: np.ndarray, lungs: np.ndarray) -> set[str]:
-    """The regions in which a model has surely more energy than chance, of fewer patients than the
-    demo has.
-    """
-    found = shortcuts(heat, lungs)
-    regions = [name for name in found if f"{name}_ratio" in found]
-    patients = np.arange(len(heat)) // 2
-    p = [p_above_zero(exposure(found[name], found[f"{name}_ratio"]), patients) for name in regions]
-    return {name for name, flag in zip(regions, flagged(holm(np.array(p))), strict=True) if flag}
-
-
-def test_an_honest_model_points_at_the_opacity() -> None:
-    assert trained(False).accuracy > 0.9
-    heat = heat_of(False)
-    found = localisation(heat, trained(False).opacity)
-    assert found["pointing"].mean() >= 0.8
-    assert found["energy_ratio"].mean() > 3
-    assert exposed(heat, trained(False).lungs) == set()
-
-
-def test_a_model_that_learned_a_corner_marker_is_exposed() -> None:
-    assert trained(True).accuracy > 0.9
-    heat = heat_of(True)
-    assert "corner_top_right" in exposed(heat, trained(True).lungs)
-    assert (shortcuts(heat)["corner_top_right_ratio"] > 1).mean() > 0.9
-    assert localisation(heat, trained(True).opacity)["pointing"].mean() < 0.3

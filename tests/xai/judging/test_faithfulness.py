@@ -2,14 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.special import softmax
 
-from tests.xai.trained import SIZE, trained
 from xai.judging.faithfulness import area, blurred, faithfulness, surrogate
 from xai.judging.heat import upsample
-from xai.judging.intervals import interval
-from xai.methods.classifier import Classifier
-from xai.methods.registry import method_named
 
 EDGE, LEVEL = 16, 200
 #: A quarter of the pixels, no two of them neighbours: blurring changes each.
@@ -180,23 +175,3 @@ def test_a_map_that_is_not_finite_has_no_scores() -> None:
     for values in (*found.scores.values(), *found.curves.values()):
         assert np.isnan(values[0]).all()
         assert np.isfinite(values[1]).all()
-
-
-# --- a real model ---------------------------------------------------------------------------------
-
-
-def test_a_trained_models_map_beats_random_ones_of_its_smoothness() -> None:
-    classifier, pixels = Classifier(trained(False).model), trained(False).pixels
-    targets = np.ones((len(pixels), 1), np.int32)
-    maps = method_named("gradcam").explain(classifier, pixels, targets)[:, 0]
-    assert maps.shape == (len(pixels), SIZE // 8, SIZE // 8)
-    found = faithfulness(
-        lambda x: softmax(classifier.logits(x), axis=1), pixels, maps, True, targets[:, 0], 0
-    )
-    for better, worse in (
-        ("deletion", "deletion_blurred_random"),
-        ("insertion_blurred_random", "insertion"),
-    ):
-        assert (
-            interval(found.scores[better] - found.scores[worse], np.arange(len(pixels)), 0).high < 0
-        )

@@ -18,9 +18,8 @@ from xai.methods import cam
 from xai.methods.classifier import Classifier
 from xai.methods.registry import METHODS
 
-FAST = ("TinyCNN", "EfficientNetB0", "EfficientNetLite0")
+FAST = ("TinyCNN", "EfficientNetLite0")
 OTHER_FAMILIES = (
-    "EfficientNetB7",
     "EfficientNetV2S",
     "ConvNeXtTiny",
     "DenseNet121",

@@ -1,0 +1,57 @@
+"""Where the cells come from that are to be trained: all at once, or as a search releases them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from trainables.core.ledger import Entry
+
+
+class CellSource(Protocol):
+    """Gives cells, and is told what becomes of them."""
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """All cells that were asked for so far, those that are done among them."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more cells will come."""
+
+    def more(self) -> list[Entry]:
+        """The cells that may be trained from now on, beside those that were given before."""
+
+    def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
+        """A cell is done, or, after all of its tries, lost for this reason; `gpu_seconds`: what its
+        last try took of a GPU's time.
+        """
+
+    def wanted(self, entry: Entry) -> bool:
+        """Whether a cell that was given is still to be trained."""
+
+    def standing(self) -> str:
+        """What people want to know beside the number of cells; empty where there is nothing."""
+
+
+class FixedCells:
+    """Cells that are all known beforehand."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = entries
+        self._left = [entry for entry in entries if entry.state().state != "done"]
+
+    @property
+    def ended(self) -> bool:
+        return not self._left
+
+    def more(self) -> list[Entry]:
+        given, self._left = self._left, []
+        return given
+
+    def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
+        """Nothing: no other cell depends on it."""
+
+    def wanted(self, entry: Entry) -> bool:
+        return True
+
+    def standing(self) -> str:
+        return ""

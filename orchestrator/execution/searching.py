@@ -1,0 +1,247 @@
+"""The adapter between a search and its cells: what the search releases becomes ledger entries, and
+what becomes of them goes back to the search as scores of its folds.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
+from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.results.entries import predictions_of
+from orchestrator.results.summaries import labels_and_logits
+from orchestrator.search.journal import VERSION, Journal
+from orchestrator.search.resampling import resampled_scores
+from orchestrator.search.samplers import Sampler
+from orchestrator.search.search import Search
+from orchestrator.search.standings import Release
+from trainables.core.config import Candidate
+from trainables.core.files import write_json
+from trainables.core.ledger import Entry
+from trainables.core.values import digest
+
+_SECONDS_BETWEEN_NOTES = 10.0  # of time spent, and of the list of cells
+
+
+class SearchedCells:
+    """The cells of an experiment with a search, as `Search` releases them.
+
+    Steps that the journal knows as finished, but whose cells the ledger has lost, are trained again
+    before the search goes on: its decisions stand, and the tables need their predictions.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        experiment = prepared.experiment
+        assert experiment.search is not None
+        self._experiment, self._layout = experiment, prepared.layout
+        self._config, self._folds = experiment.search, prepared.folds
+        self._maker = CellMaker(experiment, prepared.layout, prepared.manifest, prepared.folds)
+        self._classes = prepared.manifest.classes
+        self._groups = prepared.folds.drop_duplicates("image").set_index("image")["group"]
+        self._cells: dict[tuple[int, int], list[Entry]] = {}
+        self._steps: dict[str, Release] = {}  # by the key of a cell
+        self._left: dict[int, set[str]] = {}  # keys of a release that are not through
+        self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
+        journal = Journal.open(prepared.layout.journal, journal_header(prepared))
+        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
+        self._search = Search(
+            self._config,
+            experiment.folds.k,
+            [(each.id, _identity(each)) for each in experiment.candidates],
+            sampler if experiment.spaces else None,
+            journal,
+            self._score,
+            self._complete,
+            len(experiment.seeds),
+        )
+        self._lost = self._lost_cells()
+        self._unfinished = list(self._search.outstanding)
+        self._save_keys()
+
+    # --- what the driver calls --------------------------------------------------------------------
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Those of all steps that were released and are wanted, by candidate, seed and fold."""
+        asked = [
+            (each.number, fold)
+            for each in self._search.candidates
+            for fold, release in each.releases.items()
+            if self._search.standings.outcomes[release] != "cancelled"
+        ]
+        entries = [
+            (number, entry.spec.seed, fold, entry)
+            for number, fold in asked
+            for entry in self._entries_of(number, fold)
+        ]
+        return [entry for *_, entry in sorted(entries, key=lambda each: each[:3])]
+
+    @property
+    def ended(self) -> bool:
+        return self._search.ended is not None
+
+    def more(self) -> list[Entry]:
+        if self._lost:
+            given, self._lost = self._lost, []
+            return given
+        if any(self._left.get(-1, ())):  # what was lost is trained first
+            return []
+        fresh: list[Entry] = []
+        while (release := self._next_release()) is not None:
+            entries = self._entries_of(release.candidate, release.fold)
+            for entry in entries:
+                entry.create()
+                self._steps[entry.spec.key] = release
+            left = [entry for entry in entries if entry.state().state != "done"]
+            self._left[release.number] = {entry.spec.key for entry in left}
+            if not left:
+                self._search.finished(release)
+            fresh += left
+            if fresh and not self._config.repeatable:
+                break  # the next one may know more
+        if fresh or self.ended:
+            self._save_keys()
+        return fresh
+
+    def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
+        self._note_spent(gpu_seconds)
+        key = entry.spec.key
+        if key in self._left.get(-1, set()):
+            self._left[-1].discard(key)
+            return
+        release = self._steps[key]
+        left = self._left[release.number]
+        left.discard(key)
+        if lost is not None or not left:
+            self._search.finished(release, lost)
+            left.clear()
+
+    def wanted(self, entry: Entry) -> bool:
+        key = entry.spec.key
+        if key in self._left.get(-1, set()):
+            return True
+        release = self._steps[key]
+        return key in self._left[release.number] and not self._search.cancelled(release)
+
+    def standing(self) -> str:
+        candidates = [each for each in self._search.candidates if each.runs]
+        stopped = sum(each.stopped is not None for each in candidates)
+        text = f"{len(candidates)} candidates, {stopped} stopped"
+        if (leader := self._search.leader) is None:
+            return text
+        return f"{text}, {self._candidate(leader).id} leads"
+
+    # --- candidates and cells ---------------------------------------------------------------------
+
+    def _candidate(self, number: int) -> Candidate:
+        standing = self._search.candidates[number]
+        if standing.space is None:
+            return self._experiment.candidates[number]
+        return self._suggested(number)
+
+    @cache  # noqa: B019 (lives as long as the run)
+    def _suggested(self, number: int) -> Candidate:
+        standing = self._search.candidates[number]
+        assert standing.space is not None
+        return self._experiment.suggested(standing.space, standing.values, number)
+
+    def _complete(self, number: int, space: int, values: Mapping[str, Any]) -> tuple[str, str]:
+        candidate = self._experiment.suggested(space, values, number)
+        return candidate.id, _identity(candidate)
+
+    def _entries_of(self, number: int, fold: int) -> list[Entry]:
+        if (number, fold) not in self._cells:
+            made = self._maker.of_fold(self._candidate(number), fold)
+            self._cells[number, fold] = made
+        return self._cells[number, fold]
+
+    def _next_release(self) -> Release | None:
+        """First those that were out when a search was interrupted."""
+        while self._unfinished:
+            release = self._unfinished.pop(0)
+            if not self._search.cancelled(release):
+                return release
+        return self._search.take()
+
+    def _lost_cells(self) -> list[Entry]:
+        """Cells of finished steps that are not done (any more)."""
+        lost = [
+            entry
+            for each in self._search.candidates
+            for fold in each.finished
+            for entry in self._entries_of(each.number, fold)
+            if entry.state().state != "done"
+        ]
+        for entry in lost:
+            entry.create()
+        self._left[-1] = {entry.spec.key for entry in lost}
+        return lost
+
+    def _save_keys(self) -> None:
+        write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
+
+    # --- scores -----------------------------------------------------------------------------------
+
+    def _score(self, candidate: int, fold: int) -> tuple[float, NDArray[np.float32]]:
+        """The objective of one step, and what it comes to with patients resampled."""
+        tables = [
+            predictions_of(entry, self._folds).assign(seed=entry.spec.seed)
+            for entry in self._entries_of(candidate, fold)
+        ]
+        table = pd.concat(tables)
+        table = table[table["split"] == "fold"]
+        table["group"] = table["image"].map(self._groups)
+        labels, logits, groups = labels_and_logits(table, self._classes)
+        return resampled_scores(
+            labels, logits, groups, self._config.objective, self._classes, seed=fold
+        )
+
+    # --- budgets of time --------------------------------------------------------------------------
+
+    def _read_spent(self) -> dict[str, float]:
+        spent = {"hours": 0.0, "gpu_hours": 0.0}
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            told = json.loads(self._layout.time_spent.read_text())
+            spent |= {name: float(told[name]) for name in spent if name in told}
+        return spent
+
+    def _note_spent(self, gpu_seconds: float) -> None:
+        now = time.monotonic()
+        self._spent["hours"] += (now - self._since) / 3600
+        self._spent["gpu_hours"] += gpu_seconds / 3600
+        self._since = now
+        if now - self._noted > _SECONDS_BETWEEN_NOTES:
+            write_json(self._layout.time_spent, self._spent)
+            self._noted = now
+        over = {
+            name: (most := getattr(self._config, name)) is not None and self._spent[name] >= most
+            for name in self._spent
+        }
+        self._search.budget_spent(**over)
+
+
+def journal_header(prepared: Prepared) -> dict[str, Any]:
+    """What decides a search: a journal belongs to one of these only."""
+    experiment = prepared.experiment
+    assert experiment.search is not None
+    return {
+        "event": "begun",
+        "version": VERSION,
+        "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
+        "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
+        "stated": digest([each.deciding() for each in experiment.candidates]),
+        "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
+        "folds": experiment.folds.k,
+        "seeds": list(experiment.seeds),
+    }
+
+
+def _identity(candidate: Candidate) -> str:
+    return digest(candidate.deciding())

@@ -1,0 +1,195 @@
+"""What a report says of a search: what it took and saved, what it gained, and who went how far."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from orchestrator.experiment.search_space import Parameter
+from orchestrator.report.candidate_part import spread
+from orchestrator.report.facts import Facts, SearchFacts
+from orchestrator.report.style import METRIC_LABELS
+from orchestrator.report.tables import NONE, Table, three
+from trainables.core.spelling import count
+
+_EDGE = 0.05  # of a range: what lies nearer to its end lies at it
+_SAMPLERS = {
+    "grid": "Every combination",
+    "random": "Random draws",
+    "tpe": "Optuna's TPE sampler",
+    "gp": "Optuna's Gaussian process sampler",
+    "cmaes": "Optuna's CMA-ES sampler",
+}
+
+
+def describe_search(facts: Facts) -> Iterator[str]:
+    """In sentences: what was searched, how, at what cost, and with what gain."""
+    search = facts.search
+    if search is None:
+        return
+    yield from _how(search)
+    yield from _cost(facts, search)
+    yield from _gain(facts, search)
+
+
+def search_verdict(facts: Facts) -> Iterator[str]:
+    """Who leads, by what score, what tuning gained, and what the test set says."""
+    search = facts.search
+    assert search is not None
+    leader = next((each for each in facts.candidates if each.id == search.leader), None)
+    tried, stopped = len(search.table), int((search.table["state"] == "stopped").sum())
+    if leader is None or not leader.complete:
+        so_far = f"; so far {leader.name} is expected to be the best" if leader else ""
+        yield f"The search has not come to a candidate with all of its folds{so_far}."
+        return
+    metric = search.settings.objective
+    unit = "folds" if len(facts.seeds) == 1 else "cells"
+    yield (
+        f"Of {tried} candidates, {stopped} of them stopped early, {leader.name} has the best mean "
+        f"{METRIC_LABELS[metric]} over its {unit}: {spread(leader.summary, metric)}."
+    )
+    if (gain := search.gain) is not None:
+        yield (
+            f"That is {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against the "
+            "candidate as it was written."
+        )
+    single, ensemble = (
+        leader.summary[f"{metric}_{kind}"] for kind in ("test_mean", "test_ensemble")
+    )
+    yield (
+        f"The best of {tried} by a score has that very score too high. On the test set, which had "
+        f"no part in the choice, its single models reach {three(single)} on average, their "
+        f"ensemble {three(ensemble)}."
+    )
+
+
+def search_warnings(facts: Facts) -> Iterator[str]:
+    """Where a search should be widened, or has not come to its end."""
+    search = facts.search
+    if search is None:
+        return
+    if search.searched.standings.ended is None:
+        yield "The search has not ended: another candidate may yet take the lead."
+    leader = search.table[search.table["state"] == "leads"]
+    if leader.empty or leader["number"].item() == 0:
+        return
+    for parameter in search.parameters:
+        value = leader[parameter.name].item()
+        if (end := _end(parameter, value)) is not None:
+            yield (
+                f"{parameter.name} {value:g} of the leading candidate lies at the {end} end of its "
+                f"range, {parameter.low:g} to {parameter.high:g}: the best value may lie outside."
+            )
+
+
+def search_tables(facts: Facts) -> Iterator[Table]:
+    """All candidates in the order of the race, and what was decided."""
+    search = facts.search
+    if search is None:
+        return
+    names = [parameter.name for parameter in search.parameters]
+    rows = []
+    for row in search.table.to_dict("records"):
+        folds = f"{row['folds']} of {facts.n_folds}"
+        values = [_value(row[name]) for name in names]
+        rows.append((row["candidate"], row["state"], folds, three(row["estimate"]), *values))
+    estimate = f"{search.label}, expected mean"
+    columns = ("Candidate", "State", "Folds", estimate, *names)
+    yield Table("All candidates of the search, the best first", columns, tuple(rows), left=2)
+    told = [
+        (
+            str(row.candidate),
+            str(row.decision),
+            _folds(row.folds),
+            _text(row.against),
+            _probability(float(str(row.probability))),
+            _text(row.reason),
+        )
+        for row in search.decisions.itertuples()
+    ]
+    columns = ("Candidate", "Decision", "After folds", "Against", "P(best)", "Reason")
+    if told:
+        yield Table("Decisions, in order", columns, tuple(told), left=6)
+
+
+def _how(search: SearchFacts) -> Iterator[str]:
+    settings, standings = search.settings, search.searched.standings
+    suggested = sum(each.space is not None and each.runs for each in standings.candidates)
+    stated = sum(each.space is None for each in standings.candidates)
+    yield (
+        f"{_SAMPLERS[settings.sampler]} suggested {count(suggested, 'candidate')} beside "
+        f"{stated} as written, for the highest mean of {search.label} over the folds."
+        if suggested
+        else f"{count(stated, 'candidate')} raced for the highest mean of {search.label} over the "
+        "folds."
+    )
+    if settings.racing != "off":
+        stopped = int((search.table["state"] == "stopped").sum())
+        bound = (
+            f": those with a probability below {settings.bound:g} of ending up best"
+            if settings.racing == "paired"
+            else ""
+        )
+        yield (
+            f"Racing ({settings.racing}) stopped {stopped} of them before their last fold{bound}. "
+            "A stopped candidate has no averages; its expected mean takes the other folds from how "
+            "hard they were for others."
+        )
+
+
+def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    cells = search.cells
+    done = cells[cells["state"] == "done"]
+    every = len(search.table) * facts.n_folds * len(facts.seeds)
+    saved = 1 - len(done) / every if every else 0.0
+    yield (
+        f"It took {len(done):,} cells, {int(done['epochs'].sum()):,} epochs and "
+        f"{done['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
+        f"would have been {every:,} cells: {saved:.0%} saved."
+    )
+
+
+def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    gain, reference = search.gain, facts.names.get(search.reference, search.reference)
+    tried = len(search.table)
+    if gain is None:
+        if search.searched.standings.leader == 0:
+            yield f"No candidate is expected to be better than {reference}, the one as written."
+        return
+    yield (
+        f"{facts.names[gain.leader]} leads, with a mean {search.label} of "
+        f"{three(gain.leader_mean)} over the folds; {reference}, as written, has "
+        f"{three(gain.reference_mean)}. The difference is {gain.difference:+.3f}, 95 % interval "
+        f"[{gain.low:+.3f}, {gain.high:+.3f}] with patients resampled within folds. It is the best "
+        f"of {tried} by this very score, so expect less on new patients."
+    )
+
+
+def _end(parameter: Parameter, value: Any) -> str | None:
+    """At which end of its range a value lies; None where it lies within, or there is no range."""
+    if parameter.kind == "choice" or not isinstance(value, int | float) or pd.isna(value):
+        return None
+    low, high, at = float(parameter.low or 0), float(parameter.high or 0), float(value)
+    if parameter.kind == "loguniform":
+        low, high, at = np.log([low, high, at])
+    place = (at - low) / (high - low)
+    return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else None
+
+
+def _value(value: Any) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return NONE
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _text(value: Any) -> str:
+    return NONE if value is None or pd.isna(value) else str(value)
+
+
+def _folds(value: Any) -> str:
+    return NONE if pd.isna(value) else str(value).replace(" ", ", ")
+
+
+def _probability(value: float) -> str:
+    return NONE if pd.isna(value) else "< 0.001" if value < 0.001 else three(value)

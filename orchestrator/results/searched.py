@@ -1,0 +1,199 @@
+"""What a search did, from its journal: which candidates it suggested, how far each of them came,
+and why it went no further.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from orchestrator.experiment.experiment_file import Experiment
+from orchestrator.search.journal import read_rows
+from orchestrator.search.racing import estimates
+from orchestrator.search.standings import Row, Standing, Standings
+from trainables.core.config import Candidate
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import CellState
+
+DECISION_COLUMNS = [
+    "candidate",
+    "decision",
+    "after_folds",
+    "folds",
+    "against",
+    "probability",
+    "rule",
+    "reason",
+]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search as far as it came. `experiment`: with all candidates that were trained; `ids`: of
+    each candidate of the journal, by its number, that of the candidate that was trained for it.
+    """
+
+    experiment: Experiment
+    standings: Standings
+    rows: tuple[Row, ...]
+    ids: dict[int, str]
+
+    @property
+    def unasked(self) -> dict[tuple[str, int], CellState]:
+        """The steps that were not asked for, by candidate and fold, and how they stand."""
+        states = {}
+        for each in self.standings.candidates:
+            if not each.runs:
+                continue
+            state = CellState()
+            if each.stopped is not None:
+                state = CellState(state="stopped", reason=str(each.stopped["reason"]))
+            elif each.lost is not None:
+                state = CellState(state="stopped", reason=f"another fold is lost: {each.lost}")
+            elif self.standings.ended is not None:
+                state = CellState(
+                    state="stopped", reason=f"the search ended: {self.standings.ended}"
+                )
+            for fold in range(self.standings.k):
+                release = each.releases.get(fold)
+                if release is None or self.standings.outcomes[release] == "cancelled":
+                    states[self.ids[each.number], fold] = state
+        return states
+
+    @property
+    def decisions(self) -> pd.DataFrame:
+        """One row for each candidate that was stopped, lost, refused or known already, in order."""
+        return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(
+            {"after_folds": "Int64", "probability": "float64"}
+        )
+
+    def _decisions(self) -> Iterator[dict[str, Any]]:
+        for row in self.rows:
+            if row["event"] == "stopped":
+                against = None if row["against"] is None else self.ids[row["against"]]
+                yield {
+                    "candidate": self.ids[row["candidate"]],
+                    "decision": "stopped",
+                    "after_folds": len(row["folds"]),
+                    "folds": " ".join(map(str, row["folds"])),
+                    "against": against,
+                    "probability": row["probability"],
+                    "rule": row["rule"],
+                    "reason": row["reason"],
+                }
+            elif row["event"] == "finished" and row["score"] is None:
+                release = self.standings.releases[row["release"]]
+                yield {
+                    "candidate": self.ids[release.candidate],
+                    "decision": "lost",
+                    "folds": str(release.fold),
+                    "reason": row["reason"],
+                }
+            elif row["event"] == "suggested" and (row["refused"] or row["same_as"] is not None):
+                decision = "refused" if row["refused"] else "known"
+                same = None if row["same_as"] is None else self.ids[row["same_as"]]
+                yield {
+                    "candidate": row["id"],
+                    "decision": decision,
+                    "against": same,
+                    "reason": row["refused"] or f"the same as {same}",
+                }
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per candidate that was trained: number, candidate, name, state (leads, living,
+        stopped, lost, complete), folds (finished), estimate (expected mean of the objective over
+        all folds, higher is better), then its parameters, NaN where one has no effect.
+        """
+        values = estimates(self.standings.table)
+        named = {candidate.id: candidate for candidate in self.experiment.candidates}
+        rows = []
+        for each in self.standings.candidates:
+            if not each.runs:
+                continue
+            candidate = named[self.ids[each.number]]
+            rows.append(
+                {
+                    "number": each.number,
+                    "candidate": candidate.id,
+                    "name": candidate.name,
+                    "state": self._state(each),
+                    "folds": len(each.finished),
+                    "estimate": values[each.number] if each.number < len(values) else None,
+                    **self.parameters(each, candidate),
+                }
+            )
+        return pd.DataFrame(rows).astype({"estimate": "float64"})
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per step that the search has looked at, in order: step (counted from 1),
+        candidate, fold, score, then who led after it and what mean was expected of it.
+        """
+        standings = Standings(self.standings.k)
+        rows: list[dict[str, Any]] = []
+        for row in self.rows:
+            standings.apply(row)
+            if row["event"] != "finished" or row["score"] is None or standings.leader is None:
+                continue
+            release = standings.releases[row["release"]]
+            rows.append(
+                {
+                    "step": len(rows) + 1,
+                    "candidate": self.ids[release.candidate],
+                    "fold": release.fold,
+                    "score": row["score"],
+                    "leader": self.ids[standings.leader],
+                    "leader_estimate": estimates(standings.table)[standings.leader],
+                }
+            )
+        columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]
+        return pd.DataFrame(rows, columns=columns)
+
+    def _state(self, each: Standing) -> str:
+        if each.lost is not None:
+            return "lost"
+        if each.stopped is not None:
+            return "stopped"
+        if each.number == self.standings.leader:
+            return "leads"
+        return "complete" if self.standings.is_through(each.number) else "living"
+
+    def parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
+        """The values of everything that the search varies, as the candidate has them."""
+        content = candidate.model_dump(mode="json")
+        content |= content.pop("training")
+        found = {}
+        for space in self.experiment.spaces:
+            for parameter in space.parameters:
+                value: Any = content
+                for key in parameter.name.split("."):
+                    value = value.get(key) if isinstance(value, dict) else None
+                inactive = each.space is not None and parameter.name not in each.values
+                found[parameter.name] = None if inactive else value
+        return found
+
+
+def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
+    """The search of a run folder; None where the experiment has none, or it has not begun.
+
+    Raises RunFolderError, ExperimentError where its journal is damaged or of other spaces.
+    """
+    if experiment.search is None or not (rows := read_rows(layout.journal)):
+        return None
+    standings = Standings(experiment.folds.k)
+    for row in rows:
+        standings.apply(row)
+    candidates, ids = list(experiment.candidates), {}
+    for each in standings.candidates:
+        if each.space is None:
+            ids[each.number] = experiment.candidates[each.number].id
+        elif each.runs:
+            made = experiment.suggested(each.space, each.values, each.number)
+            ids[each.number] = made.id
+            candidates.append(made)
+        elif each.same_as is not None:
+            ids[each.number] = ids[each.same_as]
+    widened = experiment.model_copy(update={"candidates": tuple(candidates)})
+    return Searched(widened, standings, tuple(rows), ids)

@@ -1,0 +1,71 @@
+"""What a search gained over the candidate as it was written."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.results.summaries import labels_and_logits
+from orchestrator.search.resampling import resampled_scores
+
+if TYPE_CHECKING:
+    from orchestrator.results.run import Run
+
+_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The leader's mean of the objective over the folds, the reference's, and their difference with
+    its 95 % interval, all such that higher is better.
+    """
+
+    leader: str
+    reference: str
+    leader_mean: float
+    reference_mean: float
+    low: float
+    high: float
+
+    @property
+    def difference(self) -> float:
+        return self.leader_mean - self.reference_mean
+
+
+def tuning_gain(run: "Run") -> Gain | None:
+    """The search's leader against candidate 0, on the same folds, with patients resampled within
+    each fold, the same ones for both (percentiles of 2,000 draws).
+
+    It says what these trained models show on other patients like these. What other training images
+    or seeds would do is not in it, nor that the leader was chosen by this very score. None where
+    one of the two is not complete, or nothing beat the reference.
+    """
+    if run.searched is None or run.searched.standings.leader in (None, 0):
+        return None
+    reference, leader = (run.searched.ids[n] for n in (0, run.searched.standings.leader))
+    models = run.models_summary.set_index("candidate")
+    if models.loc[[reference, leader], "folds_missing"].any():
+        return None
+    pairs = [_resampled(run, name) for name in (leader, reference)]
+    (high, high_draws), (low, low_draws) = pairs
+    ends = np.percentile(high_draws - low_draws, [2.5, 97.5])
+    return Gain(leader, reference, high, low, float(ends[0]), float(ends[1]))
+
+
+def _resampled(run: "Run", candidate: str) -> tuple[float, NDArray[np.float64]]:
+    """A candidate's mean over folds, and the same of each draw."""
+    assert run.searched is not None
+    search = run.searched.experiment.search
+    assert search is not None
+    predictions = run.predictions
+    own = predictions[(predictions["candidate"] == candidate) & (predictions["split"] == "fold")]
+    scores, draws = [], []
+    for fold, part in own.groupby("fold"):
+        labels, logits, groups = labels_and_logits(part, run.classes)
+        score, drawn = resampled_scores(
+            labels, logits, groups, search.objective, run.classes, draws=_DRAWS, seed=int(str(fold))
+        )
+        scores.append(score)
+        draws.append(drawn.astype(np.float64))
+    return float(np.mean(scores)), np.mean(draws, axis=0)

@@ -1,0 +1,42 @@
+"""What a search needs of others: a sampler, a journal, and who completes and scores candidates."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator.search.standings import Row
+
+
+class Suggests(Protocol):
+    """What the search needs of a sampler."""
+
+    def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
+        """Space and raw values of a candidate; None where there is no other."""
+
+    def recall(self, number: int, space: int, values: dict[str, Any]) -> None:
+        """A suggestion that the journal holds."""
+
+    def told(
+        self, number: int, value: float | None, space: int | None, values: dict[str, Any]
+    ) -> None:
+        """A candidate's present value, higher is better, None: it has none; the last counts."""
+
+
+class Keeps(Protocol):
+    """What the search needs of a journal."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """All rows, in order."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Keep rows for good before returning."""
+
+
+#: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
+#: candidate's fold; the draws of a fold resample the same patients for every candidate.
+Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
+#: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
+Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]

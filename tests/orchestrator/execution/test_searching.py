@@ -1,0 +1,298 @@
+"""A search over cells: what it releases becomes ledger entries, and its tables say what happened.
+
+Cells are not trained here but written as a model of their candidate would predict, so that many
+searches can be had; the last tests train, on real Ray.
+"""
+
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestrator.execution.cells import Prepared, cell_entries
+from orchestrator.execution.searching import SearchedCells
+from orchestrator.experiment.experiment_file import parse_experiment
+from orchestrator.report.write_up import write_reports
+from orchestrator.results.run import load_run
+from orchestrator.splits.folds import make_folds
+from tests.conftest import ROOT, rayfold
+from tests.orchestrator.results.test_run import CLASSES, finish, manifest_by_hand
+from trainables.core.errors import RunFolderError
+from trainables.core.layout import RunLayout
+from trainables.core.ledger import Entry
+
+EXPERIMENT = """
+name: by-hand
+data: {{source: folder, path: images, classes: ["it's ill", well]}}
+folds: {{k: 4}}
+training: {{epochs: 4, learning_rate: 1.0e-5}}
+search: {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}}}
+candidates:
+- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, 1.0]}}}}
+seeds: {seeds}
+"""
+
+
+def prepared(
+    folder: Path,
+    candidates: int = 10,
+    sampler: str = "tpe",
+    lag: int = 3,
+    repeatable: bool = True,
+    seeds: str = "[0]",
+    images: int = 200,
+) -> Prepared:
+    text = EXPERIMENT.format(
+        candidates=candidates,
+        sampler=sampler,
+        lag=lag,
+        repeatable=str(repeatable).lower(),
+        seeds=seeds,
+    )
+    experiment = parse_experiment(text, "by-hand.yaml", folder)
+    layout, manifest = RunLayout(folder / "run"), manifest_by_hand(images)
+    folds = make_folds(manifest.usable, 4, "given", 0.1, 0)
+    entries = cell_entries(experiment, layout, manifest, folds)
+    made = Prepared(experiment, layout, manifest, folds, entries)
+    made.save()
+    return made
+
+
+def train(entry: Entry, folds: pd.DataFrame) -> None:
+    """As if: the nearer its learning rate is to 1e-3, the better a candidate tells the classes."""
+    spec = entry.spec
+    skill = 2.5 - abs(math.log10(spec.candidate.training.learning_rate) + 3)
+    rng = np.random.default_rng([spec.fold, spec.seed, int(skill * 1e6) % 2**32])
+    parts = []
+    for split in ("fold", "test"):
+        part = folds[(folds["fold"] == spec.fold) & (folds["role"] == split)].sort_values("image")
+        ill = (part["label"] == CLASSES[0]).to_numpy()
+        odds = np.where(ill, skill, 0.0) / 2 + rng.normal(size=len(part))
+        probability = 1 / (1 + np.exp(-odds))
+        columns = {
+            "image": part["image"].to_numpy(),
+            "label": part["label"].to_numpy(),
+            "group": part["group"].to_numpy(),
+            "split": split,
+            f"prob_{CLASSES[0]}": probability,
+            f"prob_{CLASSES[1]}": 1 - probability,
+            f"logit_{CLASSES[0]}": np.log(probability),
+            f"logit_{CLASSES[1]}": np.log(1 - probability),
+            "prediction": np.where(probability > 0.5, *CLASSES),
+        }
+        parts.append(pd.DataFrame(columns))
+    finish(entry, folds, pd.concat(parts, ignore_index=True))
+
+
+def work(
+    source: SearchedCells,
+    folds: pd.DataFrame,
+    workers: int = 2,
+    rng: random.Random | None = None,
+    most: int = 10**6,
+    fails: str = "",
+) -> int:
+    """Train what the search releases, on as many workers, whose cells end in any order; `most`:
+    cells until it is interrupted; `fails`: the id of a candidate whose cells are lost. How many
+    cells were trained.
+    """
+    rng = rng or random.Random(0)
+    waiting, running, trained = source.more(), list[Entry](), 0
+    while waiting or running:
+        while waiting and len(running) < workers:
+            if source.wanted(entry := waiting.pop(0)):
+                running.append(entry)
+        if not running:
+            waiting = source.more()
+            continue
+        entry = running.pop(rng.randrange(len(running)))
+        if entry.spec.candidate.id == fails:
+            entry.fail(RuntimeError("it broke"), attempts=1)
+            source.through(entry, "it broke", 0.0)
+        else:
+            train(entry, folds)
+            trained += 1
+            source.through(entry, None, 0.0)
+        if trained == most:
+            return trained
+        waiting += source.more()
+    return trained
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_a_search_ends_and_its_tables_say_what_happened(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    source = SearchedCells(made)
+    trained = work(source, made.folds)
+    assert source.ended
+    run = load_run(made.layout.root)
+    states = run.cells["state"].value_counts()
+    # A cell that was at work when its candidate was stopped counts as never asked for.
+    assert states["done"] == len(source.entries) <= trained
+    assert states["stopped"] == 40 - states["done"] > 8
+    assert run.cells.groupby("candidate").size().eq(4).all()
+    search = run.search.set_index("candidate")
+    assert len(search) == 10
+    assert search.loc["written", "folds"] == 4  # the reference is never stopped
+    (leader,) = search.index[search["state"] == "leads"]
+    assert search.loc[leader, "folds"] == 4
+    assert abs(math.log10(search.loc[leader, "learning_rate"]) + 3) < 1
+    models = run.models_summary.set_index("candidate")
+    assert models.loc[leader, "auc_mean"] == pytest.approx(search.loc[leader, "estimate"], abs=1e-9)
+    stopped = run.decisions[run.decisions["decision"] == "stopped"].set_index("candidate")
+    assert set(stopped.index) == set(search.index[search["state"] == "stopped"])
+    assert (stopped["probability"] < 0.05).all()
+    assert models.loc[stopped.index, "auc_mean"].isna().all()
+    reasons = run.cells[run.cells["state"] == "stopped"].groupby("candidate")["reason"].first()
+    assert reasons.to_dict() == stopped["reason"].to_dict()
+
+
+def test_a_report_tells_of_a_search(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    work(SearchedCells(made), made.folds)
+    write_reports(made.layout)
+    text = " ".join(made.layout.report_text.read_text().split())
+    run = load_run(made.layout.root)
+    (leader,) = run.search.loc[run.search["state"] == "leads", "name"]
+    assert f"stopped early, {leader} has the best mean AUC over its folds" in text
+    assert "against the candidate as it was written" in text
+    saved = 1 - run.cells["state"].eq("done").sum() / 40
+    assert f"would have been 40 cells: {saved:.0%}" in text
+    assert {"search.csv", "decisions.parquet"} <= {p.name for p in made.layout.results.iterdir()}
+    assert {"race.png", "incumbent.png", "slices.png"} <= {
+        path.name for path in made.layout.figures.iterdir()
+    }
+
+
+def test_a_candidate_with_a_lost_cell_is_out_and_says_why(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    work(SearchedCells(made), made.folds, fails="s0003")
+    run = load_run(made.layout.root)
+    lost = run.decisions[run.decisions["decision"] == "lost"]
+    assert lost[["candidate", "reason"]].to_numpy().tolist() == [["s0003", "it broke"]]
+    cells = run.cells[run.cells["candidate"] == "s0003"]
+    assert sorted(cells["state"]) == ["failed", "stopped", "stopped", "stopped"]
+    assert np.isnan(run.models_summary.set_index("candidate").loc["s0003", "auc_mean"])
+    write_reports(made.layout)
+    assert "it broke" in made.layout.report_text.read_text()
+
+
+def test_a_step_has_all_seeds(tmp_path: Path) -> None:
+    made = prepared(tmp_path, candidates=4, seeds="[0, 7]")
+    work(SearchedCells(made), made.folds, workers=3)
+    cells = load_run(made.layout.root).cells
+    done = cells[cells["state"] == "done"]
+    assert (done.groupby(["candidate", "fold"])["seed"].nunique() == 2).all()
+
+
+# --- interruptions --------------------------------------------------------------------------------
+
+
+def tables(made: Prepared) -> tuple[bytes, list[pd.DataFrame]]:
+    """The journal, and all tables that are results."""
+    run = load_run(made.layout.root)
+    frames = [run.predictions, run.folds_summary, run.models_summary, run.search, run.decisions]
+    return made.layout.journal.read_bytes(), frames
+
+
+def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path) -> None:
+    undisturbed = prepared(tmp_path / "one")
+    work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
+    journal, frames = tables(undisturbed)
+    for number in range(2):
+        rng = random.Random(number)
+        made = prepared(tmp_path / f"interrupted {number}")
+        while not (source := SearchedCells(made)).ended:
+            work(source, made.folds, rng.randrange(1, 9), rng, most=rng.randrange(1, 7))
+        again, others = tables(made)
+        assert again == journal
+        for one, other in zip(frames, others, strict=True):
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_interrupted_otherwise_nothing_is_suggested_twice(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    made = prepared(tmp_path, sampler="random", repeatable=False)
+    trained = 0
+    while not (source := SearchedCells(made)).ended:
+        trained += work(source, made.folds, 3, rng, most=rng.randrange(1, 5))
+    run = load_run(made.layout.root)
+    assert not run.search["learning_rate"].duplicated().any()
+    assert trained >= (run.cells["state"] == "done").sum()
+
+
+def test_what_the_ledger_lost_is_trained_again_before_the_search_goes_on(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    work(SearchedCells(made), made.folds, most=6)
+    journal, _ = tables(made)
+    source = SearchedCells(made)
+    victim = next(entry for entry in source.entries if entry.state().state == "done")
+    (victim.folder / "predictions.parquet").unlink()
+    source = SearchedCells(made)
+    (given,) = source.more()
+    assert given.spec.key == victim.spec.key
+    assert source.more() == []
+    train(given, made.folds)
+    source.through(given, None, 0.0)
+    work(source, made.folds)
+    assert source.ended
+    assert made.layout.journal.read_bytes().startswith(journal)
+
+
+def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
+    made = prepared(tmp_path)
+    work(SearchedCells(made), made.folds, most=3)
+    with pytest.raises(RunFolderError, match="a search goes on as it began"):
+        SearchedCells(prepared(tmp_path, sampler="random"))
+    with pytest.raises(RunFolderError, match="a search goes on as it began"):
+        SearchedCells(prepared(tmp_path, images=180))
+
+
+# --- on Ray ---------------------------------------------------------------------------------------
+
+ON_RAY = """
+name: searched
+data: {{source: folder, path: {path!r}}}
+folds: {{k: 3}}
+training: {{epochs: 3, learning_rate: 1.0e-6}}
+search: {{candidates: 6, lag: 3}}
+candidates:
+- {{name: written, model: TinyCNN, image_size: 32, learning_rate: {{loguniform: [1.0e-6, 1.0e-2]}}}}
+"""
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_and_goes_on_is_the_undisturbed_one(
+    spots: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "searched.yaml"
+    file.write_text(ON_RAY.format(path=str(spots)))
+    done = rayfold("run", file, "--run", tmp_path / "one")
+    assert done.returncode == 0, done.stderr
+    one = RunLayout(tmp_path / "one")
+    for seconds in (25, 40):
+        command = [sys.executable, "-m", "orchestrator", "run", file, "--run", tmp_path / "two"]
+        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        time.sleep(3)
+    done = rayfold("run", file, "--run", tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    two = RunLayout(tmp_path / "two")
+    assert one.journal.read_bytes() == two.journal.read_bytes()
+    for name in ("predictions", "folds_summary", "models_summary", "search", "decisions"):
+        tables = [pd.read_parquet(layout.results / f"{name}.parquet") for layout in (one, two)]
+        pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert load_run(one.root).search["state"].eq("stopped").any()
