@@ -59,7 +59,13 @@ class Search(Frozen):
         ),
     )
     bound: Real = Field(
-        0.05, gt=0, lt=0.5, description="Of paired: the probability below which a candidate stops."
+        0.05,
+        gt=0,
+        lt=0.5,
+        description=(
+            "Of paired: a candidate stops when it is less than so many times as likely as the "
+            "leader to end up best."
+        ),
     )
     repeatable: bool = Field(
         True, description="The same search on one worker or many, and after interruptions."

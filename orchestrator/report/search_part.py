@@ -127,7 +127,7 @@ def _how(search: SearchFacts) -> Iterator[str]:
     if settings.racing != "off":
         stopped = int((search.table["state"] == "stopped").sum())
         bound = (
-            f": those with a probability below {settings.bound:g} of ending up best"
+            f": those less than {settings.bound:g} times as likely as the leader to end up best"
             if settings.racing == "paired"
             else ""
         )

@@ -59,7 +59,7 @@ def outlook(scores: Floats, paired: Floats) -> Outlook:
     if not some.any():
         nothing = np.full(len(scores), np.nan)
         return Outlook(nothing, nothing, np.full(k, np.nan), nothing)
-    levels, doubt, folds, noise = _fit(scores[some], _shares(paired[some]))
+    levels, doubt, folds, noise = _fit(scores[some], _shares(scores[some], paired[some]))
     missing = (k - count[some]) / k
     ahead = np.where(there[some], scores[some], folds + levels[:, None])
     spread = missing**2 * (doubt + noise / np.maximum(k - count[some], 1))
@@ -68,10 +68,13 @@ def outlook(scores: Floats, paired: Floats) -> Outlook:
     return Outlook(means, deviations, folds, noises)
 
 
-def _shares(paired: Floats) -> Floats:
-    """(candidates,): each one's paired noise, its mean drawn towards the mean of all."""
+def _shares(scores: Floats, paired: Floats) -> Floats:
+    """(candidates,): each one's paired noise, its mean drawn towards the mean of all; where nothing
+    is known of it all that differs on a fold may be noise.
+    """
     known = ~np.isnan(paired)
-    pooled = max(float(paired[known].mean()) if known.any() else 0.0, _LEAST)
+    fold = scores[:, (~np.isnan(scores)).sum(axis=0).argmax()]
+    pooled = float(paired[known].mean()) if known.any() else float(np.nanvar(fold))
     own = np.where(known, paired, 0.0).sum(axis=1) + _OWN_WEIGHT * pooled
     return np.asarray(np.maximum(own / (known.sum(axis=1) + _OWN_WEIGHT), _LEAST))
 
