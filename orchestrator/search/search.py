@@ -202,7 +202,9 @@ class Search:
         if reason is None:
             release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
-            rival = self.standings.table.rival(release.candidate, release.fold)
+            rival = None
+            if self.config.racing == "paired":  # nobody else asks how noisy a step is
+                rival = self.standings.table.rival(release.candidate, release.fold)
             if rival is not None:
                 noise = paired_noise(draws, self._scores(rival, release.fold)[1])
             if not math.isfinite(score):
