@@ -65,7 +65,7 @@ def lags() -> list[dict[str, Any]]:
 
 
 def scale(count: int = 5000, k: int = 5, slots: int = 256) -> dict[str, float]:
-    """Milliseconds of a processor for `take()`, and megabytes, over a whole repeatable search, lag 512."""
+    """Milliseconds of a processor for `take()`, and megabytes, over a whole search, lag 512."""
     scores, durations = simulated(count, k, 0)
     shared = np.random.default_rng(0).normal(0, 0.02, DRAWS).astype(np.float32)
     recorded = Recorded(count)

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 _PRIOR_FACTOR, _PRIOR_WEIGHT = 1.5, 4.0  # of seen to resampled variance, in degrees of freedom
 _OWN_WEIGHT = 1.0  # folds that the pooled variance counts for beside a candidate's own
 _LEAST = 1e-12  # variance: scores that never differ are no certainty
-_ROUNDS = 8  # of expectation maximisation, which starts near
+_ROUNDS, _SETTLED = 12, 0.005  # of expectation maximisation; its last relative change
 _REACH, _GRID = 4.0, 129  # standard deviations; points of the integral
 
 
@@ -59,7 +59,7 @@ def outlook(scores: Floats, paired: Floats) -> Outlook:
     if not some.any():
         nothing = np.full(len(scores), np.nan)
         return Outlook(nothing, nothing, np.full(k, np.nan), nothing)
-    levels, doubt, folds, noise = _fit(scores[some], _shares(paired[some]))
+    levels, doubt, folds, noise = _fit(scores[some], _shares(scores[some], paired[some]))
     missing = (k - count[some]) / k
     ahead = np.where(there[some], scores[some], folds + levels[:, None])
     spread = missing**2 * (doubt + noise / np.maximum(k - count[some], 1))
@@ -68,10 +68,13 @@ def outlook(scores: Floats, paired: Floats) -> Outlook:
     return Outlook(means, deviations, folds, noises)
 
 
-def _shares(paired: Floats) -> Floats:
-    """(candidates,): each one's paired noise, its mean drawn towards the mean of all."""
+def _shares(scores: Floats, paired: Floats) -> Floats:
+    """(candidates,): each one's paired noise, its mean drawn towards the mean of all; where nothing
+    is known of it all that differs on a fold may be noise.
+    """
     known = ~np.isnan(paired)
-    pooled = max(float(paired[known].mean()) if known.any() else 0.0, _LEAST)
+    fold = scores[:, (~np.isnan(scores)).sum(axis=0).argmax()]
+    pooled = float(paired[known].mean()) if known.any() else float(np.nanvar(fold))
     own = np.where(known, paired, 0.0).sum(axis=1) + _OWN_WEIGHT * pooled
     return np.asarray(np.maximum(own / (known.sum(axis=1) + _OWN_WEIGHT), _LEAST))
 
@@ -104,8 +107,11 @@ def _fit(scores: Floats, shares: Floats) -> tuple[Floats, Floats, Floats, Floats
         levels, doubt = drawn * rest, drawn * noise
         left = squares - 2 * (apart @ folds) + inside @ folds**2 - 2 * levels * rest
         seen = float(((left + count * (levels**2 + doubt)) / shares).sum())
+        before = factor, between
         factor = (max(seen, 0.0) + _PRIOR_WEIGHT * _PRIOR_FACTOR) / measured
         between = max(float((levels**2 + doubt).mean()), _LEAST)
+        if max(abs(factor / before[0] - 1), abs(between / before[1] - 1)) < _SETTLED:
+            break
     all_folds = np.full(len(known), origin + folds.mean())
     all_folds[known] = origin + folds
     return levels, doubt, all_folds, factor * shares

@@ -151,8 +151,9 @@ class Search:
             elif row["same_as"] is not None:
                 self._twins.setdefault(row["same_as"], []).append(row["candidate"])
                 value = float(self.standings.told(row["candidate"])[row["same_as"]])
-                if not math.isnan(value):
-                    self._sampler.told(row["candidate"], value, row["space"], row["values"])
+                lost = self.candidates[row["same_as"]].lost is not None
+                if lost or not math.isnan(value):
+                    self._tell(row["same_as"], None if lost else value)
         elif row["event"] == "told":
             self._tell(row["candidate"], row["value"])
 
@@ -201,7 +202,9 @@ class Search:
         if reason is None:
             release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
-            rival = self.standings.table.rival(release.candidate, release.fold)
+            rival = None
+            if self.config.racing == "paired":  # nobody else asks how noisy a step is
+                rival = self.standings.table.rival(release.candidate, release.fold)
             if rival is not None:
                 noise = paired_noise(draws, self._scores(rival, release.fold)[1])
             if not math.isfinite(score):
@@ -233,6 +236,8 @@ class Search:
 
     def _tell_sampler(self) -> None:
         """Tell what is known of every candidate by now, where that moved."""
+        for number in sorted(self.standings.untold):
+            self._note({"event": "told", "candidate": number, "value": None, "estimated": False})
         values = racing.estimates(self.standings.table)
         told = self.standings.told(len(values))
         known = values[~np.isnan(values)]
@@ -265,7 +270,8 @@ class Search:
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
         standings = self.standings
-        if (new := standings.new) is not None and self._affords(new):
+        new = standings.new if self._closing is None else None
+        if new is not None and self._affords(new):
             return new, 0
         ahead = self._may_suggest()
         if ahead and self.config.racing == "paired" and not self._promotion_due():
@@ -309,7 +315,9 @@ class Search:
         if number == 0:
             return lacks <= steps
         steps -= len(standings.lacks(0))
-        of_leader = len(standings.lacks(standings.leader)) if standings.leader else 0
+        of_leader = (
+            len(standings.lacks(standings.leader)) if standings.leader else 0
+        )  # 0: done above
         if steps <= standings.k and any(r.candidate not in (0, number) for r in standings.open):
             return False  # enough for one candidate: who leads should be known
         if number == standings.leader or of_leader > steps:  # too late for that leader

@@ -70,6 +70,7 @@ class Standings:
         self.promoted = 0  # releases beyond a candidate's first
         self._leader: int | None = None
         self._seen = 0
+        self.untold: set[int] = set()  # lost, which the sampler does not know yet
         self._at_sampler = np.full(64, np.nan)
         self._leaving: set[int] = set()  # out, with releases that may be without an outcome
         self._new: dict[int, Standing] = {}  # nothing of theirs was handed out yet
@@ -109,6 +110,7 @@ class Standings:
         if row["score"] is None:
             self.outcomes[release.number] = "lost"
             standing.lost = row["reason"]
+            self.untold.add(release.candidate)
             self.table.drop(release.candidate)
             self._leave(release.candidate)
         else:
@@ -135,6 +137,9 @@ class Standings:
         self._leaving.add(number)
 
     def _told(self, row: Row) -> None:
+        if row["value"] is None:
+            self.untold.discard(row["candidate"])
+            return
         while row["candidate"] >= len(self._at_sampler):
             self._at_sampler = np.concatenate(
                 [self._at_sampler, np.full_like(self._at_sampler, np.nan)]

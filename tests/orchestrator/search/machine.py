@@ -42,6 +42,7 @@ class Drawn:
         self.most, self.spread = most, spread
         self.values: dict[int, float | None] = {}
         self.asked: list[int] = []
+        self.told_of: dict[int, list[float | None]] = {}
 
     def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
         if number >= self.most:
@@ -58,6 +59,7 @@ class Drawn:
         self, number: int, value: float | None, space: int | None, values: dict[str, Any]
     ) -> None:
         self.values[number] = value
+        self.told_of.setdefault(number, []).append(value)
 
 
 def scores_of(truth: NDArray[np.float64], k: int, noise: float, seed: int) -> NDArray[np.float64]:

@@ -112,6 +112,13 @@ def test_scores_that_are_all_one_are_no_certainty() -> None:
     assert stopped(scores, noise=0.0) == []
 
 
+def test_where_nothing_is_known_of_the_noise_one_fold_stops_hardly_anybody() -> None:
+    race = RaceTable(5)
+    for candidate, score in enumerate(np.random.default_rng(0).normal(0.8, 0.05, 20)):
+        race.add(candidate, 0, score)
+    assert len(verdicts(race, "paired", 0.05)) <= 1
+
+
 def test_a_verdict_says_against_whom_and_with_what_probability() -> None:
     scores = field_of(0, 10, 5, 0.05, 0.01)
     scores[3] = [0.5, NAN, NAN, NAN, NAN]

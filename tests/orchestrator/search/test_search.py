@@ -157,6 +157,17 @@ def test_a_candidate_with_a_lost_step_is_out_with_the_reason_and_never_wins() ->
     assert search.leader != best
 
 
+def test_the_sampler_learns_that_a_candidate_failed_and_that_its_twins_did() -> None:
+    setting = bench(12, lag=1)  # of which some are alike
+    setting.most = 30
+    setting.lost = {(1, 0): "out of memory"}
+    search = setting.run(journal := Rows(), 1, 0, repeats=True)
+    assert [row["value"] for row in journal.of("told") if row["candidate"] == 1] == [None]
+    failed = [c.number for c in search.candidates if 1 in (c.number, c.same_as)]
+    assert len(failed) > 1
+    assert all(set(setting.sampler.told_of[number]) == {None} for number in failed)
+
+
 def test_a_suggestion_equal_to_an_earlier_one_costs_no_cells() -> None:
     search = bench().run(journal := Rows(), 4, 0, repeats=True)
     twins = [c for c in search.candidates if c.same_as is not None]
@@ -228,7 +239,7 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
     header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
     header |= {"spaces": "", "stated": "", "data": ""}
-    setting = bench(lag=4)
+    setting = bench(60)
     setting.lost = {(3, 0): "out of memory"}
     setting.run(journal := Journal.open(tmp_path / "journal.jsonl", header), 4, 0, repeats=True)
     opened = Journal.open(tmp_path / "journal.jsonl", header)
