@@ -66,7 +66,8 @@ def test_code_runs_for_whoever_ran_it_before_or_has_allowed_it(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, yours, run, ran = (tmp_path / name for name in ("mine", "yours", "run", "ran"))
-    (tmp_path / "given_models.py").write_text(MODULE.format(ran=str(ran)))
+    module, text = tmp_path / "given_models.py", MODULE.format(ran=str(ran))
+    module.write_text(text)
     (tmp_path / "given.yaml").write_text(TRAINS)
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(mine))
@@ -82,14 +83,14 @@ def test_code_runs_for_whoever_ran_it_before_or_has_allowed_it(
         assert "given_models:build, which you have not run before" in said
         assert said.count("\n") == 1
     _, said, _ = command("trust", run)
-    assert str(tmp_path / "given_models.py") in said
+    assert str(module) in said
     assert not ran.exists()
     for home in (mine, yours):
         monkeypatch.setenv("HOME", str(home))
         code, _, said = command(*asked)
         assert code == 0, said
     assert ran.exists()
-    (tmp_path / "given_models.py").write_text(MODULE.replace("Flatten()", "Flatten(name='other')"))
+    module.write_text(text.replace("Flatten()", "Flatten(name='other')"))
     assert "has changed" in command(*asked)[2]
 
 

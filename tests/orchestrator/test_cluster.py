@@ -152,4 +152,4 @@ def test_without_an_address_rayfold_keeps_to_itself(cluster: dict[str, str]) -> 
     """Ray alone would join whatever cluster it finds on the machine."""
     own = {name: value for name, value in cluster.items() if not name.startswith("RAY_A")}
     done = call(own, sys.executable, "-c", NODES)
-    assert (done.returncode, done.stdout) == (0, "[0]\n"), done.stdout + done.stderr
+    assert (done.returncode, done.stdout) == (0, "[0.0]\n"), done.stdout + done.stderr
