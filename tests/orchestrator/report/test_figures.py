@@ -35,6 +35,7 @@ class StandInRun:
     models_summary: pd.DataFrame
     manifest: Any
     folds: pd.DataFrame
+    searched: None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     experiment: dict[str, Any] = field(default_factory=dict)
     traceback: str = 'Traceback (most recent call last):\n  File "<model>", line 1\nValueError: NaN'
