@@ -55,6 +55,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
 
     Writes nothing, except a list of the images that cannot be used where they are many.
     """
+    check_starts(experiment)
     previous = None
     with suppress(DataError):  # none yet, or damaged: then every image is looked at anew
         previous = Manifest.load(layout.manifest)
@@ -87,9 +88,16 @@ def check_files(experiment: Experiment) -> None:
     path = getattr(experiment.data, "path", None)
     if path is not None and not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
-    for candidate in experiment.candidates:
-        zoo.weights_digest(candidate.model, candidate.training.weights)
-        zoo.builder_digest(candidate.model, experiment.folder)
+    check_starts(experiment)
+
+
+def check_starts(experiment: Experiment) -> None:
+    """Raise where the weights or the builder of a candidate are not there, also of one that may be
+    suggested only hours later.
+    """
+    for model, weights in sorted(experiment.starts):
+        zoo.weights_digest(model, weights)
+        zoo.builder_digest(model, experiment.folder)
 
 
 def _on_changes(previous: Manifest, manifest: Manifest) -> str | None:

@@ -1,6 +1,6 @@
 """The main job: data, folds, cells, results. Running it again continues where the ledger stands."""
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +49,7 @@ def run_experiment(
         try:
             prepared = prepare(experiment, layout)
             prepared.save()
-            _remember_code(prepared)
+            _remember_code(prepared.entries)
             source = _source(prepared)
             ready = source.more()
             progress = RunProgress(len(source.entries), len(source.entries) - len(ready), console)
@@ -68,6 +68,7 @@ def run_experiment(
                 raise
             if unwritable := _write_up(layout):
                 progress.say(f"fonts   {unwritable}")
+            _remember_code(source.entries)  # what a search suggested is meant, too
             states = [entry.state() for entry in source.entries]
             failed = [state for state in states if state.state == "failed"]
             if complete:
@@ -92,9 +93,9 @@ def _source(prepared: Prepared) -> CellSource:
     return SearchedCells(prepared)
 
 
-def _remember_code(prepared: Prepared) -> None:
+def _remember_code(entries: Iterable[Entry]) -> None:
     """Whoever runs an experiment means the code that it names."""
-    for spec in builders(entry.spec for entry in prepared.entries):
+    for spec in builders(entry.spec for entry in entries):
         with suppress(OSError, ModelError):  # where there is no home: `rayfold trust` tells
             remember(spec)
 

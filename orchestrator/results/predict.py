@@ -46,8 +46,8 @@ def predict(
     Args:
         run: Whose models score.
         sources: Image files, or folders that are searched as those of training are.
-        candidate: Id or name of one candidate; None: all. Those without a finished cell are left
-            out (see `finished_cells`).
+        candidate: Id or name of one candidate; None: all, of a search those with all folds. Those
+            without a finished cell are left out (see `finished_cells`).
         say: Gets a line for what folders hold that is no image, and for a model that cannot be
             opened.
 
@@ -84,7 +84,8 @@ def finished_cells(run: Run, candidate: str | None) -> dict[str, tuple[int, int]
     """By the id of each candidate, or of the one that is named: how many of its cells are finished,
     of how many.
     """
-    chosen = [run.candidate_id(candidate)] if candidate else list(run.candidates["id"])
+    every = list(run.candidates["id"]) if run.searched is None else run.searched.through
+    chosen = [run.candidate_id(candidate)] if candidate else every
     states = run.cells.groupby("candidate")["state"]
     done, cells = states.agg(lambda state: (state == "done").sum()), states.size()
     return {name: (int(done[name]), int(cells[name])) for name in chosen}

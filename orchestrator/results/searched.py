@@ -62,6 +62,17 @@ class Searched:
         return states
 
     @property
+    def through(self) -> tuple[str, ...]:
+        """The candidates with all folds; the leader where there are none yet."""
+        standings = self.standings
+        numbers = [
+            each.number for each in standings.candidates if standings.is_through(each.number)
+        ]
+        if not numbers and standings.leader is not None:
+            numbers = [standings.leader]
+        return tuple(self.ids[number] for number in numbers)
+
+    @property
     def decisions(self) -> pd.DataFrame:
         """One row for each candidate that was stopped, lost, refused or known already, in order."""
         return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(

@@ -21,6 +21,7 @@ from orchestrator.execution.cells import Prepared, cell_entries
 from orchestrator.execution.searching import SearchedCells
 from orchestrator.experiment.experiment_file import parse_experiment
 from orchestrator.report.write_up import write_reports
+from orchestrator.results.predict import finished_cells
 from orchestrator.results.run import load_run
 from orchestrator.splits.folds import make_folds
 from tests.conftest import ROOT, rayfold
@@ -145,6 +146,9 @@ def test_a_search_ends_and_its_tables_say_what_happened(tmp_path: Path) -> None:
     assert len(search) == 10
     assert search.loc["written", "folds"] == 4  # the reference is never stopped
     (leader,) = search.index[search["state"] == "leads"]
+    assert run.searched is not None
+    assert {"written", leader} <= set(run.searched.through) == set(finished_cells(run, None))
+    assert set(run.searched.through) == set(search.index[search["folds"] == 4])
     assert search.loc[leader, "folds"] == 4
     assert abs(math.log10(search.loc[leader, "learning_rate"]) + 3) < 1
     models = run.models_summary.set_index("candidate")
