@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.wheel, pytest.mark.timeout(1800)]
 
 EXPERIMENT = """
 name: my_experiment
-data: {source: phantom, images_per_class: 8, images_per_patient: 2, image_size: 32}
+data: {source: phantom, images_per_class: 10, images_per_patient: 2, image_size: 32}
 folds: {k: 2}
 training: {epochs: 1, batch_size: 8}
 candidates:
