@@ -25,6 +25,7 @@ class Worker:
         self.trainable = object.__new__(CellTrainable)
         self.trainable.config = {"run": "", "key": ""}
         self.trainable._obstacle, self.trainable._cell = None, Cell()
+        self.trainable._asked = True
     def step(self):
         self.trainable.step()
         return self.trainable._cell.saved
