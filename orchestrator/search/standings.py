@@ -94,6 +94,7 @@ class Standings:
     def _released(self, row: Row) -> None:
         release = Release(row["release"], row["candidate"], row["fold"])
         self.releases.append(release)
+        self.ended = None  # a larger budget may have carried it on
         self.outcomes.append(None)
         standing = self.candidates[release.candidate]
         self.promoted += bool(standing.releases)

@@ -230,6 +230,10 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
     assert again.ended
     assert journal.rows == rows
     setting.settings = replace(setting.settings, candidates=20)
+    step = setting.open(journal).take()
+    interrupted = setting.open(journal)
+    assert interrupted.ended is None
+    assert interrupted.outstanding == [step]
     search = setting.run(journal, 4, 0)
     assert len(search.candidates) == 20
     assert search.ended
