@@ -215,6 +215,12 @@ def test_a_byte_of_a_model_s_table_of_contents_costs_its_own_cell(
     assert entry.state().reason.startswith("model.keras is damaged")
 
 
+def test_a_state_that_only_a_search_gives_is_not_believed_on_disk(tmp_path: Path) -> None:
+    entry = finished(tmp_path)
+    entry.write_state(CellState(state="stopped"))
+    assert entry.state().state == "missing"
+
+
 def test_a_list_of_cells_that_are_not_asked_for_is_not_gone_through(tmp_path: Path) -> None:
     layout = RunLayout(tmp_path)
     write_json(layout.cells, [f"{number:06}" for number in range(300_000)])

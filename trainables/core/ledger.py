@@ -167,6 +167,8 @@ class Entry:
             )
         if state.cell not in ("", self.spec.key):
             return CellState(reason="state.json is of another cell; the cell is computed again")
+        if state.state == "stopped":
+            return CellState(reason="state.json tells of no cell; the cell is computed again")
         if state.state == "done" and (damaged := self._damaged(state)):
             how = "damaged" if os.path.lexists(self.folder / damaged) else "gone"
             return CellState(
