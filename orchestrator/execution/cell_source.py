@@ -14,6 +14,10 @@ class CellSource(Protocol):
         """All cells that were asked for so far, those that are done among them."""
 
     @property
+    def total(self) -> int:
+        """How many they are."""
+
+    @property
     def ended(self) -> bool:
         """Whether no more cells will come."""
 
@@ -37,6 +41,7 @@ class FixedCells:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
+        self.total = len(entries)
         self._left = [entry for entry in entries if entry.state().state != "done"]
 
     @property

@@ -52,7 +52,7 @@ def run_experiment(
             _remember_code(prepared.entries)
             source = _source(prepared)
             ready = source.more()
-            progress = RunProgress(len(source.entries), len(source.entries) - len(ready), console)
+            progress = RunProgress(source.total, source.total - len(ready), console)
             progress.say(
                 f"run     {experiment.name}: {progress.total} cells, {progress.done} already done, "
                 f"in {layout.root}"
@@ -62,7 +62,8 @@ def run_experiment(
             for note in prepared.manifest.notes:
                 progress.say(f"note    {printable(note)}")
             try:
-                complete = not ready or _train(prepared, source, ready, address, progress)
+                nothing_left = source.ended and not ready
+                complete = nothing_left or _train(prepared, source, ready, address, progress)
             except NoWorkerError:
                 _write_up(layout)  # which shows the traceback
                 raise

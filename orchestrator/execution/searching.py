@@ -27,7 +27,7 @@ from trainables.core.files import write_json
 from trainables.core.ledger import Entry
 from trainables.core.values import digest
 
-_SECONDS_BETWEEN_NOTES = 10.0  # of time spent, and of the list of cells
+_SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
 
 
 class SearchedCells:
@@ -62,6 +62,7 @@ class SearchedCells:
             len(experiment.seeds),
         )
         self._lost = self._lost_cells()
+        self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
         self._unfinished = list(self._search.outstanding)
         self._save_keys()
 
@@ -70,18 +71,18 @@ class SearchedCells:
     @property
     def entries(self) -> list[Entry]:
         """Those of all steps that were released and are wanted, by candidate, seed and fold."""
-        asked = [
-            (each.number, fold)
-            for each in self._search.candidates
-            for fold, release in each.releases.items()
-            if self._search.standings.outcomes[release] != "cancelled"
-        ]
         entries = [
-            (number, entry.spec.seed, fold, entry)
-            for number, fold in asked
-            for entry in self._entries_of(number, fold)
+            (release.candidate, entry.spec.seed, release.fold, entry)
+            for release in self._search.standings.releases
+            if not self._search.cancelled(release)
+            for entry in self._entries_of(release.candidate, release.fold)
         ]
         return [entry for *_, entry in sorted(entries, key=lambda each: each[:3])]
+
+    @property
+    def total(self) -> int:
+        outcomes = self._search.standings.outcomes
+        return (len(outcomes) - outcomes.count("cancelled")) * len(self._experiment.seeds)
 
     @property
     def ended(self) -> bool:
@@ -91,7 +92,7 @@ class SearchedCells:
         if self._lost:
             given, self._lost = self._lost, []
             return given
-        if any(self._left.get(-1, ())):  # what was lost is trained first
+        if self._again:  # it comes first
             return []
         fresh: list[Entry] = []
         while (release := self._next_release()) is not None:
@@ -113,8 +114,8 @@ class SearchedCells:
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         self._note_spent(gpu_seconds)
         key = entry.spec.key
-        if key in self._left.get(-1, set()):
-            self._left[-1].discard(key)
+        if key in self._again:
+            self._again.discard(key)
             return
         release = self._steps[key]
         left = self._left[release.number]
@@ -125,7 +126,7 @@ class SearchedCells:
 
     def wanted(self, entry: Entry) -> bool:
         key = entry.spec.key
-        if key in self._left.get(-1, set()):
+        if key in self._again:
             return True
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
@@ -181,7 +182,6 @@ class SearchedCells:
         ]
         for entry in lost:
             entry.create()
-        self._left[-1] = {entry.spec.key for entry in lost}
         return lost
 
     def _save_keys(self) -> None:

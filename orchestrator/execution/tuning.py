@@ -239,7 +239,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
         self.add(self._source.more())
-        self._progress.total = len(self._source.entries)
+        self._progress.total = self._source.total
         self._progress.standing = self._source.standing()
         return self._next()
 

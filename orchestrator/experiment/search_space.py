@@ -38,7 +38,8 @@ class Parameter(Frozen):
     default: Argument = Field(None, description="Its value in the stated candidate.")
 
     @property
-    def _ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[float, float]:
+        """Of a range; 0 and 0 for a choice."""
         return float(self.low or 0), float(self.high or 0)
 
     @property
@@ -64,7 +65,7 @@ class Parameter(Frozen):
         """Half-way between the ends, of their logarithms for loguniform; the first choice."""
         if (options := self.options) is not None:
             return options[0] if self.kind == "choice" else options[len(options) // 2]
-        low, high = self._ends
+        low, high = self.ends
         return self.rounded((low * high) ** 0.5 if self.kind == "loguniform" else (low + high) / 2)
 
     def allows(self, value: Any) -> bool:
@@ -75,7 +76,7 @@ class Parameter(Frozen):
             return False
         if (options := self.options) is not None:
             return isinstance(value, int) and value in options
-        low, high = self._ends
+        low, high = self.ends
         return low <= value <= high
 
     def counts(self, known: Mapping[str, Any]) -> bool:
@@ -87,7 +88,7 @@ class Parameter(Frozen):
         """The value as a candidate has it: numbers of a range with four digits, within its ends."""
         if self.kind not in ("uniform", "loguniform"):
             return value
-        low, high = self._ends
+        low, high = self.ends
         return min(max(float(f"{value:.{DIGITS}g}"), low), high)
 
     def written(self) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _end(parameter: Parameter, value: Any) -> str | None:
     """At which end of its range a value lies; None where it lies within, or there is no range."""
     if parameter.kind == "choice" or not isinstance(value, int | float) or pd.isna(value):
         return None
-    low, high, at = float(parameter.low or 0), float(parameter.high or 0), float(value)
+    (low, high), at = parameter.ends, float(value)
     if parameter.kind == "loguniform":
         low, high, at = np.log([low, high, at])
     place = (at - low) / (high - low)

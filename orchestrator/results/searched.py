@@ -132,7 +132,7 @@ class Searched:
                     "state": self._state(each),
                     "folds": len(each.finished),
                     "estimate": values[each.number] if each.number < len(values) else None,
-                    **self.parameters(each, candidate),
+                    **self._parameters(each, candidate),
                 }
             )
         return pd.DataFrame(rows).astype({"estimate": "float64"})
@@ -171,7 +171,7 @@ class Searched:
             return "leads"
         return "complete" if self.standings.is_through(each.number) else "living"
 
-    def parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
+    def _parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
         """The values of everything that the search varies, as the candidate has them."""
         content = candidate.model_dump(mode="json")
         content |= content.pop("training")

@@ -120,7 +120,7 @@ def _distribution(parameter: Parameter) -> BaseDistribution:
         return CategoricalDistribution(tuple(range(len(parameter.choices))))
     if (options := parameter.options) is not None:
         return IntDistribution(options[0], options[-1], step=parameter.step)
-    low, high = float(parameter.low or 0), float(parameter.high or 0)
+    low, high = parameter.ends
     return FloatDistribution(low, high, log=parameter.kind == "loguniform")
 
 

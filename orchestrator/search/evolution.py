@@ -58,7 +58,7 @@ def _ends(parameter: Parameter) -> tuple[float, float]:
     if (options := parameter.options) is not None:
         half = parameter.step / 2
         return options[0] - half, options[-1] + half
-    low, high = float(parameter.low or 0), float(parameter.high or 0)
+    low, high = parameter.ends
     return (np.log(low), np.log(high)) if parameter.kind == "loguniform" else (low, high)
 
 
@@ -76,4 +76,5 @@ def _at(parameter: Parameter, share: float) -> float:
     if (options := parameter.options) is not None:
         return int(options[min(max(int((value - low) / parameter.step), 0), len(options) - 1)])
     value = float(np.exp(value)) if parameter.kind == "loguniform" else value
-    return min(max(value, float(parameter.low or 0)), float(parameter.high or 0))
+    first, last = parameter.ends
+    return min(max(value, first), last)

@@ -25,7 +25,7 @@ from orchestrator.results.predict import finished_cells
 from orchestrator.results.run import load_run
 from orchestrator.splits.folds import make_folds
 from tests.conftest import ROOT, rayfold
-from tests.orchestrator.results.test_run import CLASSES, finish, manifest_by_hand
+from tests.orchestrator.results.test_run import ILL, finish, manifest_by_hand, predicted
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
@@ -75,21 +75,10 @@ def train(entry: Entry, folds: pd.DataFrame) -> None:
     parts = []
     for split in ("fold", "test"):
         part = folds[(folds["fold"] == spec.fold) & (folds["role"] == split)].sort_values("image")
-        ill = (part["label"] == CLASSES[0]).to_numpy()
+        ill = (part["label"] == ILL).to_numpy()
         odds = np.where(ill, skill, 0.0) / 2 + rng.normal(size=len(part))
         probability = 1 / (1 + np.exp(-odds))
-        columns = {
-            "image": part["image"].to_numpy(),
-            "label": part["label"].to_numpy(),
-            "group": part["group"].to_numpy(),
-            "split": split,
-            f"prob_{CLASSES[0]}": probability,
-            f"prob_{CLASSES[1]}": 1 - probability,
-            f"logit_{CLASSES[0]}": np.log(probability),
-            f"logit_{CLASSES[1]}": np.log(1 - probability),
-            "prediction": np.where(probability > 0.5, *CLASSES),
-        }
-        parts.append(pd.DataFrame(columns))
+        parts.append(predicted(part, split, probability))
     finish(entry, folds, pd.concat(parts, ignore_index=True))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from orchestrator import load_run
 from orchestrator.execution.cells import Prepared, cell_entries
@@ -93,19 +94,24 @@ def predictions_by_hand(folds: pd.DataFrame, entry: Entry) -> pd.DataFrame:
             right = np.full(len(part), 0.9)
             right[spec.fold + 3 * (spec.seed == 7)] = 0.4
             probability = np.where(ill, right, 1 - right)
-        columns = {
-            "image": part["image"].to_numpy(),
-            "label": part["label"].to_numpy(),
-            "group": part["group"].to_numpy(),
-            "split": split,
-            f"prob_{ILL}": probability,
-            f"prob_{WELL}": 1 - probability,
-            f"logit_{ILL}": np.log(probability),
-            f"logit_{WELL}": np.log(1 - probability),
-            "prediction": np.where(probability > 0.5, ILL, WELL),
-        }
-        parts.append(pd.DataFrame(columns))
+        parts.append(predicted(part, split, probability))
     return pd.concat(parts, ignore_index=True)
+
+
+def predicted(part: pd.DataFrame, split: str, probability: NDArray[np.float64]) -> pd.DataFrame:
+    """The predictions of a part of a fold, of which each image is ill with this probability."""
+    columns = {
+        "image": part["image"].to_numpy(),
+        "label": part["label"].to_numpy(),
+        "group": part["group"].to_numpy(),
+        "split": split,
+        f"prob_{ILL}": probability,
+        f"prob_{WELL}": 1 - probability,
+        f"logit_{ILL}": np.log(probability),
+        f"logit_{WELL}": np.log(1 - probability),
+        "prediction": np.where(probability > 0.5, ILL, WELL),
+    }
+    return pd.DataFrame(columns)
 
 
 def finish(entry: Entry, folds: pd.DataFrame, predictions: pd.DataFrame | None = None) -> None:
