@@ -20,7 +20,7 @@ from tests.trainables.core.test_ledger import FILES, SPEC, finished, write_model
 from trainables.core.errors import DataError, RunFolderError
 from trainables.core.files import write_json
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import read_entry
+from trainables.core.ledger import CellState, read_entry
 from trainables.core.quoting import for_spreadsheet
 from trainables.core.records import (
     DamagedRecord,
