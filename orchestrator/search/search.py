@@ -17,12 +17,12 @@ from orchestrator.experiment import search_config
 from orchestrator.search import published, racing
 from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
 from orchestrator.search.outlook import paired_noise
+from orchestrator.search.spending import Spending
 from orchestrator.search.standings import Release, Row, Standing, Standings
+from orchestrator.search.telling import Telling
 from trainables.core.errors import ExperimentError
 
-_IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
-_MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
 
 
 class Search:
@@ -44,16 +44,16 @@ class Search:
         complete: Complete | None = None,
         seeds: int = 1,
     ) -> None:
-        self.config, self.seeds = config, seeds
+        self.config = config
         self._sampler, self._journal, self._scores = sampler, journal, scores
         self._complete = complete
         self._arrived: dict[int, str | None] = {}  # release: reason of a loss
         self._keys: dict[Hashable, int] = {}
-        self._twins: dict[int, list[int]] = {}  # who equals a candidate
         self._rows: list[Row] = []  # applied, not yet in the journal
-        self._closing: str | None = None  # why only the best are carried on
         self._undecided = True
         self.standings = Standings(k, bool(config.patience))
+        self._spending = Spending(config, self.standings, seeds, sampler is not None)
+        self._telling = None if sampler is None else Telling(sampler, self.standings)
         for row in journal.rows:
             self._apply(row)
         self._was_over = self.standings.ended
@@ -131,8 +131,7 @@ class Search:
 
     def budget_spent(self, hours: bool, gpu_hours: bool) -> None:
         """Time is up: only the leader and the reference get what they lack."""
-        if hours or gpu_hours:
-            self._closing = "the hours are spent" if hours else "the GPU-hours are spent"
+        self._spending.time_is_up(hours, gpu_hours)
 
     # --- rows -------------------------------------------------------------------------------------
 
@@ -142,25 +141,8 @@ class Search:
 
     def _apply(self, row: Row) -> None:
         self.standings.apply(row)
-        if self._sampler is None:
-            return
-        if row["event"] == "suggested" and row["space"] is not None:
-            self._sampler.recall(row["candidate"], row["space"], row["values"])
-            if row["refused"] is not None:
-                self._sampler.told(row["candidate"], None, row["space"], row["values"])
-            elif row["same_as"] is not None:
-                self._twins.setdefault(row["same_as"], []).append(row["candidate"])
-                value = float(self.standings.told(row["candidate"])[row["same_as"]])
-                lost = self.candidates[row["same_as"]].lost is not None
-                if lost or not math.isnan(value):
-                    self._tell(row["same_as"], None if lost else value)
-        elif row["event"] == "told":
-            self._tell(row["candidate"], row["value"])
-
-    def _tell(self, number: int, value: float | None) -> None:
-        assert self._sampler is not None
-        for each in (self.candidates[n] for n in (number, *self._twins.get(number, ()))):
-            self._sampler.told(each.number, value, each.space, each.values)
+        if self._telling is not None:
+            self._telling.apply(row)
 
     def _flush(self) -> None:
         if self._rows:
@@ -187,7 +169,7 @@ class Search:
         """Nothing may be handed out: take in one more outcome; False: it is not there."""
         standings = self.standings
         if not standings.open:
-            self._note({"event": "ended", "reason": self._why_it_ends()})
+            self._note({"event": "ended", "reason": self._spending.why_it_ends()})
             return False
         if not self.config.repeatable or standings.seen not in self._arrived:
             return False
@@ -234,22 +216,6 @@ class Search:
             self._note({"event": "cancelled", "release": release.number})
         self._undecided = False
 
-    def _tell_sampler(self) -> None:
-        """Tell what is known of every candidate by now, where that moved."""
-        for number in sorted(self.standings.untold):
-            self._note({"event": "told", "candidate": number, "value": None, "estimated": False})
-        values = racing.estimates(self.standings.table)
-        told = self.standings.told(len(values))
-        known = values[~np.isnan(values)]
-        least = _MOVED * float(known.std()) if len(known) else 0.0
-        moved = ~np.isnan(values) & ~(np.abs(told - values) <= least)  # also where nothing was told
-        for number in map(int, np.flatnonzero(moved)):
-            if self.candidates[number].lost is None:
-                self._note(
-                    {"event": "told", "candidate": number, "value": float(values[number])}
-                    | {"estimated": not self.standings.is_through(number)}
-                )
-
     # --- the next step ----------------------------------------------------------------------------
 
     def _choose(self) -> Release | None:
@@ -263,24 +229,24 @@ class Search:
                     {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
                 )
                 return release
-            if not self._may_suggest():
+            if not self._spending.may_suggest():
                 return None
             self._suggest()
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
         standings = self.standings
-        new = standings.new if self._closing is None else None
-        if new is not None and self._affords(new):
+        new = standings.new if self._spending.closing is None else None
+        if new is not None and self._spending.affords(new):
             return new, 0
-        ahead = self._may_suggest()
+        ahead = self._spending.may_suggest()
         if ahead and self.config.racing == "paired" and not self._promotion_due():
             return None
         rested = self._best_first(ahead or self.config.racing != "off")
         for number in rested:
             if ahead and self.config.racing != "off" and self.candidates[number].open:
                 break
-            if self._affords(number):
+            if self._spending.affords(number):
                 return number, standings.lacks(number)[0]
         return None
 
@@ -292,7 +258,7 @@ class Search:
         """Candidates that lack folds, in the order in which they are given them."""
         standings = self.standings
         lacking = [c for c in standings.wanting if c.releases]
-        if self._closing is not None:
+        if self._spending.closing is not None:
             lacking = [c for c in lacking if c.number in (0, standings.leader)]
         by_value = self.config.racing == "paired"
         values = standings.table.outlook.means if by_value else np.zeros(0)
@@ -303,50 +269,13 @@ class Search:
 
         return [c.number for c in sorted(lacking, key=place)]
 
-    def _affords(self, number: int) -> bool:
-        """Whether the cells suffice to finish a candidate, or to go on with it for a step and then
-        to finish the leader; and for the reference in any case.
-        """
-        standings = self.standings
-        steps = self._steps_left()
-        if steps is None:
-            return True
-        lacks = len(standings.lacks(number))
-        if number == 0:
-            return lacks <= steps
-        steps -= len(standings.lacks(0))
-        of_leader = (
-            len(standings.lacks(standings.leader)) if standings.leader else 0
-        )  # 0: done above
-        if steps <= standings.k and any(r.candidate not in (0, number) for r in standings.open):
-            return False  # enough for one candidate: who leads should be known
-        if number == standings.leader or of_leader > steps:  # too late for that leader
-            of_leader = 0
-        return max(lacks, 1 + of_leader) <= steps
-
-    def _steps_left(self) -> int | None:
-        if self.config.cells is None:
-            return None
-        return self.config.cells // self.seeds - len(self.standings.releases)
-
-    def _may_suggest(self) -> bool:
-        config, standings = self.config, self.standings
-        if self._sampler is None or self._closing is not None or standings.exhausted:
-            return False
-        if config.candidates is not None and standings.count >= config.candidates:
-            return False
-        if config.patience and standings.raced - standings.led_since >= config.patience:
-            return False
-        if standings.in_vain >= _IN_VAIN:
-            return False
-        steps = self._steps_left()
-        return steps is None or steps >= len(standings.lacks(0)) + standings.k
-
     def _suggest(self) -> None:
         """Write down one more candidate, or that the sampler has no other."""
         assert self._sampler is not None
         assert self._complete is not None
-        self._tell_sampler()
+        assert self._telling is not None
+        for row in self._telling.news():
+            self._note(row)
         number = len(self.candidates)
         suggestion = self._sampler.suggest(number)
         if suggestion is None:
@@ -364,17 +293,3 @@ class Search:
             {"event": "suggested", "candidate": number, "space": space, "id": name}
             | {"values": values, "refused": refused, "same_as": same_as}
         )
-
-    def _why_it_ends(self) -> str:
-        config, standings = self.config, self.standings
-        if self._closing is not None:
-            return self._closing
-        if standings.wanting:
-            return "the cells are spent"
-        if standings.in_vain >= _IN_VAIN or standings.exhausted:
-            return "the space is exhausted"
-        if self._sampler is None or standings.count == config.candidates:
-            return "every candidate is stopped or through"
-        if config.patience and standings.raced - standings.led_since >= config.patience:
-            return f"no new leader among {config.patience} candidates"
-        return "the cells are spent"

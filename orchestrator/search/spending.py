@@ -1,0 +1,78 @@
+"""What a search can still afford, and why it ends: budgets held against its standings."""
+
+from orchestrator.experiment import search_config
+from orchestrator.search.standings import Standings
+
+_IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
+
+
+class Spending:
+    """The budgets of a search. `seeds`: cells of a step; `samples`: whether it suggests at all."""
+
+    def __init__(
+        self, config: search_config.Search, standings: Standings, seeds: int, samples: bool
+    ) -> None:
+        self._config, self._standings = config, standings
+        self._seeds, self._samples = seeds, samples
+        self.closing: str | None = None  # why only the best are carried on
+
+    def time_is_up(self, hours: bool, gpu_hours: bool) -> None:
+        """Only the leader and the reference get what they lack."""
+        if hours or gpu_hours:
+            self.closing = "the hours are spent" if hours else "the GPU-hours are spent"
+
+    def affords(self, number: int) -> bool:
+        """Whether the cells suffice to finish a candidate, or to go on with it for a step and then
+        to finish the leader; and for the reference in any case.
+        """
+        standings = self._standings
+        steps = self._steps_left()
+        if steps is None:
+            return True
+        lacks = len(standings.lacks(number))
+        if number == 0:
+            return lacks <= steps
+        steps -= len(standings.lacks(0))
+        # 0: done above
+        of_leader = len(standings.lacks(standings.leader)) if standings.leader else 0
+        if steps <= standings.k and any(r.candidate not in (0, number) for r in standings.open):
+            return False  # enough for one candidate: who leads should be known
+        if number == standings.leader or of_leader > steps:  # too late for that leader
+            of_leader = 0
+        return max(lacks, 1 + of_leader) <= steps
+
+    def may_suggest(self) -> bool:
+        """Whether one more candidate may be suggested."""
+        config, standings = self._config, self._standings
+        if not self._samples or self.closing is not None or standings.exhausted:
+            return False
+        if config.candidates is not None and standings.count >= config.candidates:
+            return False
+        if self._lost_patience() or standings.in_vain >= _IN_VAIN:
+            return False
+        steps = self._steps_left()
+        return steps is None or steps >= len(standings.lacks(0)) + standings.k
+
+    def why_it_ends(self) -> str:
+        """Why nothing more is handed out, in words."""
+        config, standings = self._config, self._standings
+        if self.closing is not None:
+            return self.closing
+        if standings.wanting:
+            return "the cells are spent"
+        if standings.in_vain >= _IN_VAIN or standings.exhausted:
+            return "the space is exhausted"
+        if not self._samples or standings.count == config.candidates:
+            return "every candidate is stopped or through"
+        if self._lost_patience():
+            return f"no new leader among {config.patience} candidates"
+        return "the cells are spent"
+
+    def _lost_patience(self) -> bool:
+        patience, standings = self._config.patience, self._standings
+        return bool(patience) and standings.raced - standings.led_since >= (patience or 0)
+
+    def _steps_left(self) -> int | None:
+        if self._config.cells is None:
+            return None
+        return self._config.cells // self._seeds - len(self._standings.releases)

@@ -1,0 +1,59 @@
+"""What the sampler of a search is told: its own suggestions, and what became of them."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from orchestrator.search import racing
+from orchestrator.search.needs import Suggests
+from orchestrator.search.standings import Row, Standing, Standings
+
+_MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
+
+
+class Telling:
+    """Passes the rows of a journal on to a sampler, as far as they concern it."""
+
+    def __init__(self, sampler: Suggests, standings: Standings) -> None:
+        self._sampler, self._standings = sampler, standings
+        self._twins: dict[int, list[int]] = {}  # who equals a candidate
+
+    def apply(self, row: Row) -> None:
+        """Tell the sampler of a row that the standings hold already."""
+        if row["event"] == "suggested" and row["space"] is not None:
+            self._sampler.recall(row["candidate"], row["space"], row["values"])
+            if row["refused"] is not None:
+                self._sampler.told(row["candidate"], None, row["space"], row["values"])
+            elif row["same_as"] is not None:
+                self._twins.setdefault(row["same_as"], []).append(row["candidate"])
+                value = float(self._standings.told(row["candidate"])[row["same_as"]])
+                lost = self._standings.candidates[row["same_as"]].lost is not None
+                if lost or not math.isnan(value):
+                    self._tell(row["same_as"], None if lost else value)
+        elif row["event"] == "told":
+            self._tell(row["candidate"], row["value"])
+
+    def news(self) -> Iterator[Row]:
+        """Rows on what is known of every candidate by now, where that moved."""
+        standings = self._standings
+        for number in sorted(standings.untold):
+            yield {"event": "told", "candidate": number, "value": None, "estimated": False}
+        values = racing.estimates(standings.table)
+        told = standings.told(len(values))
+        known = values[~np.isnan(values)]
+        least = _MOVED * float(known.std()) if len(known) else 0.0
+        moved = ~np.isnan(values) & ~(np.abs(told - values) <= least)  # also where nothing was told
+        for number in map(int, np.flatnonzero(moved)):
+            if standings.candidates[number].lost is None:
+                yield {
+                    "event": "told",
+                    "candidate": number,
+                    "value": float(values[number]),
+                    "estimated": not standings.is_through(number),
+                }
+
+    def _tell(self, number: int, value: float | None) -> None:
+        everyone: list[Standing] = self._standings.candidates
+        for each in (everyone[n] for n in (number, *self._twins.get(number, ()))):
+            self._sampler.told(each.number, value, each.space, each.values)
