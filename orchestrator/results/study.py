@@ -1,5 +1,4 @@
-"""A search as an Optuna study: written for tools that read one, and asked which parameters matter.
-"""
+"""A search as an Optuna study: for tools that read one, and to ask which parameters matter."""
 
 import json
 import math
@@ -7,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import (
@@ -92,7 +91,7 @@ def trials(searched: Searched) -> Iterator[FrozenTrial]:
     for each in searched.standings.candidates:
         if not each.runs:
             continue
-        folds = sorted(each.finished, key=lambda fold, of=each: of.releases[fold])
+        folds = sorted(each.finished, key=each.releases.__getitem__)
         known = [sign * float(scores[each.number, fold]) for fold in folds]
         state, reason = _state(searched, each)
         estimate = sign * float(expected[each.number])
@@ -146,7 +145,7 @@ def _sign(searched: Searched) -> int:
     return -1 if _objective(searched) in LOWER_IS_BETTER else 1
 
 
-def _direction(searched: Searched) -> str:
+def _direction(searched: Searched) -> Literal["maximize", "minimize"]:
     return "maximize" if _sign(searched) > 0 else "minimize"
 
 
@@ -231,11 +230,12 @@ def _value(parameter: Parameter, value: Any) -> Any:
 
 
 def _choices(parameter: Parameter) -> tuple[Any, ...]:
-    """Its choices as Optuna takes them: as JSON where some are lists, or equal as 1 and true are."""
-    plain = all(each is None or isinstance(each, bool | int | float | str) for each in parameter.choices)
-    if plain and len(set(parameter.choices)) == len(parameter.choices):
-        return parameter.choices
-    return tuple(json.dumps(choice) for choice in parameter.choices)
+    """As Optuna takes them: in JSON where some are lists, or are equal as 1 and true are."""
+    choices = parameter.choices
+    plain = all(each is None or isinstance(each, bool | int | float | str) for each in choices)
+    if plain and len(set(choices)) == len(choices):
+        return choices
+    return tuple(json.dumps(choice) for choice in choices)
 
 
 # --- importance -----------------------------------------------------------------------------------

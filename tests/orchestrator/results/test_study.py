@@ -80,7 +80,7 @@ def test_a_study_is_never_written_twice_nor_in_part(
         with pytest.raises(RunFolderError, match="the disk is full"):
             write_study(searched, storage, "mine")
     count = write_study(searched, storage, "mine")
-    with pytest.raises(RunFolderError, match="there is a study 'mine' .* already: .* --name"):
+    with pytest.raises(RunFolderError, match=r"there is a study 'mine' .* already: .* --name"):
         write_study(searched, storage, "mine")
     assert len(optuna.load_study(study_name="mine", storage=storage).trials) == count
 
