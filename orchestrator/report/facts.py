@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from orchestrator.report.style import METRIC_LABELS
@@ -18,10 +19,14 @@ from trainables.training.metrics import LOWER_IS_BETTER
 from xai.shards.summary import load_table
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from orchestrator.experiment.search_config import Search
     from orchestrator.experiment.search_space import Parameter
     from orchestrator.results.run import Run
+    from orchestrator.results.search_effort import Effort
     from orchestrator.results.searched import Searched
+    from orchestrator.results.study import Importance
     from orchestrator.results.tuning_gain import Gain
 
 
@@ -77,6 +82,8 @@ class SearchFacts:
     decisions: pd.DataFrame
     cells: pd.DataFrame
     history: pd.DataFrame
+    effort: "Effort"
+    importance: "Importance | str"
     gain: "Gain | None"
     reference: str
     label: str
@@ -86,6 +93,15 @@ class SearchFacts:
         """The id of the candidate that is expected to be the best."""
         number = self.searched.standings.leader
         return None if number is None else self.searched.ids[number]
+
+    @cached_property
+    def scores(self) -> "NDArray[np.float64]":
+        """(candidates of `table`, folds), NaN is not finished."""
+        known = self.searched.standings.table.scores
+        scores = np.full((len(self.table), known.shape[1]), np.nan)
+        there = (self.table["number"] < len(known)).to_numpy()
+        scores[there] = known[self.table["number"][there]]
+        return scores
 
     @cached_property
     def parameters(self) -> "tuple[Parameter, ...]":
@@ -193,6 +209,8 @@ def gather(run: "Run") -> Facts:
 
 
 def _search(run: "Run", searched: "Searched") -> SearchFacts:
+    from orchestrator.results.search_effort import search_effort
+    from orchestrator.results.study import importance
     from orchestrator.results.tuning_gain import tuning_gain
 
     settings = searched.experiment.search
@@ -207,6 +225,8 @@ def _search(run: "Run", searched: "Searched") -> SearchFacts:
         run.decisions,
         run.cells,
         searched.history,
+        search_effort(run),
+        importance(searched),
         tuning_gain(run),
         searched.ids[0],
         negated + METRIC_LABELS[settings.objective],

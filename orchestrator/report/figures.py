@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn import metrics as sk
@@ -22,6 +24,7 @@ from orchestrator.report.comparison import draw_comparison
 from orchestrator.report.drawing import Drawing
 from orchestrator.report.facts import CandidateFacts, Facts, of_cell
 from orchestrator.report.search_figures import draw_incumbent, draw_race, draw_slices
+from orchestrator.report.space_figures import draw_importance, draw_parallel
 from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
 from orchestrator.report.tables import NONE, three
 from orchestrator.results.ranking import ranking
@@ -50,6 +53,7 @@ def draw_figures(layout: RunLayout, facts: Facts) -> list[Drawing]:
         for planned in _search_figures(facts):
             path = layout.figures / planned.file
             width, height = _save(planned.figure, path)
+            _save_svg(planned.figure, path.with_suffix(".svg"))
             drawings.append(Drawing(path, "", planned.row, planned.caption, width, height))
         for candidate in facts.candidates:
             folder = layout.candidate_figures(candidate.id)
@@ -76,6 +80,12 @@ def _save(figure: Figure, path: Path) -> tuple[int, int]:
     return image.size
 
 
+def _save_svg(figure: Figure, path: Path) -> None:
+    """The same without pixels, for papers; without date, the same bytes each time."""
+    with matplotlib.rc_context({"svg.hashsalt": path.name}), replacing(path) as temporary:
+        FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None})
+
+
 # --- one candidate --------------------------------------------------------------------------------
 
 
@@ -95,6 +105,12 @@ def _search_figures(facts: Facts) -> Iterator[_Figure]:
         return
     yield _Figure("race.png", "race", "The race over the folds", draw_race(search))
     yield _Figure("incumbent.png", "incumbent", "The leader over time", draw_incumbent(search))
+    if (parallel := draw_parallel(search)) is not None:
+        caption = "Candidates by their parameters"
+        yield _Figure("parallel.png", "parallel", caption, parallel)
+    if not isinstance(found := search.importance, str):
+        shown = draw_importance(found)
+        yield _Figure("importance.png", "importance", "Importance of parameters", shown)
     if (slices := draw_slices(search)) is not None:
         yield _Figure("slices.png", "slices", "Expected means by parameter", slices)
 

@@ -17,6 +17,7 @@ from orchestrator.report.data_summary import describe_data
 from orchestrator.report.explanations import explanation_tables, explanation_warnings
 from orchestrator.report.facts import Facts
 from orchestrator.report.method import describe_method
+from orchestrator.report.race_view import RaceView, race_view
 from orchestrator.report.search_part import (
     describe_search,
     search_tables,
@@ -35,6 +36,7 @@ class Findings:
     warnings: tuple[str, ...]
     comparison: Table
     search: tuple[str, ...]
+    race: RaceView | None
     search_tables: tuple[Table, ...]
     candidates: tuple[CandidatePart, ...]
     best: str | None
@@ -59,6 +61,7 @@ def find(facts: Facts) -> Findings:
         warnings=(*search_warnings(facts), *warnings_of(facts), *explanation_warnings(facts)),
         comparison=_comparison(facts, best),
         search=tuple(describe_search(facts)),
+        race=None if facts.search is None else race_view(facts.search),
         search_tables=tuple(search_tables(facts)),
         candidates=tuple(describe_candidate(facts, each) for each in facts.candidates),
         best=None if best is None else str(best["candidate"]),

@@ -131,7 +131,8 @@ def _html(report: Findings, layout: RunLayout, drawings: Sequence[Drawing]) -> s
     return html_template("orchestrator.report", "report.html").render(
         report=report,
         chart=_rows(drawings, "", "comparison"),
-        race=_rows(drawings, "", "race", "incumbent", "slices"),
+        race=report.race,
+        searched=_rows(drawings, "", "incumbent", "parallel", "importance", "slices"),
         pictures={candidate.id: _rows(drawings, candidate.id) for candidate in report.candidates},
         gallery=quote(layout.gallery.relative_to(layout.root).as_posix())
         if layout.gallery.is_file()

@@ -20,7 +20,7 @@ def draw_race(search: SearchFacts) -> Figure:
     empty where a fold is still to come.
     """
     table = search.table
-    scores = search.searched.standings.table.scores[table["number"].to_numpy()]
+    scores = search.scores
     n, k = scores.shape
     named = n <= _MOST_NAMED
     figure = Figure(figsize=(5.2 + 0.55 * k, 1.5 + (0.24 if named else 0.06) * n))

@@ -29,8 +29,10 @@ def describe_search(facts: Facts) -> Iterator[str]:
     if search is None:
         return
     yield from _how(search)
+    yield from _risk(search)
     yield from _cost(facts, search)
-    yield from _gain(facts, search)
+    yield from _no_gain(facts, search)
+    yield from _importance(search)
 
 
 def search_verdict(facts: Facts) -> Iterator[str]:
@@ -52,7 +54,7 @@ def search_verdict(facts: Facts) -> Iterator[str]:
     if (gain := search.gain) is not None:
         yield (
             f"That is {gain.difference:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] against the "
-            "candidate as it was written."
+            "candidate as it was written (95 % interval, patients resampled within folds)."
         )
     single, ensemble = (
         leader.summary[f"{metric}_{kind}"] for kind in ("test_mean", "test_ensemble")
@@ -84,7 +86,7 @@ def search_warnings(facts: Facts) -> Iterator[str]:
 
 
 def search_tables(facts: Facts) -> Iterator[Table]:
-    """All candidates in the order of the race, and what was decided."""
+    """All candidates in the order of the race, what was decided, and what it took."""
     search = facts.search
     if search is None:
         return
@@ -111,6 +113,7 @@ def search_tables(facts: Facts) -> Iterator[Table]:
     columns = ("Candidate", "Decision", "After folds", "Against", "P(best)", "Reason")
     if told:
         yield Table("Decisions, in order", columns, tuple(told), left=6)
+    yield _effort_table(search)
 
 
 def _how(search: SearchFacts) -> Iterator[str]:
@@ -138,32 +141,73 @@ def _how(search: SearchFacts) -> Iterator[str]:
         )
 
 
-def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
-    cells = search.cells
-    done = cells[cells["state"] == "done"]
-    every = len(search.table) * facts.n_folds * len(facts.seeds)
-    saved = 1 - len(done) / every if every else 0.0
-    yield (
-        f"It took {len(done):,} cells, {int(done['epochs'].sum()):,} epochs and "
-        f"{done['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
-        f"would have been {every:,} cells: {saved:.0%} saved."
-    )
-
-
-def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
-    gain, reference = search.gain, facts.names.get(search.reference, search.reference)
-    tried = len(search.table)
-    if gain is None:
-        if search.searched.standings.leader == 0:
-            yield f"No candidate is expected to be better than {reference}, the one as written."
+def _risk(search: SearchFacts) -> Iterator[str]:
+    """What stopping risked in all, by what the race itself held for probable."""
+    risk = search.searched.risk
+    if not risk.stopped:
         return
-    yield (
-        f"{facts.names[gain.leader]} leads, with a mean {search.label} of "
-        f"{three(gain.leader_mean)} over the folds; {reference}, as written, has "
-        f"{three(gain.reference_mean)}. The difference is {gain.difference:+.3f}, 95 % interval "
-        f"[{gain.low:+.3f}, {gain.high:+.3f}] with patients resampled within folds. It is the best "
-        f"of {tried} by this very score, so expect less on new patients."
+    bound = (
+        "the chance that the best one was among them is at most that"
+        if risk.probability < 1
+        else "which says nothing about the chance that the best one was among them"
     )
+    yield (
+        f"The probabilities of the {count(risk.stopped, 'stopped candidate')} to end up best of "
+        f"those that there were then add up to {risk.probability:.2g}: {bound}."
+    )
+
+
+def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    effort = search.effort
+    run, every = effort.run, len(search.table) * facts.n_folds * len(facts.seeds)
+    saved = 1 - run.cells / every if every else 0.0
+    yield (
+        f"It took {run.cells:,} cells, {run.epochs:,.0f} epochs and {run.hours:.2g} {effort.unit}; "
+        f"every fold of the same candidates would have been {every:,} cells: {saved:.0%} saved."
+    )
+
+
+def _effort_table(search: SearchFacts) -> Table:
+    effort = search.effort
+    rows = [
+        ("Run, and part of the results", effort.run),
+        ("Broken off, failed or trained in vain", effort.broken_off),
+        ("Saved (estimated)", effort.saved),
+        ("Full cross-validation of the same (estimated)", effort.full),
+    ]
+    return Table(
+        "What the search took; cells that were not needed are taken for the mean of those of their "
+        "candidate or architecture",
+        ("", "Cells", "Epochs", effort.unit.capitalize() if effort.unit[0] == "d" else effort.unit),
+        tuple(
+            (what, f"{work.cells:,}", f"{work.epochs:,.0f}", f"{work.hours:.3g}")
+            for what, work in rows
+        ),
+    )
+
+
+def _importance(search: SearchFacts) -> Iterator[str]:
+    found = search.importance
+    if isinstance(found, str):
+        if search.parameters:
+            yield found
+        return
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in found.shares.items())
+    few = (
+        f" Left out, since they count in too few candidates: {', '.join(found.left_out)}."
+        if found.left_out
+        else ""
+    )
+    yield (
+        f"Importance by {found.method}, from {found.candidates} candidates, {found.estimated} of "
+        f"them with estimated means: {shares}.{few}"
+    )
+
+
+def _no_gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    if search.searched.standings.leader == 0:
+        reference = facts.names.get(search.reference, search.reference)
+        yield f"No candidate is expected to be better than {reference}, the one as written."
 
 
 def _end(parameter: Parameter, value: Any) -> str | None:

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,13 +245,15 @@ def _choices(parameter: Parameter) -> tuple[Any, ...]:
 @dataclass(frozen=True)
 class Importance:
     """Shares of the parameters in what the expected means differ by, the largest first; they add up
-    to 1. `candidates`: that they come from; `estimated`: of these, those without all folds.
+    to 1. `candidates`: that they come from; `estimated`: of these, those without all folds;
+    `left_out`: parameters that count in too few candidates.
     """
 
     method: str
     shares: Mapping[str, float]
     candidates: int
     estimated: int
+    left_out: tuple[str, ...]
 
 
 def importance(searched: Searched) -> Importance | str:
@@ -261,38 +264,42 @@ def importance(searched: Searched) -> Importance | str:
     """
     expected = searched.table.set_index("candidate")["estimate"]
     known = [
-        each
-        for each in trials(searched)
-        if each.params and math.isfinite(expected[each.user_attrs["candidate"]])
+        (trial, float(value))
+        for trial in trials(searched)
+        if trial.params and math.isfinite(value := expected[trial.user_attrs["candidate"]])
     ]
-    parameters = {name for each in known for name in each.params}
-    if len(parameters) < 2:
-        return "Importance is not shown: it compares parameters, and fewer than two vary."
     if len(known) < LEAST:
         return (
             f"Importance is not shown: {len(known)} candidates have a value, and with fewer than "
             f"{LEAST} the order of the parameters is mostly chance."
         )
-    everywhere = all(len(each.params) == len(parameters) for each in known)
+    counts = Counter(name for trial, _ in known for name in trial.params)
+    names = [name for name, count in counts.items() if count >= LEAST]
+    if len(names) < 2:
+        return "Importance is not shown: it compares parameters, and fewer than two vary enough."
+    everywhere = all(counts[name] == len(known) for name in names)
     forest = everywhere and len(known) <= _MOST_FORESTS
+    evaluator = (
+        FanovaImportanceEvaluator(seed=0)
+        if forest
+        else PedAnovaImportanceEvaluator(target_quantile=_TOP)
+    )
     with _quiet():
         study = optuna.create_study(direction="maximize")
-        for each in known:
-            value = float(expected[each.user_attrs["candidate"]])
+        for trial, value in known:
+            kept = [name for name in names if name in trial.params]
             study.add_trial(
                 optuna.create_trial(
-                    value=value, params=each.params, distributions=each.distributions
+                    value=value,
+                    params={name: trial.params[name] for name in kept},
+                    distributions={name: trial.distributions[name] for name in kept},
                 )
             )
-        shares = optuna.importance.get_param_importances(
-            study,
-            evaluator=FanovaImportanceEvaluator(seed=0)
-            if forest
-            else PedAnovaImportanceEvaluator(target_quantile=_TOP),
-        )
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(
         "fANOVA" if forest else f"PED-ANOVA of the best {_TOP:.0%}",
         dict(sorted(shares.items(), key=lambda item: -item[1])),
         len(known),
-        sum(each.state != TrialState.COMPLETE for each in known),
+        sum(trial.state != TrialState.COMPLETE for trial, _ in known),
+        tuple(name for name in counts if name not in names),
     )
