@@ -15,7 +15,7 @@ from orchestrator.report.tables import three
 
 _MOST_ROWS = 500
 _MOST_NAMED = 60  # candidates; of more the rows are too low for names
-_LONGEST = 72  # characters of a name
+_LONGEST = 60  # characters of a name
 _STOPS = 9  # colours of the legend
 
 Floats = NDArray[np.float64]
@@ -75,7 +75,7 @@ def race_view(search: SearchFacts) -> RaceView:
     norm = Normalize(low, max(high, low + 1e-6))
     reasons = _reasons(search.decisions)
     return RaceView(
-        width=k * column + (8 + 7 * _LONGEST if named else 4),
+        width=k * column + (8 + 7 * (_LONGEST + 12) if named else 4),
         height=top + n * row + 2,
         column=column,
         row=row,
