@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from orchestrator.execution.earlier_runs import check_earlier
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import make_folds, roles_digest
 from orchestrator.splits.leakage import leak_groups
@@ -69,6 +70,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
         raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error
     if previous is not None and (changed := _on_changes(previous, manifest)):
         manifest = replace(manifest, notes=(*manifest.notes, changed))
+    check_earlier(experiment, layout, manifest.classes)
     images = manifest.usable
     kept_together = leak_groups(images)
     notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]

@@ -175,7 +175,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
+        taken = self._source.taken
         self.add(self._source.more())
+        self._progress.done += self._source.taken - taken
         self._progress.total = self._source.total
         self._progress.standing = self._source.standing()
         return self._next()

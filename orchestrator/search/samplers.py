@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from orchestrator.experiment.search_space import Space
+from orchestrator.search.needs import LEARNING
 from trainables.core.errors import ExperimentError
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ Kind = Literal["grid", "random", "tpe", "gp", "cmaes"]
 
 _NEEDED = {"gp": "torch", "cmaes": "cmaes"}  # packages
 #: How many candidates a sampler is shown, the best and the latest: its time grows with them.
-_SHOWN = {"tpe": (100, 400), "gp": (50, 50), "cmaes": (0, 600)}
+_SHOWN = {"tpe": (100, 400), "gp": (50, 50)}
+_GENERATIONS = 600  # candidates that cmaes is shown, the latest
 _REDRAWN = 20  # random points that are tried in place of one that is known
 
 
@@ -46,6 +48,8 @@ class Sampler:
         self._spaces, self._kind, self._seed = spaces, kind, seed
         self._points: dict[int, Point] = {}  # by number of the candidate
         self._values: dict[int, float | None] = {}  # None: failed
+        self._earlier = 0  # candidates of earlier runs, whose numbers are -1, -2, …
+        self._origins: dict[int, int] = {}  # of those of other data: the same for the same run
         self._keys: set[str] = set()
         self._stated = {space.candidate for space in spaces}
         for number, space in enumerate(spaces):
@@ -84,6 +88,25 @@ class Sampler:
             self.recall(number, space, values)
         self._values[number] = value if value is not None and math.isfinite(value) else None
 
+    def knows(
+        self, earlier: Sequence[tuple[int, Mapping[str, Any], float]], same_data: bool
+    ) -> None:
+        """Space, values and worth of the candidates of an earlier run, before the first suggestion;
+        a grid and random draws do not look at them.
+
+        What scores come to on other data says nothing here, only their order does: where there is
+        such a run, everybody is worth its place among those of its data, from 0, the worst, to 1.
+        """
+        if self._kind not in LEARNING:
+            return
+        origin = self._earlier + 1
+        for space, values, value in earlier:
+            self._earlier += 1
+            number = -self._earlier
+            self._points[number], self._values[number] = (space, dict(values)), value
+            if not same_data:
+                self._origins[number] = origin
+
     def suggest(self, number: int) -> "Point | None":
         """Space and values of the candidate of this number, to be recalled once it counts; None:
         the grid has no other.
@@ -101,19 +124,32 @@ class Sampler:
     def _drawn(self, seed: int) -> "Point":
         if self._kind == "random":
             return self._studies.ask("random", seed, [])
-        shown = self._shown(*_SHOWN[self._kind])
         if self._kind == "cmaes":
-            past = [(point[1], value) for _, point, value in shown if value is not None]
-            return 0, self._evolution.ask(seed, past)
-        return self._studies.ask(self._kind, seed, shown)
+            known = [(self._points[n][1], worth) for n, worth in self._worths().items()]
+            earlier, past = known[: self._earlier], known[self._earlier :]
+            return 0, self._evolution.ask(seed, past[-_GENERATIONS:], earlier)
+        return self._studies.ask(self._kind, seed, self._shown(*_SHOWN[self._kind]))
 
     def _shown(self, best: int, latest: int) -> "list[Known]":
         """The best and latest candidates with a value and all that are pending, by number."""
-        worst = min((v for v in self._values.values() if v is not None), default=0.0)
-        values = {n: worst if v is None else v for n, v in sorted(self._values.items())}
+        values = self._worths()
         by_value = sorted(values, key=lambda number: -values[number])
         chosen = {*by_value[:best], *list(values)[-latest:], *self._points.keys() - values.keys()}
         return [(number, self._points[number], values.get(number)) for number in sorted(chosen)]
+
+    def _worths(self) -> dict[int, float]:
+        """What each candidate that has a value or failed is worth, in order of their numbers."""
+        comparable = (v for n, v in self._values.items() if n not in self._origins)
+        worst = min((v for v in comparable if v is not None), default=0.0)
+        worths = {n: worst if v is None else v for n, v in sorted(self._values.items())}
+        if not self._origins:
+            return worths
+        alike: dict[int, list[int]] = {}
+        for number in worths:
+            alike.setdefault(self._origins.get(number, 0), []).append(number)
+        for numbers in alike.values():
+            worths |= zip(numbers, _places([worths[n] for n in numbers]), strict=True)
+        return worths
 
     def _key(self, point: "Point") -> str:
         """Equal for points that make equal candidates."""
@@ -126,6 +162,13 @@ class Sampler:
     def _stream(self, number: int, *attempt: int) -> int:
         """A seed of its own for each suggestion."""
         return int(np.random.SeedSequence([self._seed, number, *attempt]).generate_state(1)[0])
+
+
+def _places(values: Sequence[float]) -> list[float]:
+    """The share of the values that lie below each, half of its equals and of itself counted."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    shares = (np.cumsum(counts) - counts / 2) / len(values)
+    return [float(share) for share in shares[which]]
 
 
 class _Grid:
