@@ -9,6 +9,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -194,19 +195,17 @@ class EarlierCells:
         self._runs, self._folds = _named(experiment), folds
         self.taken: Counter[str] = Counter()
         self.refused: list[str] = []
+        self._not: set[Path] = set()  # not believed, and not looked at again
 
     def take(self, entry: Entry) -> bool:
         """Have a cell's result from the first run that has it whole; whether one had."""
         for run, theirs in self._found(entry):
-            try:
-                entry.create()
-                taken = entry.take_over(theirs, run).state == "done"
-            except (OSError, RunFolderError) as error:
-                self.refused.append(str(error))
-                continue
-            self.taken[run] += taken
-            if taken:
-                return True
+            entry.create()
+            with self._doubting(theirs.folder):
+                state = entry.take_over(theirs, run)
+                if state.state == "done":
+                    self.taken[run] += 1
+                    return True
         return False
 
     def has(self, entry: Entry) -> bool:
@@ -216,21 +215,30 @@ class EarlierCells:
     def _found(self, entry: Entry) -> Iterator[tuple[str, Entry]]:
         for run in self._runs:
             folder = RunLayout(Path(run)).ledger / entry.spec.key
-            if not os.path.lexists(folder / "state.json"):
+            if folder in self._not or not os.path.lexists(folder / "state.json"):
                 continue
-            try:
-                if (theirs := self._whole(folder)) is not None:
-                    yield run, theirs
-            except (OSError, RunFolderError) as error:
-                self.refused.append(str(error))
+            theirs = None
+            with self._doubting(folder):
+                theirs = self._whole(folder)
+            if theirs is not None:
+                yield run, theirs
+
+    @contextmanager
+    def _doubting(self, folder: Path) -> Iterator[None]:
+        """What goes wrong with an entry is noted, and the cell is trained."""
+        try:
+            yield
+        except (OSError, RunFolderError) as error:
+            self._not.add(folder)
+            self.refused.append(str(error))
 
     def _whole(self, folder: Path) -> Entry | None:
         """The entry of a done cell; None where it is not done."""
         entry = read_entry(folder)
         state = entry.state()
+        if state.state == "missing" and state.reason:
+            raise RunFolderError(f"{str(folder)!r}: {state.reason}")
         if state.state != "done":
-            if state.state == "missing" and state.reason:
-                self.refused.append(f"{str(folder)!r}: {state.reason}")
             return None
         for place in (folder.parents[1], folder.parent, folder, *folder.iterdir()):
             if (owner := foreign_owner(place)) is not None:

@@ -354,10 +354,7 @@ def _with_runs(search: Search, folder: Path, source: str) -> Search:
     """The search with the paths of earlier runs absolute."""
     if "" in search.from_:
         raise ExperimentError(f"search.from must name run folders, got '' ({source}: search.from)")
-    runs = tuple(
-        os.path.normpath(absolute(stated, folder, source))
-        for stated in search.from_
-    )
+    runs = tuple(os.path.normpath(absolute(stated, folder, source)) for stated in search.from_)
     if twice := next((run for run in runs if runs.count(run) > 1), None):
         raise ExperimentError(
             printable(
