@@ -83,14 +83,15 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     )
 
 
-def check_files(experiment: Experiment) -> None:
-    """Raise where data, weights or builders that the experiment names are not there; no image is
-    looked at.
+def check_files(experiment: Experiment, layout: RunLayout) -> None:
+    """Raise where data, weights, builders or runs that the experiment names are not there; no image
+    is looked at.
     """
     path = getattr(experiment.data, "path", None)
     if path is not None and not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
     check_starts(experiment)
+    check_earlier(experiment, layout)
 
 
 def check_starts(experiment: Experiment) -> None:

@@ -147,9 +147,11 @@ class EarlierRun:
         return data == {manifest.data_hash} and own == theirs
 
 
-def check_earlier(experiment: Experiment, layout: RunLayout, classes: Sequence[str]) -> None:
+def check_earlier(
+    experiment: Experiment, layout: RunLayout, classes: Sequence[str] | None = None
+) -> None:
     """Raise RunFolderError where a search that is to begin cannot take from the runs that it
-    names; one that goes on has all that it needs.
+    names; one that goes on has all that it needs. `classes`: as soon as they are known.
     """
     for path in _named(experiment):
         if os.path.realpath(path) == os.path.realpath(layout.root):
@@ -158,7 +160,9 @@ def check_earlier(experiment: Experiment, layout: RunLayout, classes: Sequence[s
                 "out, what it has done counts anyway"
             )
         if not layout.journal.exists():
-            EarlierRun(path).check(classes)
+            run = EarlierRun(path)
+            if classes is not None:
+                run.check(classes)
 
 
 def unwritten(prepared: "Prepared", written: Sequence[Row]) -> Iterator[Row]:

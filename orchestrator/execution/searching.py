@@ -53,12 +53,14 @@ class SearchedCells:
             journal.append([row])
         self._earlier = EarlierCells(experiment, prepared.folds)
         self._news = list(describe(journal.rows, experiment))
-        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
+        sampler = None
+        if experiment.spaces:
+            sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
             experiment.folds.k,
             [(each.id, _identity(each)) for each in experiment.candidates],
-            sampler if experiment.spaces else None,
+            sampler,
             journal,
             self._score,
             self._complete,

@@ -50,6 +50,7 @@ class Sampler:
         self._points: dict[int, Point] = {}  # by number of the candidate
         self._values: dict[int, float | None] = {}  # None: failed
         self._earlier = 0  # candidates of earlier runs, whose numbers are -1, -2, …
+        self._first: list[Point] = []  # the best of each run
         self._origins: dict[int, int] = {}  # of those of other data: the same for the same run
         self._keys: set[str] = set()
         self._stated = {space.candidate for space in spaces}
@@ -101,7 +102,7 @@ class Sampler:
         self, earlier: Sequence[tuple[int, Mapping[str, Any], float]], same_data: bool
     ) -> None:
         """Space, values and worth of the candidates of an earlier run, before the first suggestion;
-        a grid and random draws do not look at them.
+        a grid and random draws do not look at them. The best of each run is suggested first.
 
         What scores come to on other data says nothing here, only their order does: where there is
         such a run, everybody is worth its place among those of its data, from 0, the worst, to 1.
@@ -109,6 +110,9 @@ class Sampler:
         if self._kind not in LEARNING:
             return
         origin = self._earlier + 1
+        if earlier:
+            space, values, _ = max(earlier, key=lambda each: each[2])
+            self._first.append((space, dict(values)))
         for space, values, value in earlier:
             self._earlier += 1
             number = -self._earlier
@@ -123,6 +127,9 @@ class Sampler:
         if self._kind == "grid":
             known = sum(each < number for each in self._points.keys() - self._stated)
             return self._grid.point(known)
+        for point in self._first:
+            if self._key(point) not in self._keys:
+                return point
         point = self._drawn(self._stream(number))
         for attempt in range(_REDRAWN):
             if self._key(point) not in self._keys:
@@ -140,10 +147,13 @@ class Sampler:
         return self._studies.ask(self._kind, seed, self._shown(*_SHOWN[self._kind]))
 
     def _shown(self, best: int, latest: int) -> "list[Known]":
-        """The best and latest candidates with a value and all that are pending, by number."""
+        """The best and latest candidates with a value and all that are pending, by number; of what
+        was suggested since it was the best of a run that run's value is there.
+        """
         values = self._worths()
         by_value = sorted(values, key=lambda number: -values[number])
-        chosen = {*by_value[:best], *list(values)[-latest:], *self._points.keys() - values.keys()}
+        waiting = {n for n, point in self._points.items() if point not in self._first}
+        chosen = {*by_value[:best], *list(values)[-latest:], *waiting - values.keys()}
         return [(number, self._points[number], values.get(number)) for number in sorted(chosen)]
 
     def _worths(self) -> dict[int, float]:
