@@ -156,9 +156,9 @@ def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
         f"{trained['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same "
         f"candidates would have been {every:,} cells: {saved:.0%} saved."
     )
-    for run, cells in done.groupby("taken_from"):
+    for run, number in done["taken_from"].value_counts().items():
         if run:
-            yield f"{count(len(cells), 'cell')} of them were trained by {run} and taken from there."
+            yield f"Of them {count(number, 'cell')} had been trained by {run!s} and taken."
 
 
 def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:

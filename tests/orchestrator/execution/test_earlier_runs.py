@@ -161,7 +161,7 @@ def test_cells_that_another_run_has_done_are_not_trained_again(
     assert (cells.loc[~done, "taken_from"] == "").all()
     write_reports(made.layout)
     text = " ".join(made.layout.report_text.read_text().split())
-    assert f"{source.total} cells of them were trained by {first.layout.root}" in text
+    assert f"Of them {source.total} cells had been trained by {first.layout.root} and taken" in text
 
 
 def test_interrupted_and_without_the_other_run_it_is_the_same_search(

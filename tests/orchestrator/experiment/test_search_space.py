@@ -304,6 +304,16 @@ def test_objectives_are_metrics_of_the_tables() -> None:
     assert set(get_args(Search.model_fields["objective"].annotation)) < set(HEADLINE)
 
 
+def test_earlier_runs_lie_where_the_file_says_and_stay_there() -> None:
+    experiment = parse(
+        f"[{{model: TinyCNN, {RATE}}}]", "search: {candidates: 9, from: [../a, b$$c]}"
+    )
+    assert experiment.search is not None
+    assert experiment.search.from_ == ("/studies/a", "/studies/first/b$c")
+    again = parse_experiment(experiment.to_yaml(), "again.yaml", Path("/elsewhere"))
+    assert again.search == experiment.search
+
+
 # --- candidates of other experiments --------------------------------------------------------------
 
 
