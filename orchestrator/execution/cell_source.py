@@ -42,6 +42,13 @@ class CellSource(Protocol):
     def wanted(self, entry: Entry) -> bool:
         """Whether a cell that was given is still to be trained."""
 
+    @property
+    def taken(self) -> int:
+        """How many of them were taken from other runs, since this one was begun or continued."""
+
+    def news(self) -> list[str]:
+        """Lines for people, on what has become known since they were last asked for."""
+
     def standing(self) -> str:
         """What people want to know beside the number of cells; empty where there is nothing."""
 
@@ -51,7 +58,7 @@ class FixedCells:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        self.total = len(entries)
+        self.total, self.taken = len(entries), 0
         self._left = [entry for entry in entries if entry.state().state != "done"]
 
     @property
@@ -73,6 +80,9 @@ class FixedCells:
 
     def wanted(self, entry: Entry) -> bool:
         return True
+
+    def news(self) -> list[str]:
+        return []
 
     def standing(self) -> str:
         return ""

@@ -18,6 +18,7 @@ from orchestrator.execution.costs import (
 )
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.search.journal import read_rows
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
@@ -58,6 +59,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"{_recipe(t)}"
         )
     lines += _search(experiment)
+    lines += _earlier(prepared, found)
     lines += _watched(prepared)
     lines.append(f"estimate    {_estimate(prepared, found)}")
     r = experiment.resources
@@ -82,6 +84,23 @@ def _search(experiment: Experiment) -> Iterator[str]:
             written = {k: v for k, v in parameter.written().items() if k != "default"}
             yield f"            space {number}: {parameter.name} {_shown(written)}"
     yield "            the cells above are the stated candidates' own; suggested ones come on top"
+
+
+def _earlier(prepared: Prepared, states: list[CellState]) -> Iterator[str]:
+    """What other runs give."""
+    search = prepared.experiment.search
+    if search is None or not search.from_:
+        return
+    # Only a search has a use for it, and it takes a while to load.
+    from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
+
+    rows = read_rows(prepared.layout.journal)[1:]
+    for line in describe([*rows, *unwritten(prepared, rows)], prepared.experiment):
+        yield f"from        {line}"
+    cells = EarlierCells(prepared.experiment, prepared.folds)
+    lacking = [e for e, s in zip(prepared.entries, states, strict=True) if s.state != "done"]
+    there = sum(map(cells.has, lacking))
+    yield f"            {there} of the {len(lacking)} cells to be trained above are there already"
 
 
 def _recipe(training: Training) -> str:

@@ -10,15 +10,13 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
+from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
 from orchestrator.experiment.search_config import BUDGETS
-from orchestrator.results.entries import predictions_of
-from orchestrator.results.summaries import labels_and_logits
+from orchestrator.results.step_score import step_score
 from orchestrator.search.journal import VERSION, Journal
-from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.standings import Release
@@ -43,7 +41,6 @@ class SearchedCells:
         self._experiment, self._layout = experiment, prepared.layout
         self._config, self._folds = experiment.search, prepared.folds
         self._maker = CellMaker(experiment, prepared.layout, prepared.manifest, prepared.folds)
-        self._classes = prepared.manifest.classes
         self._groups = prepared.folds.drop_duplicates("image").set_index("image")["group"]
         self._cells: dict[tuple[int, int], list[Entry]] = {}
         self._steps: dict[str, Release] = {}  # by the key of a cell
@@ -52,12 +49,18 @@ class SearchedCells:
         self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
         journal = Journal.open(prepared.layout.journal, journal_header(prepared))
-        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
+        for row in unwritten(prepared, journal.rows):
+            journal.append([row])
+        self._earlier = EarlierCells(experiment, prepared.folds)
+        self._news = list(describe(journal.rows, experiment))
+        sampler = None
+        if experiment.spaces:
+            sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
             experiment.folds.k,
             [(each.id, _identity(each)) for each in experiment.candidates],
-            sampler if experiment.spaces else None,
+            sampler,
             journal,
             self._score,
             self._complete,
@@ -104,7 +107,7 @@ class SearchedCells:
             for entry in entries:
                 entry.create()
                 self._steps[entry.spec.key] = release
-            left = [entry for entry in entries if entry.state().state != "done"]
+            left = [entry for entry in entries if not self._is_done(entry)]
             self._left[release.number] = {entry.spec.key for entry in left}
             if not left:
                 self._search.finished(release)
@@ -123,7 +126,9 @@ class SearchedCells:
         for number, fold in self._search.likely():
             for entry in self._entries_of(number, fold):
                 key = entry.spec.key
-                if key not in self._early and suits(entry) and entry.state().state != "done":
+                if key in self._early or not suits(entry):
+                    continue
+                if entry.state().state != "done" and not self._earlier.has(entry):
                     self._early[key] = number
                     entry.create()
                     return entry
@@ -159,6 +164,16 @@ class SearchedCells:
             return self._goes_on(self._early[key])
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
+
+    @property
+    def taken(self) -> int:
+        return self._earlier.taken.total()
+
+    def news(self) -> list[str]:
+        refused = self._earlier.refused
+        told = [*self._news, *(f"not taken, {line}" for line in refused)]
+        self._news, self._earlier.refused = [], []
+        return told
 
     def standing(self) -> str:
         candidates = [each for each in self._search.candidates if each.runs]
@@ -210,11 +225,15 @@ class SearchedCells:
             for each in self._search.candidates
             for fold in each.finished
             for entry in self._entries_of(each.number, fold)
-            if entry.state().state != "done"
+            if not self._is_done(entry)
         ]
         for entry in lost:
             entry.create()
         return lost
+
+    def _is_done(self, entry: Entry) -> bool:
+        """Also where an earlier run has the cell, which then is in this ledger, too."""
+        return entry.state().state == "done" or self._earlier.take(entry)
 
     def _save_keys(self) -> None:
         write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
@@ -223,17 +242,8 @@ class SearchedCells:
 
     def _score(self, candidate: int, fold: int) -> tuple[float, NDArray[np.float32]]:
         """The objective of one step, and what it comes to with patients resampled."""
-        tables = [
-            predictions_of(entry, self._folds).assign(seed=entry.spec.seed)
-            for entry in self._entries_of(candidate, fold)
-        ]
-        table = pd.concat(tables)
-        table = table[table["split"] == "fold"]
-        table["group"] = table["image"].map(self._groups)
-        labels, logits, groups = labels_and_logits(table, self._classes)
-        return resampled_scores(
-            labels, logits, groups, self._config.objective, self._classes, seed=fold
-        )
+        entries = self._entries_of(candidate, fold)
+        return step_score(entries, self._folds, self._groups, self._config.objective)
 
     # --- budgets of time --------------------------------------------------------------------------
 

@@ -142,6 +142,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._schedule.put_back(cell)
             self._progress.expect(cell.key, partial(self._schedule.expected, cell))
 
+    def _add_more(self) -> None:
+        taken = self._source.taken
+        self.add(self._source.more())
+        self._progress.done += self._source.taken - taken
+
     def _wanted(self, trial_id: str) -> bool:
         if trial_id not in self._running:
             return True
@@ -189,7 +194,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
-        self.add(self._source.more())
+        self._add_more()
         self._progress.total = self._source.total
         self._progress.standing = self._source.standing()
         return self._next()
@@ -220,7 +225,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             for name, trial in self._running.items()
             if not trial.begun and trial.share == mine.share and name != trial_id
         ]
-        self.add(self._source.more())
+        self._add_more()
         for name in (*promised, trial_id):
             trial = self._running.pop(name)
             self._tries[trial.cell.key] += 1

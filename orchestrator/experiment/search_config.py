@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
@@ -16,6 +16,8 @@ class Search(Frozen):
     """Which candidates are tried, and which get more folds. The budget that is reached first ends
     it.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     sampler: Literal["grid", "random", "tpe", "gp", "cmaes"] = Field(
         "tpe",
@@ -77,6 +79,14 @@ class Search(Frozen):
         description=(
             "Of repeatable: how many steps, candidate × fold, lie between what a decision may look "
             "at and what it decides; fewer than workers leave some idle."
+        ),
+    )
+    from_: tuple[str, ...] = Field(
+        (),
+        alias="from",
+        description=(
+            "Run folders of earlier runs, of these data or others: tpe, gp and cmaes begin with "
+            "what their candidates were worth, and cells that they have done are not trained again."
         ),
     )
 

@@ -124,6 +124,13 @@ def _how(search: SearchFacts) -> Iterator[str]:
         else f"{count(stated, 'candidate')} raced for the highest mean of {search.label} over the "
         "folds."
     )
+    for row in search.searched.rows:
+        if row["event"] == "prior" and row["candidates"]:
+            yield (
+                f"From the start the sampler knew {count(len(row['candidates']), 'candidate')} of "
+                f"{row['run']}"
+                + ("." if row["same_data"] else ", by their order, since data or folds are others.")
+            )
     if settings.racing != "off":
         stopped = int((search.table["state"] == "stopped").sum())
         bound = (
@@ -143,11 +150,15 @@ def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     done = cells[cells["state"] == "done"]
     every = len(search.table) * facts.n_folds * len(facts.seeds)
     saved = 1 - len(done) / every if every else 0.0
+    trained = done[done["taken_from"] == ""]
     yield (
-        f"It took {len(done):,} cells, {int(done['epochs'].sum()):,} epochs and "
-        f"{done['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
-        f"would have been {every:,} cells: {saved:.0%} saved."
+        f"It took {len(done):,} cells, {int(trained['epochs'].sum()):,} epochs and "
+        f"{trained['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same "
+        f"candidates would have been {every:,} cells: {saved:.0%} saved."
     )
+    for run, cells in done.groupby("taken_from"):
+        if run:
+            yield f"{count(len(cells), 'cell')} of them were trained by {run} and taken from there."
 
 
 def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:

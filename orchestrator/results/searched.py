@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
+from orchestrator.experiment.suggestions import settings_of
 from orchestrator.search.journal import read_rows
 from orchestrator.search.racing import estimates
 from orchestrator.search.standings import Row, Standing, Standings
@@ -173,16 +174,12 @@ class Searched:
 
     def _parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
         """The values of everything that the search varies, as the candidate has them."""
-        content = candidate.model_dump(mode="json")
-        content |= content.pop("training")
+        settings = settings_of(candidate)
         found = {}
         for space in self.experiment.spaces:
             for parameter in space.parameters:
-                value: Any = content
-                for key in parameter.name.split("."):
-                    value = value.get(key) if isinstance(value, dict) else None
                 inactive = each.space is not None and parameter.name not in each.values
-                found[parameter.name] = None if inactive else value
+                found[parameter.name] = None if inactive else settings.get(parameter.name)
         return found
 
 

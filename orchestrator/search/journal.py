@@ -18,7 +18,7 @@ from orchestrator.experiment.search_config import BUDGETS
 from trainables.core.errors import RunFolderError
 from trainables.core.files import open_regular
 
-VERSION = 1
+VERSION = 2
 Row = dict[str, Any]
 
 #: What the header has digests of, in words.
@@ -47,6 +47,22 @@ class _Begun(_Row):
     data: str
     folds: _Number
     seeds: list[int]
+
+
+class _Earlier(_Row):
+    id: str
+    space: _Number
+    values: dict[str, Any]
+    value: _Real
+    estimated: bool  # it had finished some folds only
+
+
+class _Prior(_Row):
+    event: Literal["prior"]
+    run: str
+    same_data: bool  # and folds: its values are comparable with those of this search
+    candidates: list[_Earlier]
+    outside: _Number  # candidates that lie in no space of this search
 
 
 class _Suggested(_Row):
@@ -108,6 +124,7 @@ class _Ended(_Row):
 _ROW: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         _Begun
+        | _Prior
         | _Suggested
         | _Released
         | _Finished
@@ -177,6 +194,8 @@ def _check_order(path: Path, rows: Sequence[Row]) -> None:
             _damaged(path, f"line {line} is {event!r}, where `begun` comes first and once")
         if event == "begun":
             folds = row["folds"]
+        elif event == "prior":
+            fits = candidates == 0  # what is known from the start
         elif event == "suggested":
             fits = row["candidate"] == candidates and (row["same_as"] or 0) <= candidates
             candidates += 1

@@ -4,6 +4,7 @@ Cells are not trained here but written as a model of their candidate would predi
 searches can be had; the last tests train, on real Ray.
 """
 
+import json
 import math
 import os
 import random
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +37,9 @@ name: by-hand
 data: {{source: folder, path: images, classes: ["it's ill", well]}}
 folds: {{k: 4}}
 training: {{epochs: 4, learning_rate: 1.0e-5}}
-search: {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}}}
+search: {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}, from: {earlier}, objective: {objective}}}
 candidates:
-- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, 1.0]}}}}
+- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, {high}]}}}}
 seeds: {seeds}
 """
 
@@ -50,6 +52,9 @@ def prepared(
     repeatable: bool = True,
     seeds: str = "[0]",
     images: int = 200,
+    earlier: Sequence[Path] = (),
+    objective: str = "auc",
+    high: str = "1.0",
 ) -> Prepared:
     text = EXPERIMENT.format(
         candidates=candidates,
@@ -57,6 +62,9 @@ def prepared(
         lag=lag,
         repeatable=str(repeatable).lower(),
         seeds=seeds,
+        objective=objective,
+        high=high,
+        earlier=json.dumps([str(run) for run in earlier]),
     )
     experiment = parse_experiment(text, "by-hand.yaml", folder)
     layout, manifest = RunLayout(folder / "run"), manifest_by_hand(images)

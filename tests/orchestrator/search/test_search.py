@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.search.journal import Journal
+from orchestrator.search.journal import VERSION, Journal
 from tests.orchestrator.search.machine import Bench, Rows, Settings, scores_of
 from trainables.core.errors import ExperimentError
 
@@ -262,7 +262,7 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 
 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
-    header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
+    header = {"event": "begun", "version": VERSION, "search": {}, "folds": 5, "seeds": [0]}
     header |= {"spaces": "", "stated": "", "data": ""}
     setting = bench(60)
     setting.lost = {(3, 0): "out of memory"}
