@@ -1,9 +1,40 @@
 """Where the cells come from that are to be trained: all at once, or as a search releases them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
 from typing import Protocol
 
 from trainables.core.ledger import Entry
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a search stands. `leader`: the id of the candidate that is expected to end up best, empty
+    where there is none yet, and `score`: with what mean. `about`, `most`: cells that may still come
+    beside those that were given; `hours`: what is left of those by the clock; None: nothing says.
+    """
+
+    leader: str
+    score: float
+    living: int
+    stopped: int
+    lost: int
+    about: float | None
+    most: int | None
+    hours: float | None
+
+    @property
+    def text(self) -> str:
+        """Who leads, and how many are in the race."""
+        who = f"{shorten(self.leader, 20, placeholder='…')} leads with {self.score:.3f}"
+        lost = f", {self.lost} lost" if self.lost else ""
+        return f"{who}; {self.living} living, {self.stopped} stopped{lost}"
+
+    @property
+    def news(self) -> tuple[str, int, int]:
+        """What people are told of when it changes."""
+        return self.leader, self.stopped, self.lost
 
 
 class CellSource(Protocol):
@@ -49,8 +80,8 @@ class CellSource(Protocol):
     def news(self) -> list[str]:
         """Lines for people, on what has become known since they were last asked for."""
 
-    def standing(self) -> str:
-        """What people want to know beside the number of cells; empty where there is nothing."""
+    def standing(self) -> "Standing | None":
+        """How a search stands; None where there is none."""
 
 
 class FixedCells:
@@ -84,5 +115,5 @@ class FixedCells:
     def news(self) -> list[str]:
         return []
 
-    def standing(self) -> str:
-        return ""
+    def standing(self) -> "Standing | None":
+        return None

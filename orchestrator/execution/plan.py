@@ -16,6 +16,7 @@ from orchestrator.execution.costs import (
     measured_gigaflops,
     part_sizes,
 )
+from orchestrator.execution.search_plan import budget_line, estimate_line
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.search_config import BUDGETS
 from orchestrator.search.journal import read_rows
@@ -61,7 +62,8 @@ def plan_lines(prepared: Prepared) -> list[str]:
     lines += _search(experiment)
     lines += _earlier(prepared, found)
     lines += _watched(prepared)
-    lines.append(f"estimate    {_estimate(prepared, found)}")
+    whole = estimate_line if experiment.search is not None else _estimate
+    lines.append(f"estimate    {whole(prepared, found)}")
     r = experiment.resources
     lines.append(
         f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, "
@@ -83,7 +85,7 @@ def _search(experiment: Experiment) -> Iterator[str]:
         for parameter in space.parameters:
             written = {k: v for k, v in parameter.written().items() if k != "default"}
             yield f"            space {number}: {parameter.name} {_shown(written)}"
-    yield "            the cells above are the stated candidates' own; suggested ones come on top"
+    yield f"            {budget_line(experiment)}"
 
 
 def _earlier(prepared: Prepared, states: list[CellState]) -> Iterator[str]:

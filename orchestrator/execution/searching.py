@@ -3,6 +3,7 @@ what becomes of them goes back to the search as scores of its folds.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.execution.cell_source import Standing
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
 from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
 from orchestrator.experiment.search_config import BUDGETS
@@ -24,6 +26,7 @@ from trainables.core.config import Candidate
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
 from trainables.core.values import digest
+from trainables.training.metrics import LOWER_IS_BETTER
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
 
@@ -175,13 +178,22 @@ class SearchedCells:
         self._news, self._earlier.refused = [], []
         return told
 
-    def standing(self) -> str:
-        candidates = [each for each in self._search.candidates if each.runs]
-        stopped = sum(each.stopped is not None for each in candidates)
-        text = f"{len(candidates)} candidates, {stopped} stopped"
-        if (leader := self._search.leader) is None:
-            return text
-        return f"{text}, {self._candidate(leader).id} leads"
+    def standing(self) -> Standing:
+        raced = [each for each in self._search.candidates if each.runs]
+        leader, ahead = self._search.leader, self._search.ahead()
+        seeds, most = len(self._experiment.seeds), self._config.hours
+        sign = -1 if self._config.objective in LOWER_IS_BETTER else 1
+        means = self._search.standings.table.outlook.means
+        return Standing(
+            leader="" if leader is None else self._candidate(leader).id,
+            score=math.nan if leader is None else sign * float(means[leader]),
+            living=sum(not each.out for each in raced),
+            stopped=sum(each.stopped is not None for each in raced),
+            lost=sum(each.lost is not None for each in raced),
+            about=None if ahead.about is None else ahead.about * seeds,
+            most=None if ahead.most is None else ahead.most * seeds,
+            hours=None if most is None else max(most - self._spent["hours"], 0.0),
+        )
 
     def _goes_on(self, number: int) -> bool:
         return not (self.ended or self._search.candidates[number].out)

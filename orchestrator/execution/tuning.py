@@ -23,6 +23,7 @@ from orchestrator.execution.progress import RunProgress
 from orchestrator.execution.schedule import Schedule, WaitingCell
 from orchestrator.execution.trials import RunningTrial, Trials
 from orchestrator.experiment.experiment_file import Experiment
+from trainables.core.config import Candidate
 from trainables.core.errors import NoWorkerError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
@@ -31,6 +32,7 @@ from trainables.runtime.appointment import appoint
 from trainables.runtime.connection import losses_by_host
 from trainables.training.trainable import CellTrainable
 
+_LONGEST_NAME = 40
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -196,7 +198,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         """A cell that there is a new trial for, whichever worker that may get."""
         self._add_more()
         self._progress.total = self._source.total
-        self._progress.standing = self._source.standing()
+        self._progress.stands(self._source.standing())
         return self._next()
 
     def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
@@ -244,7 +246,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
         spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
-        label = f"{spec.candidate.name} fold {spec.fold}{seed}"
+        label = f"{_short_name(spec.candidate)} fold {spec.fold}{seed}"
         self._progress.started(
             spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor
         )
@@ -313,6 +315,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""
+
+
+def _short_name(candidate: Candidate) -> str:
+    """Names of suggested candidates hold all that was searched: too long for a line."""
+    return candidate.name if len(candidate.name) <= _LONGEST_NAME else candidate.id
 
 
 def _note_death(entry: Entry, state: CellState, said: str) -> CellState:

@@ -124,7 +124,7 @@ def problems(
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
         yield (
-            _points(spaces, most_cells // (k * seeds)) is None,
+            grid_points(spaces, most_cells // (k * seeds)) is None,
             f"search.sampler: grid comes to more than {most_cells:,} cells; add a budget such as "
             "candidates: 40, or list fewer choices",
         )
@@ -165,7 +165,7 @@ def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool,
         )
 
 
-def _points(spaces: Sequence[Space], most: int) -> int | None:
+def grid_points(spaces: Sequence[Space], most: int) -> int | None:
     """How many candidates a grid has; None where there are more than `most`."""
     names = ([parameter.name for parameter in space.parameters] for space in spaces)
     points = chain.from_iterable(map(Space.reached, spaces, names))
