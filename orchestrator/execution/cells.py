@@ -74,7 +74,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]
     images = images.assign(group=kept_together)
     f = experiment.folds
-    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
+    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed, f.repeats)
     manifest = replace(manifest, notes=(*notes, *_on_split(images, folds, f.test_set)))
     return Prepared(
         experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
@@ -174,7 +174,7 @@ class CellMaker:
         self, experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
     ) -> None:
         self._layout, self._seeds = layout, experiment.seeds
-        self._roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+        self._roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.count)}
         self._common: dict[str, Any] = {
             "classes": manifest.classes,
             "channels": manifest.channels,

@@ -48,7 +48,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
     states = Counter(state.state for state in found)
     lines.append(
         f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × "
-        f"{experiment.folds.k} folds × {len(experiment.seeds)} seeds; {states['done']} already done"
+        f"{experiment.folds.words} × {len(experiment.seeds)} seeds; {states['done']} already done"
     )
     for candidate in experiment.candidates:
         t = candidate.training

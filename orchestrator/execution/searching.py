@@ -53,7 +53,7 @@ class SearchedCells:
         sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
-            experiment.folds.k,
+            experiment.folds.count,
             [(each.id, _identity(each)) for each in experiment.candidates],
             sampler if experiment.spaces else None,
             journal,
@@ -238,7 +238,7 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
         "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
         "stated": digest([each.deciding() for each in experiment.candidates]),
         "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
-        "folds": experiment.folds.k,
+        "folds": experiment.folds.count,
         "seeds": list(experiment.seeds),
     }
 

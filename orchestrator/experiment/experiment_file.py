@@ -41,6 +41,12 @@ class Folds(Frozen):
     """How the images are divided."""
 
     k: Whole = Field(5, ge=2, le=100, description="Number of outer folds.")
+    repeats: Whole = Field(
+        1,
+        ge=1,
+        le=100,
+        description="How often the folds are drawn, of the same images and beside one test set.",
+    )
     test_set: Real | Literal["given"] = Field(
         0.1,
         description=(
@@ -55,6 +61,16 @@ class Folds(Frozen):
         description="Fraction of each fold's training part kept for early stopping.",
     )
     seed: Seed = Field(0, description="Seed of the draw.")
+
+    @property
+    def count(self) -> int:
+        """How many there are of all repeats."""
+        return self.k * self.repeats
+
+    @property
+    def words(self) -> str:
+        """Such as "5 folds × 3 repeats"."""
+        return f"{self.k} folds" + (f" × {self.repeats} repeats" if self.repeats > 1 else "")
 
 
 class Resources(Frozen):
@@ -134,14 +150,14 @@ class Experiment(Frozen):
     @property
     def hash(self) -> str:
         """Digest of all that is asked for; where it is computed, and with what, does not count."""
-        return digest(
-            self.model_dump(mode="json", exclude={"folder", "resources", *self._unsearched})
-        )
+        left_out = {"folder": True, "resources": True, **self._unstated}
+        return digest(self.model_dump(mode="json", exclude=left_out))
 
     @property
-    def _unsearched(self) -> set[str]:
-        """What experiments without a search never had."""
-        return {"search", "spaces"} if self.search is None else set()
+    def _unstated(self) -> dict[str, Any]:
+        """What experiments without a search, or without repeats, never had."""
+        unsearched = {"search": True, "spaces": True} if self.search is None else {}
+        return unsearched | ({"folds": {"repeats"}} if self.folds.repeats == 1 else {})
 
     @property
     def import_path(self) -> str | None:
@@ -182,9 +198,8 @@ class Experiment(Frozen):
         return yaml_text.dump(self._content())
 
     def _content(self) -> dict[str, Any]:
-        content = self.model_dump(
-            mode="json", exclude={"candidates", "folder", "spaces", *self._unsearched}
-        )
+        left_out = {"candidates": True, "folder": True, "spaces": True, **self._unstated}
+        content = self.model_dump(mode="json", exclude=left_out)
         base = self.spaces[0].training if self.spaces else None
         if base is not None:
             # What suggestions do not state comes from here.
@@ -276,10 +291,10 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     candidates, spaces = resolve_candidates(
         file.candidates, file.training, folder, source, file.search is not None
     )
-    cells = len(candidates) * file.folds.k * len(file.seeds)
+    cells = len(candidates) * file.folds.count * len(file.seeds)
     if cells > MOST_CELLS:
         raise ExperimentError(
-            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got "
+            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds × seeds, got "
             f"{cells:,} ({source}); make several experiments of it"
         )
     _check_search(file, len(candidates), spaces, source)
@@ -353,7 +368,7 @@ def _check_search(
     """Raise where the search cannot be done, or reaches too many formats of pixels."""
     if file.search is None:
         return
-    found = problems(file.search, stated, spaces, file.folds.k, len(file.seeds), MOST_CELLS)
+    found = problems(file.search, stated, spaces, file.folds.count, len(file.seeds), MOST_CELLS)
     if problem := next((text for wrong, text in found if wrong), None):
         raise ExperimentError(printable(f"{problem} ({source}: search)"))
     try:

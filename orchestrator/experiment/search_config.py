@@ -87,7 +87,7 @@ def problems(
     """Whether something is wrong with a search of so many stated candidates and these spaces, and
     what, in one line with the remedy.
 
-    `k`: folds; `seeds`: how many; `most_cells`: of an experiment.
+    `k`: folds of all repeats; `seeds`: how many; `most_cells`: of an experiment.
     """
     yield (
         stated < 2 and not spaces,
@@ -108,7 +108,7 @@ def problems(
     )
     yield (
         search.cells is not None and search.cells < k * seeds,
-        f"search.cells must be at least {k * seeds}, folds.k × seeds of one candidate, got "
+        f"search.cells must be at least {k * seeds}, folds × seeds of one candidate, got "
         f"{search.cells}",
     )
     yield from _of_sampler(search, spaces)

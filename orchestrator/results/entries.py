@@ -47,7 +47,7 @@ def run_entries(
         (candidate, seed, fold)
         for candidate in experiment.candidates
         for seed in experiment.seeds
-        for fold in range(experiment.folds.k)
+        for fold in range(experiment.folds.count)
     ]
     known, lost = _read_cells(layout, experiment, manifest, len(places))
     common = {

@@ -192,6 +192,9 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One row per done cell and image of its fold (split `fold`) and of the test set (split
         `test`).
+
+        An image of the folds occurs once per candidate, repeat and seed; repeat r has the folds r·k
+        to r·k + k − 1.
         """
         folds = self.folds
         table = self._collect(lambda entry: predictions_of(entry, folds))
@@ -272,8 +275,8 @@ class Run:
         """One row per candidate.
 
         For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds;
-        `_oof` of the pooled out-of-fold predictions (with several seeds: each seed's by itself,
-        then the mean over seeds); `_test_mean` over the cells' models on the test set;
+        `_oof` of the pooled out-of-fold predictions (with several repeats or seeds: each one's by
+        itself, then the mean); `_test_mean` over the cells' models on the test set;
         `_test_ensemble` of these models' averaged probabilities.
         """
         test_scores = self._scores("test")
@@ -295,7 +298,9 @@ class Run:
                     if entry.spec.candidate.id == candidate.id
                 ]
                 tests = [test_scores[key] for key in keys]
-                row |= summarise_candidate(cells, tests, by_candidate[candidate.id], self.classes)
+                k = self._experiment.folds.k
+                own = by_candidate[candidate.id]
+                row |= summarise_candidate(cells, tests, own, self.classes, k)
             rows.append(row)
         columns = [
             f"{metric}_{kind}"

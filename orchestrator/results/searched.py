@@ -193,7 +193,7 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     """
     if experiment.search is None or not (rows := read_rows(layout.journal)):
         return None
-    standings = Standings(experiment.folds.k)
+    standings = Standings(experiment.folds.count)
     for row in rows:
         standings.apply(row)
     candidates, ids = list(experiment.candidates), {}

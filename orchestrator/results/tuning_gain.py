@@ -37,9 +37,10 @@ def tuning_gain(run: "Run") -> Gain | None:
     """The search's leader against candidate 0, on the same folds, with patients resampled within
     each fold, the same ones for both (percentiles of 2,000 draws).
 
-    It says what these trained models show on other patients like these. What other training images
-    or seeds would do is not in it, nor that the leader was chosen by this very score. None where
-    one of the two is not complete, or nothing beat the reference.
+    Repeats have the same patients and narrow nothing: the interval is the mean of theirs. It says
+    what these trained models show on other patients like these. What other training images or seeds
+    would do is not in it, nor that the leader was chosen by this very score. None where one of the
+    two is not complete, or nothing beat the reference.
     """
     if run.searched is None or run.searched.standings.leader in (None, 0):
         return None
@@ -49,14 +50,15 @@ def tuning_gain(run: "Run") -> Gain | None:
         return None
     pairs = [_resampled(run, name) for name in (leader, reference)]
     (high, high_draws), (low, low_draws) = pairs
-    ends = np.percentile(high_draws - low_draws, [2.5, 97.5])
+    ends = np.percentile(high_draws - low_draws, [2.5, 97.5], axis=1).mean(axis=1)
     return Gain(leader, reference, high, low, float(ends[0]), float(ends[1]))
 
 
 def _resampled(run: "Run", candidate: str) -> tuple[float, NDArray[np.float64]]:
-    """A candidate's mean over folds, and the same of each draw."""
+    """A candidate's mean over folds, and of each repeat the same of each draw, (repeats, draws)."""
     assert run.searched is not None
-    search = run.searched.experiment.search
+    experiment = run.searched.experiment
+    search = experiment.search
     assert search is not None
     predictions = run.predictions
     own = predictions[(predictions["candidate"] == candidate) & (predictions["split"] == "fold")]
@@ -68,4 +70,5 @@ def _resampled(run: "Run", candidate: str) -> tuple[float, NDArray[np.float64]]:
         )
         scores.append(score)
         draws.append(drawn.astype(np.float64))
-    return float(np.mean(scores)), np.mean(draws, axis=0)
+    of_repeats = np.reshape(draws, (-1, experiment.folds.k, _DRAWS))
+    return float(np.mean(scores)), of_repeats.mean(axis=1)
