@@ -1,6 +1,6 @@
 """Where the cells come from that are to be trained: all at once, or as a search releases them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from trainables.core.ledger import Entry
@@ -23,6 +23,16 @@ class CellSource(Protocol):
 
     def more(self) -> list[Entry]:
         """The cells that may be trained from now on, beside those that were given before."""
+
+    def early(self, suits: Callable[[Entry], bool]) -> Entry | None:
+        """A cell that nobody asked for yet, though somebody probably will: for a slot that would
+        idle.
+        """
+
+    def forgone(self, entry: Entry) -> bool:
+        """Whether a cell that was given but not begun was an early one, and still is: it counts as
+        not given from now on.
+        """
 
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         """A cell is done, or, after all of its tries, lost for this reason; `gpu_seconds`: what its
@@ -51,6 +61,12 @@ class FixedCells:
     def more(self) -> list[Entry]:
         given, self._left = self._left, []
         return given
+
+    def early(self, suits: Callable[[Entry], bool]) -> Entry | None:
+        return None
+
+    def forgone(self, entry: Entry) -> bool:
+        return False
 
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         """Nothing: no other cell depends on it."""

@@ -152,13 +152,27 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         held: Sequence[Hashable] = (),
         suits: Callable[[Hashable], bool] = lambda architecture: True,
     ) -> WaitingCell | None:
-        """The cell that had better run next on a worker that holds these, of those wanted."""
+        """The cell that had better run next on a worker that holds these, of those wanted; where
+        none waits, one that may be wanted later.
+        """
         while cell := self._schedule.take(held, suits):
             if self._source.wanted(self._entries[cell.key]):
                 return cell
             self._schedule.release(cell, None)
             self._progress.dropped(cell.key)
-        return None
+        early = self._source.early(lambda entry: suits(self._waiting(entry).architecture))
+        if early is None:
+            return None
+        self.add([early])
+        return self._schedule.take(held, suits)
+
+    def _hand_back(self, cell: WaitingCell) -> None:
+        """A cell that was to be begun is not, at least not yet."""
+        if self._source.forgone(self._entries[cell.key]):
+            self._schedule.release(cell, None)
+            self._progress.dropped(cell.key)
+        else:
+            self._schedule.hand_back(cell)
 
     def suggest(self, trial_id: str) -> Any:
         if self.obstacle or lifeline.stopping() or (cell := self._promised()) is None:
@@ -167,7 +181,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return None if self._running else Searcher.FINISHED
         running = [trial.cell.architecture for trial in self._running.values()]
         if running and not self._packing.fits(cell.architecture, running):
-            self._schedule.hand_back(cell)
+            self._hand_back(cell)
             return None
         share = self._packing.share(cell.architecture)
         self._promise(trial_id, cell, share)
@@ -206,10 +220,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             for name, trial in self._running.items()
             if not trial.begun and trial.share == mine.share and name != trial_id
         ]
+        self.add(self._source.more())
         for name in (*promised, trial_id):
             trial = self._running.pop(name)
             self._tries[trial.cell.key] += 1
-            self._schedule.hand_back(trial.cell)
+            self._hand_back(trial.cell)
         for name in (trial_id, *promised):
             cell = self._next(held if name == trial_id else (), suits)
             if cell is not None:

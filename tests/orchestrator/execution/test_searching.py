@@ -100,10 +100,14 @@ def work(
         while waiting and len(running) < workers:
             if source.wanted(entry := waiting.pop(0)):
                 running.append(entry)
+        while not waiting and len(running) < workers and (idle := source.early(lambda _: True)):
+            running.append(idle)
         if not running:
             waiting = source.more()
             continue
         entry = running.pop(rng.randrange(len(running)))
+        if not source.wanted(entry):
+            continue
         if entry.spec.candidate.id == fails:
             entry.fail(RuntimeError("it broke"), attempts=1)
             source.through(entry, "it broke", 0.0)
@@ -198,13 +202,14 @@ def tables(made: Prepared) -> tuple[bytes, list[pd.DataFrame]]:
     return made.layout.journal.read_bytes(), frames
 
 
-def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path) -> None:
-    undisturbed = prepared(tmp_path / "one")
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path, sampler: str) -> None:
+    undisturbed = prepared(tmp_path / "one", sampler=sampler)
     work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
     journal, frames = tables(undisturbed)
     for number in range(2):
         rng = random.Random(number)
-        made = prepared(tmp_path / f"interrupted {number}")
+        made = prepared(tmp_path / f"interrupted {number}", sampler=sampler)
         while not (source := SearchedCells(made)).ended:
             work(source, made.folds, rng.randrange(1, 9), rng, most=rng.randrange(1, 7))
         again, others = tables(made)
