@@ -14,10 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
-from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.experiment.search_config import CHANGEABLE
 from orchestrator.results.entries import predictions_of
 from orchestrator.results.summaries import labels_and_logits
-from orchestrator.search.journal import VERSION, Journal
+from orchestrator.search.journal import VERSION, Journal, check_folds
 from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
@@ -51,17 +51,20 @@ class SearchedCells:
         self._early: dict[str, int] = {}  # candidates of cells that are trained, but not released
         self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
-        journal = Journal.open(prepared.layout.journal, journal_header(prepared))
+        folds, path = experiment.folds, prepared.layout.journal
+        journal = Journal.open(path, journal_header(prepared))
+        check_folds(path, journal.rows, folds.k * experiment.draws)
         sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
-            experiment.folds.count,
+            folds.count,
             [(each.id, _identity(each)) for each in experiment.candidates],
             sampler if experiment.spaces else None,
             journal,
             self._score,
             self._complete,
             len(experiment.seeds),
+            folds.k * experiment.draws,
         )
         self._lost = self._lost_cells()
         self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
@@ -76,7 +79,7 @@ class SearchedCells:
         entries = [
             (release.candidate, entry.spec.seed, release.fold, entry)
             for release in self._search.standings.releases
-            if not self._search.cancelled(release)
+            if self._search.standings.counts(release)
             for entry in self._entries_of(release.candidate, release.fold)
         ]
         return [entry for *_, entry in sorted(entries, key=lambda each: each[:3])]
@@ -164,9 +167,11 @@ class SearchedCells:
         candidates = [each for each in self._search.candidates if each.runs]
         stopped = sum(each.stopped is not None for each in candidates)
         text = f"{len(candidates)} candidates, {stopped} stopped"
-        if (leader := self._search.leader) is None:
+        if (ahead := self._search.standings.ahead) is None:
             return text
-        return f"{text}, {self._candidate(leader).id} leads"
+        finals = f", {len(self._search.standings.finalists)} finalists"
+        text += finals if self._search.standings.finals_hold else ""
+        return f"{text}, {self._candidate(ahead).id} leads"
 
     def _goes_on(self, number: int) -> bool:
         return not (self.ended or self._search.candidates[number].out)
@@ -205,10 +210,12 @@ class SearchedCells:
 
     def _lost_cells(self) -> list[Entry]:
         """Cells of finished steps that are not done (any more)."""
+        standings = self._search.standings
         lost = [
             entry
             for each in self._search.candidates
-            for fold in each.finished
+            for fold, number in each.releases.items()
+            if fold in each.finished and standings.counts(standings.releases[number])
             for entry in self._entries_of(each.number, fold)
             if entry.state().state != "done"
         ]
@@ -263,14 +270,16 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
     """What decides a search: a journal belongs to one of these only."""
     experiment = prepared.experiment
     assert experiment.search is not None
+    k = experiment.folds.k
+    first = prepared.folds[prepared.folds["fold"] < k]  # other repeats may be added
     return {
         "event": "begun",
         "version": VERSION,
-        "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
+        "search": experiment.search.model_dump(mode="json", exclude=set(CHANGEABLE)),
         "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
         "stated": digest([each.deciding() for each in experiment.candidates]),
-        "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
-        "folds": experiment.folds.count,
+        "data": digest([prepared.manifest.data_hash, folds_hash(first)]),
+        "folds": k,
         "seeds": list(experiment.seeds),
     }
 

@@ -17,6 +17,7 @@ from orchestrator.experiment import yaml_text
 from orchestrator.experiment.candidate_section import resolve_candidates
 from orchestrator.experiment.candidates import absolute
 from orchestrator.experiment.distributions import Distribution
+from orchestrator.experiment.folds_config import Folds
 from orchestrator.experiment.messages import explain, misplaced, shown
 from orchestrator.experiment.resolved_form import literally, written_candidate, written_space
 from orchestrator.experiment.search_config import Search, problems
@@ -35,42 +36,6 @@ from trainables.core.values import Frozen, Real, Seed, Whole, digest
 MOST_CELLS = 20_000
 _MOST_MEGAPIXELS = 20_000  # of all phantoms
 _MOST_FORMATS = 20  # that a search may reach: every image is compared in each
-
-
-class Folds(Frozen):
-    """How the images are divided."""
-
-    k: Whole = Field(5, ge=2, le=100, description="Number of outer folds.")
-    repeats: Whole = Field(
-        1,
-        ge=1,
-        le=100,
-        description="How often the folds are drawn, of the same images and beside one test set.",
-    )
-    test_set: Real | Literal["given"] = Field(
-        0.1,
-        description=(
-            "Fraction of all images that is held out first, or 'given': the images whose split is "
-            "test."
-        ),
-    )
-    validation_fraction: Real = Field(
-        0.1,
-        ge=0.05,
-        le=0.5,
-        description="Fraction of each fold's training part kept for early stopping.",
-    )
-    seed: Seed = Field(0, description="Seed of the draw.")
-
-    @property
-    def count(self) -> int:
-        """How many there are of all repeats."""
-        return self.k * self.repeats
-
-    @property
-    def words(self) -> str:
-        """Such as "5 folds × 3 repeats"."""
-        return f"{self.k} folds" + (f" × {self.repeats} repeats" if self.repeats > 1 else "")
 
 
 class Resources(Frozen):
@@ -146,6 +111,12 @@ class Experiment(Frozen):
     folder: Path = Field(
         description="Where relative paths and the user's own model builders are looked for."
     )
+
+    @property
+    def draws(self) -> int:
+        """How often the folds are drawn: for every candidate, or for finalists of a search."""
+        finalists = self.search.finalists if self.search is not None else None
+        return self.folds.repeats if finalists is None else finalists.repeats
 
     @property
     def hash(self) -> str:
@@ -368,7 +339,7 @@ def _check_search(
     """Raise where the search cannot be done, or reaches too many formats of pixels."""
     if file.search is None:
         return
-    found = problems(file.search, stated, spaces, file.folds.count, len(file.seeds), MOST_CELLS)
+    found = problems(file.search, stated, spaces, file.folds, len(file.seeds), MOST_CELLS)
     if problem := next((text for wrong, text in found if wrong), None):
         raise ExperimentError(printable(f"{problem} ({source}: search)"))
     try:

@@ -84,8 +84,7 @@ class SearchFacts:
     @property
     def leader(self) -> str | None:
         """The id of the candidate that is expected to be the best."""
-        number = self.searched.standings.leader
-        return None if number is None else self.searched.ids[number]
+        return self.searched.leader
 
     @cached_property
     def parameters(self) -> "tuple[Parameter, ...]":

@@ -93,7 +93,8 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        return run_folds(self.layout, self.entries)
+        drawn = self._experiment.folds.k * self._experiment.draws
+        return run_folds(self.layout, self.entries, drawn)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,8 +103,11 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        unasked = self.searched.unasked if self.searched is not None else {}
-        return run_entries(self.layout, self._experiment, self.manifest, unasked)
+        if (searched := self.searched) is None:
+            return run_entries(self.layout, self._experiment, self.manifest)
+        return run_entries(
+            self.layout, self._experiment, self.manifest, searched.unasked, searched.folds
+        )
 
     @cached_property
     def _states(self) -> list[CellState]:

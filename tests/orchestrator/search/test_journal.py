@@ -9,7 +9,7 @@ from trainables.core.errors import RunFolderError
 
 HEADER = {
     "event": "begun",
-    "version": 1,
+    "version": 2,
     "search": {"sampler": "tpe", "seed": 0, "candidates": 40},
     "spaces": "0123",
     "stated": "4567",
@@ -104,7 +104,7 @@ def test_another_search_is_refused_by_what_differs_and_more_budget_is_not(path):
 @pytest.mark.parametrize(
     ("line", "content", "said"),
     [
-        (0, '{"event": "begun", "version": 2, "new": 1}', "of version 2"),
+        (0, '{"event": "begun", "version": 3, "new": 1}', "of version 3"),
         (0, None, "`begun` comes first"),
         (3, json.dumps(HEADER), "`begun` comes first"),
         (3, "", "line 4 is no row"),
@@ -113,7 +113,9 @@ def test_another_search_is_refused_by_what_differs_and_more_budget_is_not(path):
         (3, '{"event": "danced"}', "line 4"),
         (3, '{"event": "cancelled", "release": 0}', "line 4 speaks of what was not"),
         (3, '{"event": "released", "release": 0, "candidate": 2, "fold": 0}', "line 4 speaks"),
-        (3, '{"event": "released", "release": 0, "candidate": 0, "fold": 5}', "line 4 speaks"),
+        (3, '{"event": "released", "release": 0, "candidate": 0, "fold": 500}', "line 4 speaks"),
+        (3, '{"event": "finalists", "candidates": [2], "folds": 10, "reason": "best"}', "line 4 speaks"),
+        (3, '{"event": "finalists", "candidates": [], "folds": 10, "reason": "best"}', "line 4"),
         (3, '{"event": "released", "release": 1, "candidate": 0, "fold": 0}', "line 4 speaks"),
         (3, '{"event": "told", "candidate": 0, "value": NaN, "estimated": true}', "line 4 is no row"),
         (3, '{"event": "told", "candidate": 0, "value": "1", "estimated": true}', "line 4, value"),

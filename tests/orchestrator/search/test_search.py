@@ -262,7 +262,7 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 
 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
-    header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
+    header = {"event": "begun", "version": 2, "search": {}, "folds": 5, "seeds": [0]}
     header |= {"spaces": "", "stated": "", "data": ""}
     setting = bench(60)
     setting.lost = {(3, 0): "out of memory"}
