@@ -20,6 +20,7 @@ class Standing:
     living: int
     stopped: int
     lost: int
+    finalists: int
     about: float | None
     most: int | None
     hours: float | None
@@ -29,12 +30,13 @@ class Standing:
         """Who leads, and how many are in the race."""
         who = f"{shorten(self.leader, 20, placeholder='…')} leads with {self.score:.3f}"
         lost = f", {self.lost} lost" if self.lost else ""
-        return f"{who}; {self.living} living, {self.stopped} stopped{lost}"
+        finals = f", {self.finalists} finalists" if self.finalists else ""
+        return f"{who}; {self.living} living, {self.stopped} stopped{lost}{finals}"
 
     @property
     def news(self) -> tuple[str, int, int]:
         """What people are told of when it changes."""
-        return self.leader, self.stopped, self.lost
+        return self.leader, self.stopped, self.lost + self.finalists
 
 
 class CellSource(Protocol):

@@ -76,7 +76,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]
     images = images.assign(group=kept_together)
     f = experiment.folds
-    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
+    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed, experiment.draws)
     manifest = replace(manifest, notes=(*notes, *_on_split(images, folds, f.test_set)))
     return Prepared(
         experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
@@ -177,7 +177,9 @@ class CellMaker:
         self, experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
     ) -> None:
         self._layout, self._seeds = layout, experiment.seeds
-        self._roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+        self._count = experiment.folds.count
+        drawn = range(experiment.folds.k * experiment.draws)
+        self._roles = {fold: roles_digest(folds, fold) for fold in drawn}
         self._common: dict[str, Any] = {
             "classes": manifest.classes,
             "channels": manifest.channels,
@@ -188,8 +190,8 @@ class CellMaker:
 
     def all_of(self, candidate: Candidate) -> list[Entry]:
         """By seed, then by fold."""
-        by_fold = {fold: self.of_fold(candidate, fold) for fold in self._roles}
-        return [by_fold[fold][seed] for seed in range(len(self._seeds)) for fold in self._roles]
+        by_fold = [self.of_fold(candidate, fold) for fold in range(self._count)]
+        return [entries[seed] for seed in range(len(self._seeds)) for entries in by_fold]
 
     def of_fold(self, candidate: Candidate, fold: int) -> list[Entry]:
         """One entry a seed."""

@@ -50,7 +50,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
     states = Counter(state.state for state in found)
     lines.append(
         f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × "
-        f"{experiment.folds.k} folds × {len(experiment.seeds)} seeds; {states['done']} already done"
+        f"{experiment.folds.words} × {len(experiment.seeds)} seeds; {states['done']} already done"
     )
     for candidate in experiment.candidates:
         t = candidate.training
@@ -81,6 +81,13 @@ def _search(experiment: Experiment) -> Iterator[str]:
     until = ", ".join(f"{name} {value:g}" for name, value in budgets.items()) or "all are through"
     racing = search.racing + (f", bound {search.bound:g}" if search.racing == "paired" else "")
     yield f"search      {search.sampler} for {search.objective} until {until}; racing {racing}"
+    if (finalists := search.finalists) is not None:
+        further = finalists.repeats - experiment.folds.repeats
+        cells = finalists.top * further * experiment.folds.k * len(experiment.seeds)
+        yield (
+            f"            the best {finalists.top} get {further} further repeats: up to {cells} "
+            "cells beside the budgets"
+        )
     for number, space in enumerate(experiment.spaces):
         for parameter in space.parameters:
             written = {k: v for k, v in parameter.written().items() if k != "default"}

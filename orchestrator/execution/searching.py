@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from orchestrator.execution.cell_source import Standing
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
 from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
-from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.experiment.search_config import CHANGEABLE
 from orchestrator.results.step_score import step_score
-from orchestrator.search.journal import VERSION, Journal
+from orchestrator.search.journal import VERSION, Journal, check_folds
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.standings import Release
@@ -51,7 +51,9 @@ class SearchedCells:
         self._early: dict[str, int] = {}  # candidates of cells that are trained, but not released
         self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
-        journal = Journal.open(prepared.layout.journal, journal_header(prepared))
+        folds, path = experiment.folds, prepared.layout.journal
+        journal = Journal.open(path, journal_header(prepared))
+        check_folds(path, journal.rows, folds.k * experiment.draws)
         for row in unwritten(prepared, journal.rows):
             journal.append([row])
         self._earlier = EarlierCells(experiment, prepared.folds)
@@ -61,13 +63,14 @@ class SearchedCells:
             sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
-            experiment.folds.k,
+            folds.count,
             [(each.id, _identity(each)) for each in experiment.candidates],
             sampler,
             journal,
             self._score,
             self._complete,
             len(experiment.seeds),
+            folds.k * experiment.draws,
         )
         self._lost = self._lost_cells()
         self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
@@ -82,7 +85,7 @@ class SearchedCells:
         entries = [
             (release.candidate, entry.spec.seed, release.fold, entry)
             for release in self._search.standings.releases
-            if not self._search.cancelled(release)
+            if self._search.standings.counts(release)
             for entry in self._entries_of(release.candidate, release.fold)
         ]
         return [entry for *_, entry in sorted(entries, key=lambda each: each[:3])]
@@ -180,15 +183,17 @@ class SearchedCells:
 
     def standing(self) -> Standing:
         raced = [each for each in self._search.candidates if each.runs]
-        leader, ahead = self._search.leader, self._search.ahead()
+        standings, ahead = self._search.standings, self._search.ahead()
+        leader = standings.ahead
         seeds, most = len(self._experiment.seeds), self._config.hours
         sign = -1 if self._config.objective in LOWER_IS_BETTER else 1
-        means = self._search.standings.table.outlook.means
+        means = standings.table.outlook.means
         return Standing(
             leader="" if leader is None else self._candidate(leader).id,
             score=math.nan if leader is None else sign * float(means[leader]),
             living=sum(not each.out for each in raced),
             stopped=sum(each.stopped is not None for each in raced),
+            finalists=len(standings.finalists) if standings.finals_hold else 0,
             lost=sum(each.lost is not None for each in raced),
             about=None if ahead.about is None else ahead.about * seeds,
             most=None if ahead.most is None else ahead.most * seeds,
@@ -232,10 +237,12 @@ class SearchedCells:
 
     def _lost_cells(self) -> list[Entry]:
         """Cells of finished steps that are not done (any more)."""
+        standings = self._search.standings
         lost = [
             entry
             for each in self._search.candidates
-            for fold in each.finished
+            for fold, number in each.releases.items()
+            if fold in each.finished and standings.counts(standings.releases[number])
             for entry in self._entries_of(each.number, fold)
             if not self._is_done(entry)
         ]
@@ -285,14 +292,16 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
     """What decides a search: a journal belongs to one of these only."""
     experiment = prepared.experiment
     assert experiment.search is not None
+    k = experiment.folds.k
+    first = prepared.folds[prepared.folds["fold"] < k]  # other repeats may be added
     return {
         "event": "begun",
         "version": VERSION,
-        "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
+        "search": experiment.search.model_dump(mode="json", exclude=set(CHANGEABLE)),
         "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
         "stated": digest([each.deciding() for each in experiment.candidates]),
-        "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
-        "folds": experiment.folds.k,
+        "data": digest([prepared.manifest.data_hash, folds_hash(first)]),
+        "folds": k,
         "seeds": list(experiment.seeds),
     }
 

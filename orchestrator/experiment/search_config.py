@@ -6,10 +6,22 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from orchestrator.experiment.folds_config import Folds
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
 
 BUDGETS = ("candidates", "cells", "hours", "gpu_hours", "patience")
+#: What of a search may be changed while it goes on.
+CHANGEABLE = frozenset({*BUDGETS, "finalists"})
+
+
+class Finalists(Frozen):
+    """Who gets the folds of more repeats once the race has ended; beside all budgets."""
+
+    top: Whole = Field(ge=1, le=1_000, description="How many: the best that have all folds.")
+    repeats: Whole = Field(
+        ge=2, le=100, description="Repeats of theirs in all, more than folds.repeats."
+    )
 
 
 class Search(Frozen):
@@ -89,16 +101,24 @@ class Search(Frozen):
             "what their candidates were worth, and cells that they have done are not trained again."
         ),
     )
+    finalists: Finalists | None = Field(
+        None,
+        description=(
+            "The best candidates get the folds of more repeats, such as {top: 3, repeats: 3}, and "
+            "the best of them by all these folds wins; default: none."
+        ),
+    )
 
 
 def problems(
-    search: Search, stated: int, spaces: Sequence[Space], k: int, seeds: int, most_cells: int
+    search: Search, stated: int, spaces: Sequence[Space], folds: Folds, seeds: int, most_cells: int
 ) -> Iterator[tuple[bool, str]]:
     """Whether something is wrong with a search of so many stated candidates and these spaces, and
     what, in one line with the remedy.
 
-    `k`: folds; `seeds`: how many; `most_cells`: of an experiment.
+    `seeds`: how many; `most_cells`: of an experiment.
     """
+    k = folds.count
     yield (
         stated < 2 and not spaces,
         "search must have something to choose from, got one candidate and nothing to vary; state "
@@ -118,9 +138,10 @@ def problems(
     )
     yield (
         search.cells is not None and search.cells < k * seeds,
-        f"search.cells must be at least {k * seeds}, folds.k × seeds of one candidate, got "
+        f"search.cells must be at least {k * seeds}, folds × seeds of one candidate, got "
         f"{search.cells}",
     )
+    yield from _of_finalists(search, stated, spaces, folds, seeds, most_cells)
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
         yield (
@@ -128,6 +149,32 @@ def problems(
             f"search.sampler: grid comes to more than {most_cells:,} cells; add a budget such as "
             "candidates: 40, or list fewer choices",
         )
+
+
+def _of_finalists(
+    search: Search, stated: int, spaces: Sequence[Space], folds: Folds, seeds: int, most_cells: int
+) -> Iterator[tuple[bool, str]]:
+    """What finalists cannot be."""
+    finalists = search.finalists
+    if finalists is None:
+        return
+    top, repeats = finalists.top, finalists.repeats
+    yield (
+        repeats <= folds.repeats,
+        f"search.finalists.repeats must be above folds.repeats, {folds.repeats}, since it counts "
+        f"them, got {repeats}",
+    )
+    most = search.candidates if spaces else stated
+    yield (
+        most is not None and top > most,
+        f"search.finalists.top must be at most {most}, the candidates that there are, got {top}",
+    )
+    cells = top * folds.k * repeats * seeds
+    yield (
+        cells > most_cells,
+        f"search.finalists may come to {most_cells:,} cells, top × folds × repeats × seeds, got "
+        f"{cells:,}; lower top or repeats",
+    )
 
 
 def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool, str]]:

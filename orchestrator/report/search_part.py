@@ -29,6 +29,7 @@ def describe_search(facts: Facts) -> Iterator[str]:
     if search is None:
         return
     yield from _how(search)
+    yield from _finals(facts, search)
     yield from _cost(facts, search)
     yield from _gain(facts, search)
 
@@ -91,7 +92,8 @@ def search_tables(facts: Facts) -> Iterator[Table]:
     names = [parameter.name for parameter in search.parameters]
     rows = []
     for row in search.table.to_dict("records"):
-        folds = f"{row['folds']} of {facts.n_folds}"
+        asked = search.searched.folds.get(row["candidate"], facts.n_folds)
+        folds = f"{row['folds']} of {asked}"
         values = [_value(row[name]) for name in names]
         rows.append((row["candidate"], row["state"], folds, three(row["estimate"]), *values))
     estimate = f"{search.label}, expected mean"
@@ -145,16 +147,33 @@ def _how(search: SearchFacts) -> Iterator[str]:
         )
 
 
+def _finals(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    """Who went on to further repeats, and why."""
+    searched, config = search.searched, search.settings.finalists
+    standings = searched.standings
+    if config is None or not standings.finalists:
+        return
+    names = ", ".join(searched.ids[number] for number in standings.finalists)
+    chosen = next(r["reason"] for r in reversed(searched.rows) if r["event"] == "finalists")
+    yield (
+        f"Finalists: {names}, {chosen}. They got the folds of {config.repeats} repeats, "
+        f"{facts.k} folds each, and the best of them by the mean over all of these wins; the mean "
+        "and deviation of others are over the folds of the race alone."
+    )
+
+
 def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     cells = search.cells
     done = cells[cells["state"] == "done"]
     every = len(search.table) * facts.n_folds * len(facts.seeds)
-    saved = 1 - len(done) / every if every else 0.0
+    further = int((done["fold"] >= facts.n_folds).sum())
+    saved = 1 - (len(done) - further) / every if every else 0.0
     trained = done[done["taken_from"] == ""]
     yield (
         f"It took {len(done):,} cells, {int(trained['epochs'].sum()):,} epochs and "
         f"{trained['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same "
-        f"candidates would have been {every:,} cells: {saved:.0%} saved."
+        f"candidates would have been {every:,} cells: {saved:.0%} saved"
+        + (f", {further:,} cells of finalists' further repeats not counted." if further else ".")
     )
     for run, number in done["taken_from"].value_counts().items():
         if run:
@@ -165,7 +184,7 @@ def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
     gain, reference = search.gain, facts.names.get(search.reference, search.reference)
     tried = len(search.table)
     if gain is None:
-        if search.searched.standings.leader == 0:
+        if search.searched.standings.ahead == 0:
             yield f"No candidate is expected to be better than {reference}, the one as written."
         return
     yield (

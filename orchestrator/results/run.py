@@ -93,7 +93,8 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        return run_folds(self.layout, self.entries)
+        drawn = self._experiment.folds.k * self._experiment.draws
+        return run_folds(self.layout, self.entries, drawn)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,8 +103,9 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        unasked = self.searched.unasked if self.searched is not None else {}
-        return run_entries(self.layout, self._experiment, self.manifest, unasked)
+        searched = self.searched
+        known = () if searched is None else (searched.unasked, searched.folds)
+        return run_entries(self.layout, self._experiment, self.manifest, *known)
 
     @cached_property
     def _states(self) -> list[CellState]:
@@ -192,6 +194,8 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One row per done cell and image of its fold (split `fold`) and of the test set (split
         `test`).
+
+        An image of the folds occurs once per candidate, repeat (folds r·k to r·k + k − 1) and seed.
         """
         folds = self.folds
         table = self._collect(lambda entry: predictions_of(entry, folds))
@@ -272,8 +276,8 @@ class Run:
         """One row per candidate.
 
         For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds;
-        `_oof` of the pooled out-of-fold predictions (with several seeds: each seed's by itself,
-        then the mean over seeds); `_test_mean` over the cells' models on the test set;
+        `_oof` of the pooled out-of-fold predictions (with several repeats or seeds: each one's by
+        itself, then the mean); `_test_mean` over the cells' models on the test set;
         `_test_ensemble` of these models' averaged probabilities.
         """
         test_scores = self._scores("test")
@@ -295,7 +299,8 @@ class Run:
                     if entry.spec.candidate.id == candidate.id
                 ]
                 tests = [test_scores[key] for key in keys]
-                row |= summarise_candidate(cells, tests, by_candidate[candidate.id], self.classes)
+                own, k = by_candidate[candidate.id], self._experiment.folds.k
+                row |= summarise_candidate(cells, tests, own, self.classes, k)
             rows.append(row)
         columns = [
             f"{metric}_{kind}"

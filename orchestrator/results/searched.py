@@ -11,7 +11,7 @@ import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.suggestions import settings_of
-from orchestrator.search.journal import read_rows
+from orchestrator.search.journal import check_folds, read_rows
 from orchestrator.search.racing import estimates
 from orchestrator.search.spending import Ahead, Spending
 from orchestrator.search.standings import Row, Standing, Standings
@@ -55,6 +55,18 @@ class Searched:
     ids: dict[int, str]
 
     @property
+    def folds(self) -> dict[str, int]:
+        """How many folds each finalist has, by its id; others have those of the race."""
+        standings = self.standings
+        return {self.ids[number]: standings.final_folds for number in standings.finalists}
+
+    @property
+    def leader(self) -> str | None:
+        """The id of whom the search would choose now."""
+        number = self.standings.ahead
+        return None if number is None else self.ids[number]
+
+    @property
     def unasked(self) -> dict[tuple[str, int], CellState]:
         """The steps that were not asked for, by candidate and fold, and how they stand."""
         states = {}
@@ -70,7 +82,7 @@ class Searched:
                 state = CellState(
                     state="stopped", reason=f"the search ended: {self.standings.ended}"
                 )
-            for fold in range(self.standings.k):
+            for fold in range(self.folds.get(self.ids[each.number], self.standings.k)):
                 release = each.releases.get(fold)
                 if release is None or self.standings.outcomes[release] == "cancelled":
                     states[self.ids[each.number], fold] = state
@@ -107,7 +119,9 @@ class Searched:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each candidate that was stopped, lost, refused or known already, in order."""
+        """One row for each candidate that was stopped, lost, refused or known already, or became a
+        finalist, in order.
+        """
         return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(
             {"after_folds": "Int64", "probability": "float64"}
         )
@@ -134,6 +148,17 @@ class Searched:
                     "folds": str(release.fold),
                     "reason": row["reason"],
                 }
+            elif row["event"] == "finalists":
+                yield from (
+                    {
+                        "candidate": self.ids[number],
+                        "decision": "finalist",
+                        "after_folds": self.standings.k,
+                        "folds": " ".join(map(str, range(self.standings.k, row["folds"]))),
+                        "reason": row["reason"],
+                    }
+                    for number in row["candidates"]
+                )
             elif row["event"] == "suggested" and (row["refused"] or row["same_as"] is not None):
                 decision = "refused" if row["refused"] else "known"
                 same = None if row["same_as"] is None else self.ids[row["same_as"]]
@@ -146,11 +171,15 @@ class Searched:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per candidate that was trained: number, candidate, name, state (leads, living,
-        stopped, lost, complete), folds (finished), estimate (expected mean of the objective over
-        all folds, higher is better), then its parameters, NaN where one has no effect.
+        """One row per candidate that was trained: number, candidate, name, state (leads, finalist,
+        living, stopped, lost, complete), folds (finished), estimate (expected mean of the objective
+        over all folds, higher is better; a finalist's mean over its own, once it has them), then
+        its parameters, NaN where one has no effect.
         """
-        values = estimates(self.standings.table)
+        values = estimates(self.standings.table).copy()
+        for number in self.standings.finalists:
+            if (mean := self.standings.final_mean(number)) is not None:
+                values[number] = mean
         named = {candidate.id: candidate for candidate in self.experiment.candidates}
         rows = []
         for each in self.standings.candidates:
@@ -172,8 +201,8 @@ class Searched:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per step that the search has looked at, in order: step (counted from 1),
-        candidate, fold, score, then who led after it and what mean was expected of it.
+        """One row per step of the race that the search has looked at, in order: step (counted from
+        1), candidate, fold, score, then who led after it and what mean was expected of it.
 
         Of more than 400 steps who led is looked up after every second, third, … one: each look
         takes as long as there are candidates.
@@ -190,6 +219,8 @@ class Searched:
                 estimate = estimates(standings.table)[number]
                 leader = {"leader": self.ids[number], "leader_estimate": estimate}
             release = standings.releases[row["release"]]
+            if release.fold >= standings.k:
+                continue
             rows.append(
                 {
                     "step": len(rows) + 1,
@@ -207,8 +238,10 @@ class Searched:
             return "lost"
         if each.stopped is not None:
             return "stopped"
-        if each.number == self.standings.leader:
+        if each.number == self.standings.ahead:
             return "leads"
+        if each.number in self.standings.finalists:
+            return "finalist"
         return "complete" if self.standings.is_through(each.number) else "living"
 
     def _parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
@@ -229,7 +262,8 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     """
     if experiment.search is None or not (rows := read_rows(layout.journal)):
         return None
-    standings = Standings(experiment.folds.k)
+    check_folds(layout.journal, rows, experiment.folds.k * experiment.draws)
+    standings = Standings(experiment.folds.count)
     for row in rows:
         standings.apply(row)
     candidates, ids = list(experiment.candidates), {}

@@ -16,6 +16,7 @@ import numpy as np
 
 from orchestrator.experiment import search_config
 from orchestrator.search import published, racing
+from orchestrator.search.finals import Finals
 from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.spending import Ahead, Spending
@@ -31,7 +32,8 @@ class Search:
 
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
     `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
-    and for the one that it is paired with. `seeds`: cells of a step.
+    and for the one that it is paired with. `seeds`: cells of a step. `final_folds`: of a finalist
+    in all.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Search:
         scores: Scores,
         complete: Complete | None = None,
         seeds: int = 1,
+        final_folds: int = 0,
     ) -> None:
         self.config = config
         self._sampler, self._journal, self._scores = sampler, journal, scores
@@ -54,6 +57,7 @@ class Search:
         self._undecided = True
         self.standings = Standings(k, bool(config.patience))
         self._spending = Spending(config, self.standings, seeds, sampler is not None)
+        self._finals = Finals(config.finalists, self.standings, final_folds)
         self._telling = None if sampler is None else Telling(sampler, self.standings)
         self._foreseen = 0 if sampler is None else sampler.foresees
         for row in journal.rows:
@@ -117,6 +121,8 @@ class Search:
         """The first step after an end that a journal holds: a larger budget may give one."""
         over, self._was_over, self.standings.ended = self._was_over, None, None
         release = self._choose()
+        if release is None and self._begin_finals():  # as more repeats do
+            release = self._choose()
         if release is None:
             self.standings.ended = over
         self._flush()
@@ -138,6 +144,7 @@ class Search:
         lacked = ([(n, fold) for fold in standings.lacks(n)] for n in numbers if n not in sure)
         for steps in zip_longest(*lacked):
             yield from (step for step in steps if step is not None)
+        yield from self._finals.steps()
 
     def ahead(self) -> Ahead:
         """The steps that may still be handed out."""
@@ -192,6 +199,8 @@ class Search:
         """Nothing may be handed out: take in one more outcome; False: it is not there."""
         standings = self.standings
         if not standings.open:
+            if self._begin_finals():
+                return True
             self._note({"event": "ended", "reason": self._spending.why_it_ends()})
             return False
         if not self.config.repeatable or standings.seen not in self._arrived:
@@ -208,7 +217,8 @@ class Search:
             release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
             rival = None
-            if self.config.racing == "paired":  # nobody else asks how noisy a step is
+            raced = release.fold < self.standings.k
+            if self.config.racing == "paired" and raced:  # nobody else asks how noisy a step is
                 rival = self.standings.table.rival(release.candidate, release.fold)
             if rival is not None:
                 noise = paired_noise(draws, self._scores(rival, release.fold)[1])
@@ -247,14 +257,24 @@ class Search:
             self._suggest()
         while (step := self._step()) is None:
             if not self._spending.may_begin():
-                return None
+                step = next(self._finals.steps(), None)
+                break
             if ready := self.standings.ready:
                 step = (ready[0], 0)
                 break
             self._suggest()
+        if step is None:
+            return None
         number = len(self.standings.releases)
         self._note({"event": "released", "release": number, "candidate": step[0], "fold": step[1]})
         return Release(number, *step)
+
+    def _begin_finals(self) -> bool:
+        """Write down who gets more repeats; False: nobody, or that is known."""
+        row = self._finals.begun()
+        if row is not None:
+            self._note(row)
+        return row is not None
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""

@@ -129,4 +129,4 @@ class Spending:
     def _steps_left(self) -> int | None:
         if self._config.cells is None:
             return None
-        return self._config.cells // self._seeds - len(self._standings.releases)
+        return self._config.cells // self._seeds - self._standings.race_steps

@@ -68,6 +68,11 @@ class Standings:
         self.in_vain = 0  # suggestions in a row that cost no cells
         self.scored = 0  # candidates with a score
         self.promoted = 0  # releases beyond a candidate's first
+        self.race_steps = 0  # releases of the race's folds
+        self.finalists: tuple[int, ...] = ()  # who got, or get, the folds of further repeats
+        self.final_folds = k  # of a finalist in all
+        self.finals_hold = False  # whether nothing was raced since they were chosen
+        self._finals: dict[int, dict[int, float]] = {}  # scores of further folds, by candidate
         self._leader: int | None = None
         self._seen = 0
         self.untold: set[int] = set()  # lost, which the sampler does not know yet
@@ -97,11 +102,14 @@ class Standings:
         self.ended = None  # a larger budget may have carried it on
         self.outcomes.append(None)
         standing = self.candidates[release.candidate]
-        self.promoted += bool(standing.releases)
-        standing.releases[release.fold] = release.number
         standing.open += 1
+        if release.fold < self.k:
+            self.race_steps += 1
+            self.promoted += bool(standing.releases)
+            self.finals_hold = False
+        standing.releases[release.fold] = release.number
         self._new.pop(standing.number, None)
-        if len(standing.releases) == self.k:
+        if len(standing.releases) >= self.k and not self.lacks(standing.number):
             self._wanting.pop(standing.number, None)
 
     def _finished(self, row: Row) -> None:
@@ -120,7 +128,10 @@ class Standings:
                 self.scored += 1
                 self.raced += standing.space is not None
             standing.finished.add(release.fold)
-            self.table.add(release.candidate, release.fold, row["score"], row["noise"])
+            if release.fold < self.k:
+                self.table.add(release.candidate, release.fold, row["score"], row["noise"])
+            else:
+                self._finals.setdefault(release.candidate, {})[release.fold] = row["score"]
         if self._patient and self.leader != self._leader:
             self._leader, self.led_since = self.leader, self.raced
 
@@ -150,6 +161,10 @@ class Standings:
     def _exhausted(self, _: Row) -> None:
         self.exhausted = True
 
+    def _finalists(self, row: Row) -> None:
+        self.finalists, self.final_folds = tuple(row["candidates"]), row["folds"]
+        self.finals_hold, self.ended = True, None
+
     def _ended(self, row: Row) -> None:
         self.ended = row["reason"]
 
@@ -159,6 +174,34 @@ class Standings:
     def leader(self) -> int | None:
         """The living candidate that is expected to end up best."""
         return self.table.leader
+
+    @property
+    def ahead(self) -> int | None:
+        """Whom the search would choose now: the finalist with the best mean over all its folds, the
+        better one in the race of equals; the leader before all finalists have theirs.
+        """
+        final = [number for number in self.finalists if not self.candidates[number].out]
+        means = [self.final_mean(number) for number in final]
+        known = [mean for mean in means if mean is not None]
+        if not self.finals_hold or not known or len(known) < len(means):
+            return self.leader
+        return final[int(np.argmax(known))]
+
+    def counts(self, release: Release) -> bool:
+        """Whether a step belongs to the results: of the race, or of a present finalist's further
+        repeats.
+        """
+        raced = release.fold < self.k or release.candidate in self.finalists
+        return raced and self.outcomes[release.number] != "cancelled"
+
+    def final_mean(self, number: int) -> float | None:
+        """A finalist's mean over its folds of all repeats; None while some are not finished."""
+        scores = self._finals.get(number, {})
+        further = [scores.get(fold) for fold in range(self.k, self.final_folds)]
+        known = [score for score in further if score is not None]
+        if not known or len(known) < len(further) or not self.is_through(number):
+            return None
+        return float(np.mean([*self.table.scores[number], *known]))
 
     @property
     def seen(self) -> int:
@@ -207,5 +250,6 @@ class Standings:
         return [f for f in range(self.k) if f not in self.candidates[number].releases]
 
     def is_through(self, number: int) -> bool:
-        """Whether all folds of a candidate are finished."""
-        return len(self.candidates[number].finished) == self.k
+        """Whether all folds of the race are finished for a candidate."""
+        finished = self.candidates[number].finished
+        return len(finished) >= self.k and all(fold in finished for fold in range(self.k))

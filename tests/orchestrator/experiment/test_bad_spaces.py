@@ -199,6 +199,37 @@ FILES = {
         "search.from must name every run once, got",
         "runs/a' twice",
     ),
+    "no repeat": ("folds: {repeats: 0}", RATE, "folds.repeats must be at least 1, got 0"),
+    "no finalist": (
+        "search: {candidates: 9, finalists: {top: 0, repeats: 3}}",
+        RATE,
+        "search.finalists.top must be at least 1, got 0",
+    ),
+    "more finalists than candidates": (
+        "search: {candidates: 9, finalists: {top: 10, repeats: 3}}",
+        RATE,
+        "search.finalists.top must be at most 9, the candidates that there are, got 10",
+    ),
+    "more finalists than are stated": (
+        "search: {finalists: {top: 3, repeats: 3}}",
+        "epochs: [1, 2]",
+        "search.finalists.top must be at most 2",
+    ),
+    "finalists without more repeats": (
+        "search: {candidates: 9, finalists: {top: 3, repeats: 1}}",
+        RATE,
+        "search.finalists.repeats must be at least 2, got 1",
+    ),
+    "finalists with no more repeats than others": (
+        "search: {candidates: 9, finalists: {top: 3, repeats: 2}}\nfolds: {repeats: 2}",
+        RATE,
+        "search.finalists.repeats must be above folds.repeats, 2, since it counts them, got 2",
+    ),
+    "endless finalists": (
+        "search: {candidates: 1000, finalists: {top: 1000, repeats: 100}}",
+        RATE,
+        "search.finalists may come to 20,000 cells",
+    ),
     "a list": ("search: [tpe]", RATE, "search must be a mapping, got ['tpe']"),
     "grid of a range": (
         "search: {sampler: grid}",

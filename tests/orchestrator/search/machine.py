@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.experiment.search_config import Finalists
 from orchestrator.search.search import Search
 
 
@@ -20,6 +21,7 @@ class Settings:
     bound: float = 0.05
     repeatable: bool = True
     lag: int = 16
+    finalists: Finalists | None = None
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Bench:
         self.scores, self.draws, self.settings = scores, draws_of(scores, noise), settings
         self.lost: dict[tuple[int, int], str] = {}
         self.most, self.foresees = len(scores), 0
+        self.k = scores.shape[1]  # of the race; there may be more for finalists
 
     def open(self, journal: Rows, repeats: bool = False) -> Search:
         """`repeats`: suggestions may be alike; else every one is a candidate of its own."""
@@ -98,12 +101,13 @@ class Bench:
 
         search = Search(
             self.settings,
-            self.scores.shape[1],
+            self.k,
             [("stated", "stated")],
             self.sampler,
             journal,
             lambda c, f: (float(self.scores[row(c), f]), self.draws[row(c), f]),
             complete,
+            final_folds=self.scores.shape[1],
         )
         return search
 
