@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from trainables.core.ledger import Entry
+from trainables.training.decisions import Held
 
 
 class CellSource(Protocol):
@@ -32,6 +33,9 @@ class CellSource(Protocol):
     def wanted(self, entry: Entry) -> bool:
         """Whether a cell that was given is still to be trained."""
 
+    def held(self, entry: Entry) -> Held | None:
+        """What a cell that was given must reach to go on; None: it is trained in full."""
+
     def standing(self) -> str:
         """What people want to know beside the number of cells; empty where there is nothing."""
 
@@ -57,6 +61,9 @@ class FixedCells:
 
     def wanted(self, entry: Entry) -> bool:
         return True
+
+    def held(self, entry: Entry) -> Held | None:
+        return None
 
     def standing(self) -> str:
         return ""

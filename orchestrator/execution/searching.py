@@ -17,6 +17,7 @@ from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
 from orchestrator.experiment.search_config import BUDGETS
 from orchestrator.results.entries import predictions_of
 from orchestrator.results.summaries import labels_and_logits
+from orchestrator.search.halving import Trained, judged, metric_of
 from orchestrator.search.journal import VERSION, Journal
 from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
@@ -25,7 +26,9 @@ from orchestrator.search.standings import Release
 from trainables.core.config import Candidate
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
+from trainables.core.records import DamagedRecord
 from trainables.core.values import digest
+from trainables.training.decisions import Held, Rung, best_scores, is_over, merit
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
 
@@ -60,6 +63,7 @@ class SearchedCells:
             self._score,
             self._complete,
             len(experiment.seeds),
+            self._trained if self._config.epoch_stopping == "asha" else None,
         )
         self._lost = self._lost_cells()
         self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
@@ -100,7 +104,7 @@ class SearchedCells:
             for entry in entries:
                 entry.create()
                 self._steps[entry.spec.key] = release
-            left = [entry for entry in entries if entry.state().state != "done"]
+            left = [entry for entry in entries if not self._is_through(entry, release)]
             self._left[release.number] = {entry.spec.key for entry in left}
             if not left:
                 self._search.finished(release)
@@ -130,6 +134,12 @@ class SearchedCells:
             return True
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
+
+    def held(self, entry: Entry) -> Held | None:
+        key = entry.spec.key
+        if key in self._again or not (rungs := self._rungs_of(entry, self._steps[key])):
+            return None
+        return Held(metric=self._metric, rungs=rungs)
 
     def standing(self) -> str:
         candidates = [each for each in self._search.candidates if each.runs]
@@ -186,6 +196,36 @@ class SearchedCells:
 
     def _save_keys(self) -> None:
         write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
+
+    # --- epochs -----------------------------------------------------------------------------------
+
+    @property
+    def _metric(self) -> str:
+        return metric_of(self._config.objective)
+
+    def _rungs_of(self, entry: Entry, release: Release) -> tuple[Rung, ...]:
+        """What a cell of a step is held to."""
+        place = self._experiment.seeds.index(entry.spec.seed)
+        return release.rungs[place] if release.rungs else ()
+
+    def _trained(self, candidate: int, fold: int) -> list[Trained]:
+        return [self._epochs_of(entry) for entry in self._entries_of(candidate, fold)]
+
+    def _epochs_of(self, entry: Entry) -> Trained:
+        table, training = entry.epochs(), entry.spec.candidate.training
+        scores = best_scores(self._metric, table[f"validation_{self._metric}"].tolist())
+        monitored = table[f"validation_{training.monitor}"].tolist()
+        over = is_over(training, [merit(training, value) for value in monitored])
+        return Trained(training, scores, over)
+
+    def _is_through(self, entry: Entry, release: Release) -> bool:
+        """Whether a cell need not be trained (further) for a step."""
+        state = entry.state().state
+        if state != "halted":
+            return state == "done"
+        with suppress(DamagedRecord):
+            return judged([self._epochs_of(entry)], [self._rungs_of(entry, release)])[1] is not None
+        return False
 
     # --- scores -----------------------------------------------------------------------------------
 

@@ -171,7 +171,8 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return None
         share = self._packing.share(cell.architecture)
         self._promise(trial_id, cell, share)
-        return {**self.constants, "trial": trial_id, "share": share, "key": cell.key}
+        said = {"key": cell.key, "held": self._held(cell)}
+        return {**self.constants, "trial": trial_id, "share": share, **said}
 
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
@@ -179,6 +180,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._progress.total = self._source.total
         self._progress.standing = self._source.standing()
         return self._next()
+
+    def _held(self, cell: WaitingCell) -> str:
+        """What a cell is held to, as its worker is told."""
+        held = self._source.held(self._entries[cell.key])
+        return "" if held is None else held.model_dump_json()
 
     def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
         attempts = self._entries[cell.key].state().attempts
@@ -193,7 +199,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         else of two workers that ask at once each might get what the other one holds.
         """
         mine = self._running.get(trial_id)
-        if mine is None or not appoint(trial_id, mine.cell.key):
+        if mine is None or not appoint(trial_id, mine.cell.key, self._held(mine.cell)):
             # Nothing is left for it, or no word can be left: then the promise holds.
             self._begin(trial_id)
             return
@@ -218,9 +224,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def _begin(self, trial_id: str) -> None:
         trial = self._running.get(trial_id)
-        appoint(trial_id, "" if trial is None else trial.cell.key)
         if trial is None:
+            appoint(trial_id, "")
             return
+        appoint(trial_id, trial.cell.key, self._held(trial.cell))
         self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
         spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
@@ -256,7 +263,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._source.through(entry, None, trial.gpu_seconds())
             return
         self._schedule.release(cell, None)
-        if not error and not self._source.wanted(entry):
+        if state.state == "halted" and not error:
+            self._progress.halted(cell.key, state.reason)
+            self._source.through(entry, None, trial.gpu_seconds())
+        elif not error and not self._source.wanted(entry):
             self._progress.dropped(cell.key)
         elif not error and lifeline.stopping():  # it has saved what it had
             self._schedule.put_back(cell)

@@ -9,6 +9,7 @@ from pydantic import Field
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
 
+FIRST_RUNG = 3  # epochs before any cell is halted; then thrice as many, and so on
 BUDGETS = ("candidates", "cells", "hours", "gpu_hours", "patience")
 
 
@@ -67,6 +68,14 @@ class Search(Frozen):
             "leader to end up best."
         ),
     )
+    epoch_stopping: Literal["off", "asha"] = Field(
+        "off",
+        description=(
+            "When a candidate's first fold ends within its epochs. off: never; asha: when, after "
+            "3, 9, 27, … epochs, its best validation score is not in the upper third of those that "
+            "the same fold had by then (asynchronous successive halving)."
+        ),
+    )
     repeatable: bool = Field(
         True, description="The same search on one worker or many, and after interruptions."
     )
@@ -82,12 +91,18 @@ class Search(Frozen):
 
 
 def problems(
-    search: Search, stated: int, spaces: Sequence[Space], k: int, seeds: int, most_cells: int
+    search: Search,
+    stated: int,
+    spaces: Sequence[Space],
+    k: int,
+    seeds: int,
+    most_cells: int,
+    epochs: int,
 ) -> Iterator[tuple[bool, str]]:
     """Whether something is wrong with a search of so many stated candidates and these spaces, and
     what, in one line with the remedy.
 
-    `k`: folds; `seeds`: how many; `most_cells`: of an experiment.
+    `k`: folds; `seeds`: how many; `most_cells`: of an experiment; `epochs`: most of a stated one.
     """
     yield (
         stated < 2 and not spaces,
@@ -110,6 +125,12 @@ def problems(
         search.cells is not None and search.cells < k * seeds,
         f"search.cells must be at least {k * seeds}, folds.k × seeds of one candidate, got "
         f"{search.cells}",
+    )
+    epochs = max([epochs, *_varied_epochs(spaces)])
+    yield (
+        search.epoch_stopping == "asha" and epochs <= FIRST_RUNG,
+        f"search.epoch_stopping: asha first looks after {FIRST_RUNG} epochs, and no candidate has "
+        f"more, got training.epochs {epochs}; raise it, or remove epoch_stopping",
     )
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
@@ -153,6 +174,14 @@ def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool,
             bool(spaces) and len(parameters) < 2,
             f"{kind} must have at least 2 ranges, got {len(parameters)}; use tpe or random",
         )
+
+
+def _varied_epochs(spaces: Sequence[Space]) -> Iterator[int]:
+    """The most of each space that varies them."""
+    for space in spaces:
+        for parameter in space.parameters:
+            if parameter.name == "epochs":
+                yield max(parameter.options or ())
 
 
 def _points(spaces: Sequence[Space], most: int) -> int | None:

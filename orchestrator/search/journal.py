@@ -18,7 +18,7 @@ from orchestrator.experiment.search_config import BUDGETS
 from trainables.core.errors import RunFolderError
 from trainables.core.files import open_regular
 
-VERSION = 1
+VERSION = 2
 Row = dict[str, Any]
 
 #: What the header has digests of, in words.
@@ -59,11 +59,23 @@ class _Suggested(_Row):
     same_as: _Number | None
 
 
+class _Rung(_Row):
+    epoch: _Number
+    threshold: _Real
+    known: _Number
+
+
+class _Curve(_Row):
+    bests: list[_Real | None]
+    over: bool
+
+
 class _Released(_Row):
     event: Literal["released"]
     release: _Number
     candidate: _Number
     fold: _Number
+    rungs: list[list[_Rung]]  # by seed, which its cells are held to; none: trained in full
 
 
 class _Finished(_Row):
@@ -71,7 +83,20 @@ class _Finished(_Row):
     release: _Number
     score: _Real | None  # None: lost for good
     noise: _Real | None  # paired with another candidate's, None where there is none
+    curves: list[_Curve]  # by seed, none where epochs are not raced
     reason: str | None
+
+
+class _Halted(_Row):
+    event: Literal["halted"]
+    release: _Number
+    seed: _Number  # its place among all
+    epoch: _Number
+    score: _Real | None  # None: no epoch had any
+    threshold: _Real
+    known: _Number  # curves that the threshold comes from
+    curves: Annotated[list[_Curve], Field(min_length=1)]
+    reason: str
 
 
 class _Stopped(_Row):
@@ -111,6 +136,7 @@ _ROW: TypeAdapter[Any] = TypeAdapter(
         | _Suggested
         | _Released
         | _Finished
+        | _Halted
         | _Stopped
         | _Cancelled
         | _Told
@@ -176,16 +202,17 @@ def _check_order(path: Path, rows: Sequence[Row]) -> None:
         if (event == "begun") != (line == 1):
             _damaged(path, f"line {line} is {event!r}, where `begun` comes first and once")
         if event == "begun":
-            folds = row["folds"]
+            folds, seeds = row["folds"], len(row["seeds"])
         elif event == "suggested":
             fits = row["candidate"] == candidates and (row["same_as"] or 0) <= candidates
             candidates += 1
         elif event == "released":
             fits = row["release"] == releases and row["candidate"] < candidates
-            fits = fits and row["fold"] < folds
+            fits = fits and row["fold"] < folds and len(row["rungs"]) in (0, seeds)
             releases += 1
         elif "release" in row:
-            fits = row["release"] < releases
+            fits = row["release"] < releases and row.get("seed", 0) < seeds
+            fits = fits and len(row.get("curves", ())) in (0, seeds)
         elif "candidate" in row:
             fits = row["candidate"] < candidates and (row.get("against") or 0) < candidates
         if event not in ("begun", "exhausted", "ended") and not fits:

@@ -14,8 +14,9 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from orchestrator.experiment import search_config
-from orchestrator.search import published, racing
-from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
+from orchestrator.search import halving, published, racing
+from orchestrator.search.halving import Curve, Rung
+from orchestrator.search.needs import Complete, Keeps, Scores, Suggests, Trains
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.spending import Spending
 from orchestrator.search.standings import Release, Row, Standing, Standings
@@ -30,7 +31,8 @@ class Search:
 
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
     `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
-    and for the one that it is paired with. `seeds`: cells of a step.
+    and for the one that it is paired with. `seeds`: cells of a step. `trains(candidate, fold)`: how
+    far its cells came, where steps may be halted within their epochs.
     """
 
     def __init__(
@@ -43,10 +45,11 @@ class Search:
         scores: Scores,
         complete: Complete | None = None,
         seeds: int = 1,
+        trains: Trains | None = None,
     ) -> None:
         self.config = config
         self._sampler, self._journal, self._scores = sampler, journal, scores
-        self._complete = complete
+        self._complete, self._seeds, self._trains = complete, seeds, trains
         self._arrived: dict[int, str | None] = {}  # release: reason of a loss
         self._keys: dict[Hashable, int] = {}
         self._rows: list[Row] = []  # applied, not yet in the journal
@@ -180,9 +183,17 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
+        release = self.standings.releases[number]
+        curves: list[Curve] = []
+        if reason is None and self._trains is not None:
+            step = self._trains(release.candidate, release.fold)
+            curves, halt = halving.judged(step, release.rungs)
+            if halt is not None:
+                self._note(halt.row(number, curves))
+                self._undecided = True
+                return
         score = noise = None
         if reason is None:
-            release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
             rival = None
             if self.config.racing == "paired":  # nobody else asks how noisy a step is
@@ -193,7 +204,7 @@ class Search:
                 score, noise, reason = None, None, "its fold has no score"
         self._note(
             {"event": "finished", "release": number, "score": score, "noise": noise}
-            | {"reason": reason}
+            | {"curves": [curve.row() for curve in curves], "reason": reason}
         )
         self._undecided = True
 
@@ -224,11 +235,12 @@ class Search:
             step = self._step()
             if step is not None:
                 number = len(self.standings.releases)
-                release = Release(number, *step)
+                rungs = [[rung.model_dump() for rung in each] for each in self._rungs(*step)]
                 self._note(
                     {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
+                    | {"rungs": rungs}
                 )
-                return release
+                return self.standings.releases[number]
             if not self._spending.may_suggest():
                 return None
             self._suggest()
@@ -249,6 +261,19 @@ class Search:
             if self._spending.affords(number):
                 return number, standings.lacks(number)[0]
         return None
+
+    def _rungs(self, candidate: int, fold: int) -> list[tuple[Rung, ...]]:
+        """What the cells of a step are held to, by seed; none where it is trained in full.
+
+        Later folds are had by few, that are good: of these the upper third is no fair demand, and
+        whole folds know more of a candidate than some epochs.
+        """
+        first = not self.candidates[candidate].releases
+        if self._trains is None or candidate == 0 or not first:
+            return []
+        known = self.standings.curves[fold].values()
+        found = [halving.rungs(each[seed] for each in known) for seed in range(self._seeds)]
+        return found if any(found) else []
 
     def _promotion_due(self) -> bool:
         """Whether enough candidates are new since the last one that was given its next fold."""

@@ -4,12 +4,31 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
-from orchestrator.search import racing
+from orchestrator.search import halving, racing
 from orchestrator.search.needs import Suggests
 from orchestrator.search.standings import Row, Standing, Standings
 
 _MOVED = 0.02  # of the estimates' deviation: less is not worth telling the sampler
+
+
+def estimates(standings: Standings) -> NDArray[np.float64]:
+    """(candidates,): the expected mean of each, NaN where there is none: `racing.estimates`, and of
+    those that were halted in their first fold the leader's mean plus what they were behind it at
+    the same epoch of the same fold, the lowest of all where that is not known.
+    """
+    values = racing.estimates(standings.table)
+    leader = standings.leader
+    if leader is None or not standings.halted:
+        return values
+    lowest = float(np.nanmin(values))
+    for number, row in standings.halted.items():
+        if np.isnan(values[number]):
+            curves = standings.curves[standings.releases[row["release"]].fold]
+            difference = halving.behind(curves[number], curves.get(leader, ()), row["seed"])
+            values[number] = lowest if difference is None else values[leader] + difference
+    return values
 
 
 class Telling:
@@ -39,7 +58,7 @@ class Telling:
         standings = self._standings
         for number in sorted(standings.untold):
             yield {"event": "told", "candidate": number, "value": None, "estimated": False}
-        values = racing.estimates(standings.table)
+        values = estimates(standings)
         told = standings.told(len(values))
         known = values[~np.isnan(values)]
         least = _MOVED * float(known.std()) if len(known) else 0.0

@@ -8,17 +8,22 @@ leaves word of the cell that suits it best.
 from trainables.runtime.ray_internals import leave_word, word
 
 
-def appoint(trial: str, key: str) -> bool:
-    """Leave word that a trial is to take the cell of this key, none if it is empty; False where no
-    word can be left.
+def appoint(trial: str, key: str, held: str = "") -> bool:
+    """Leave word that a trial is to take the cell of this key, none if it is empty, and what the
+    cell is held to; False where no word can be left.
     """
-    return leave_word(_address(trial), key.encode())
+    return leave_word(_address(trial), f"{key}\n{held}".encode())
 
 
-def appointed(trial: str) -> str | None:
-    """The key that was left for a trial; None where there is no word."""
+def appointed(trial: str) -> tuple[str, str] | None:
+    """The key that was left for a trial, and what its cell is held to; None where there is no
+    word.
+    """
     found = word(_address(trial))
-    return None if found is None else found.decode()
+    if found is None:
+        return None
+    key, _, held = found.decode().partition("\n")
+    return key, held
 
 
 def _address(trial: str) -> bytes:

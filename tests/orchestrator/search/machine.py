@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.search.halving import Trained
 from orchestrator.search.search import Search
+from trainables.core.training_config import Training
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Settings:
     bound: float = 0.05
     repeatable: bool = True
     lag: int = 16
+    epochs: int = 0  # of a cell where steps may be halted within their epochs
 
 
 @dataclass
@@ -104,8 +107,17 @@ class Bench:
             journal,
             lambda c, f: (float(self.scores[row(c), f]), self.draws[row(c), f]),
             complete,
+            trains=(lambda c, f: [self.trained(row(c), f)]) if self.settings.epochs else None,
         )
         return search
+
+    def trained(self, row: int, fold: int) -> Trained:
+        """A curve that comes near its score, the later the slower it learns."""
+        rng = np.random.default_rng([row, fold])
+        epochs = np.arange(1, self.settings.epochs + 1)
+        slow = np.exp(-epochs / rng.uniform(1, 4))
+        values = self.scores[row, fold] - 0.3 * slow + rng.normal(0, 0.01, len(epochs))
+        return Trained(Training(), [*np.maximum.accumulate(values)], over=True)
 
     def run(
         self,
