@@ -91,7 +91,7 @@ class Settings:
     patience: int | None = None
     bound: float = 0.05
     repeatable: bool = True
-    lag: int = 16
+    lag: int = 8
 
 
 @dataclass
@@ -100,6 +100,7 @@ class Recorded:
 
     count: int
     rows: list[Mapping[str, Any]] = field(default_factory=list)
+    foresees: int = 0
 
     def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
         return (0, {}) if number < self.count else None
@@ -118,9 +119,13 @@ def search(
     draws: NDArray[np.float32],
     durations: Floats,
     workers: int = 1,
+    foresees: int = 0,
 ) -> tuple[Search, list[Mapping[str, Any]], float]:
-    """A search over a table, driven to its end: it, its journal and its makespan."""
-    recorded = Recorded(len(scores))
+    """A search over a table, driven to its end: it, its journal and its makespan.
+
+    Workers that would idle train what is likely to be asked for, as rayfold's do.
+    """
+    recorded = Recorded(len(scores), foresees=foresees)
     found = Search(
         settings,
         scores.shape[1],
@@ -130,16 +135,40 @@ def search(
         lambda candidate, fold: (float(scores[candidate, fold]), draws[candidate, fold]),
         lambda number, *_: (str(number), number),
     )
-    running: list[tuple[float, int, Any]] = []
+    released: dict[tuple[int, int], Any] = {}
+    done: set[tuple[int, int]] = set()
+    running: list[tuple[float, tuple[int, int]]] = []
     now = 0.0
-    while True:
-        while len(running) < workers and (step := found.take()) is not None:
-            end = now + durations[step.candidate, step.fold]
-            heapq.heappush(running, (end, step.number, step))
-        if not running:
-            return found, recorded.rows, now
-        now, _, step = heapq.heappop(running)
-        found.finished(step)
+    while found.ended is None:
+        running = [(end, at) for end, at in running if not _unwanted(found, released, at)]
+        heapq.heapify(running)
+        while len(running) < workers:
+            step, at = found.take(), None
+            if step is not None:
+                at = (step.candidate, step.fold)
+                released[at] = step
+                if at in done:
+                    found.finished(step)
+            elif found.ended is None:
+                given = {at for _, at in running} | done
+                at = next((each for each in found.likely() if each not in given), None)
+            if at is None:
+                break
+            if at not in done and all(at != each for _, each in running):
+                heapq.heappush(running, (now + durations[at], at))
+        if running:
+            now, at = heapq.heappop(running)
+            done.add(at)
+            if at in released:
+                found.finished(released[at])
+    return found, recorded.rows, now
+
+
+def _unwanted(found: Search, released: Mapping[tuple[int, int], Any], at: tuple[int, int]) -> bool:
+    """Whether a cell that runs is not to be finished."""
+    if at in released:
+        return found.cancelled(released[at])
+    return at[0] < len(found.candidates) and found.candidates[at[0]].out
 
 
 def makespan(rows: Sequence[Mapping[str, Any]], durations: Floats, workers: int) -> float:

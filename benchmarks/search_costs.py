@@ -1,27 +1,32 @@
 """What a search costs by itself, on simulated candidates: `python -m benchmarks.search_costs`.
 
 - lag: makespan of repeatable searches against those that look at whatever is finished, 60
-  candidates × 5 folds, durations lognormal (σ 0.5 of a candidate, 0.15 of its cells).
+  candidates × 5 folds, durations lognormal (σ 0.5 of a candidate, 0.15 of its cells). Candidates
+  are the same in both; what a sampler learns less from an older past is not in it.
 - scale: 5,000 candidates × 5 folds on 256 slots: time of `take()`, which decides, suggests and
-  hands out one step, and the process's memory. The sampler is a list: Optuna's time comes on top.
+  hands out one step, and the process's memory; calls into which a full pass of Python's garbage
+  collector falls stand apart. The sampler is a list: Optuna's time comes on top.
 
 Writes `search_costs.json`.
 """
 
+import gc
 import heapq
 import json
 import resource
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.replay import WORKERS, Floats, Recorded, Settings, makespan, search
+from benchmarks.replay import WORKERS, Floats, Recorded, Settings, search
 from orchestrator.search.search import Search
 
-LAGS = (8, 16, 32, 64)
+LAGS = (4, 8, 12, 16, 24, 32)
+SAMPLERS = {"random": 16, "learning": 0}  # suggestions that it may make beforehand
 ORDERS = 40
 DRAWS = 400
 
@@ -35,32 +40,28 @@ def simulated(count: int, k: int, seed: int) -> tuple[Floats, Floats]:
 
 
 def lags() -> list[dict[str, Any]]:
-    """Mean makespan and released cells over simulated tables, by rule, workers and lag."""
+    """Mean makespan and released cells over simulated tables, by sampler, workers and lag, each
+    relative to a search that is not repeatable.
+    """
     rows: dict[tuple[str, int, str], list[tuple[float, int]]] = {}
     for order in range(ORDERS):
         scores, durations = simulated(60, 5, order)
         draws = np.random.default_rng(order).normal(0, 0.02, (*scores.shape, DRAWS))
         draws = (scores[..., None] + draws).astype(np.float32)
-        for rule in ("paired", "off"):
-            for lag in LAGS:
-                _, journal, _ = search(Settings(rule, lag=lag), scores, draws, durations)
-                released = sum(row["event"] == "released" for row in journal)
-                for workers in WORKERS:
-                    took = makespan(journal, durations, workers)
-                    rows.setdefault((rule, workers, str(lag)), []).append((took, released))
-            for workers in WORKERS:
-                settings = Settings(rule, repeatable=False)
-                found, _, took = search(settings, scores, draws, durations, workers)
+        for (sampler, foresees), workers in product(SAMPLERS.items(), WORKERS):
+            for lag in (None, *LAGS):
+                settings = Settings("paired", repeatable=lag is not None, lag=lag or 0)
+                found, _, took = search(settings, scores, draws, durations, workers, foresees)
                 released = len(found.standings.releases)
-                rows.setdefault((rule, workers, "none"), []).append((took, released))
+                rows.setdefault((sampler, workers, str(lag)), []).append((took, released))
     means = {key: np.mean(values, axis=0) for key, values in rows.items()}
     return [
         {
-            **{"rule": rule, "workers": workers, "lag": lag},
-            "makespan": float(took / means[rule, workers, "none"][0]),
-            "cells": float(cells / means[rule, workers, "none"][1]),
+            **{"sampler": sampler, "workers": workers, "lag": lag},
+            "makespan": float(took / means[sampler, workers, "None"][0]),
+            "cells": float(cells / means[sampler, workers, "None"][1]),
         }
-        for (rule, workers, lag), (took, cells) in means.items()
+        for (sampler, workers, lag), (took, cells) in means.items()
     ]
 
 
@@ -79,12 +80,13 @@ def scale(count: int = 5000, k: int = 5, slots: int = 256) -> dict[str, float]:
         lambda number, *_: (str(number), number),
     )
     running: list[tuple[float, int, Any]] = []
-    took, now = [], 0.0
+    took, collecting, now = [], [0.0], 0.0
     while True:
         while len(running) < slots:
-            before = time.process_time()
+            before, full = time.process_time(), gc.get_stats()[2]["collections"]
             step = machine.take()
-            took.append(time.process_time() - before)
+            collected = gc.get_stats()[2]["collections"] > full
+            (collecting if collected else took).append(time.process_time() - before)
             if step is None:
                 break
             heapq.heappush(running, (now + durations[step.candidate, step.fold], step.number, step))
@@ -103,6 +105,7 @@ def scale(count: int = 5000, k: int = 5, slots: int = 256) -> dict[str, float]:
         "take_ms_mean": float(milliseconds.mean()),
         "take_ms_99": float(np.quantile(milliseconds, 0.99)),
         "take_ms_most": float(milliseconds.max()),
+        "take_ms_most_collecting": 1000 * max(collecting),
         "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 

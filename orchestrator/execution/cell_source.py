@@ -1,10 +1,10 @@
 """Where the cells come from that are to be trained: all at once, or as a search releases them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from trainables.core.ledger import Entry
-from trainables.training.decisions import Held
+from trainables.training.decisions import Ladder
 
 
 class CellSource(Protocol):
@@ -25,6 +25,16 @@ class CellSource(Protocol):
     def more(self) -> list[Entry]:
         """The cells that may be trained from now on, beside those that were given before."""
 
+    def early(self, suits: Callable[[Entry], bool]) -> Entry | None:
+        """A cell that nobody asked for yet, though somebody probably will: for a slot that would
+        idle.
+        """
+
+    def forgone(self, entry: Entry) -> bool:
+        """Whether a cell that was given but not begun was an early one, and still is: it counts as
+        not given from now on.
+        """
+
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         """A cell is done, or, after all of its tries, lost for this reason; `gpu_seconds`: what its
         last try took of a GPU's time.
@@ -33,7 +43,7 @@ class CellSource(Protocol):
     def wanted(self, entry: Entry) -> bool:
         """Whether a cell that was given is still to be trained."""
 
-    def held(self, entry: Entry) -> Held | None:
+    def ladder(self, entry: Entry) -> Ladder | None:
         """What a cell that was given must reach to go on; None: it is trained in full."""
 
     def standing(self) -> str:
@@ -56,13 +66,19 @@ class FixedCells:
         given, self._left = self._left, []
         return given
 
+    def early(self, suits: Callable[[Entry], bool]) -> Entry | None:
+        return None
+
+    def forgone(self, entry: Entry) -> bool:
+        return False
+
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         """Nothing: no other cell depends on it."""
 
     def wanted(self, entry: Entry) -> bool:
         return True
 
-    def held(self, entry: Entry) -> Held | None:
+    def ladder(self, entry: Entry) -> Ladder | None:
         return None
 
     def standing(self) -> str:

@@ -4,7 +4,7 @@ what becomes of them goes back to the search as scores of its folds.
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -28,7 +28,7 @@ from trainables.core.files import write_json
 from trainables.core.ledger import Entry
 from trainables.core.records import DamagedRecord
 from trainables.core.values import digest
-from trainables.training.decisions import Held, Rung, best_scores, is_over, merit
+from trainables.training.decisions import Ladder, Rung, best_scores, is_over, merit
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
 
@@ -51,6 +51,8 @@ class SearchedCells:
         self._cells: dict[tuple[int, int], list[Entry]] = {}
         self._steps: dict[str, Release] = {}  # by the key of a cell
         self._left: dict[int, set[str]] = {}  # keys of a release that are not through
+        self._early: dict[str, int] = {}  # candidates of cells that are trained, but not released
+        self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
         journal = Journal.open(prepared.layout.journal, journal_header(prepared))
         sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
@@ -86,7 +88,9 @@ class SearchedCells:
     @property
     def total(self) -> int:
         outcomes = self._search.standings.outcomes
-        return (len(outcomes) - outcomes.count("cancelled")) * len(self._experiment.seeds)
+        wanted = (len(outcomes) - outcomes.count("cancelled")) * len(self._experiment.seeds)
+        early = [n for key, n in self._early.items() if key in self._ready or self._goes_on(n)]
+        return wanted + len(early)
 
     @property
     def ended(self) -> bool:
@@ -108,18 +112,41 @@ class SearchedCells:
             self._left[release.number] = {entry.spec.key for entry in left}
             if not left:
                 self._search.finished(release)
-            fresh += left
+            fresh += [entry for entry in left if entry.spec.key not in self._early]
+            for entry in entries:
+                self._early.pop(entry.spec.key, None)
             if fresh and not self._config.repeatable:
                 break  # the next one may know more
         if fresh or self.ended:
             self._save_keys()
         return fresh
 
+    def early(self, suits: Callable[[Entry], bool]) -> Entry | None:
+        if self._again:
+            return None
+        for number, fold in self._search.likely():
+            for entry in self._entries_of(number, fold):
+                key = entry.spec.key
+                if key not in self._early and suits(entry) and entry.state().state != "done":
+                    self._early[key] = number
+                    entry.create()
+                    return entry
+        return None
+
+    def forgone(self, entry: Entry) -> bool:
+        return self._early.pop(entry.spec.key, None) is not None
+
     def through(self, entry: Entry, lost: str | None, gpu_seconds: float) -> None:
         self._note_spent(gpu_seconds)
         key = entry.spec.key
         if key in self._again:
             self._again.discard(key)
+            return
+        if key in self._early:
+            if lost is None:
+                self._ready.add(key)
+            else:
+                del self._early[key]  # tried again once it is asked for
             return
         release = self._steps[key]
         left = self._left[release.number]
@@ -132,14 +159,18 @@ class SearchedCells:
         key = entry.spec.key
         if key in self._again:
             return True
+        if key in self._early:
+            return self._goes_on(self._early[key])
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
 
-    def held(self, entry: Entry) -> Held | None:
+    def ladder(self, entry: Entry) -> Ladder | None:
         key = entry.spec.key
-        if key in self._again or not (rungs := self._rungs_of(entry, self._steps[key])):
+        if key in self._again or key not in self._steps:  # in full
             return None
-        return Held(metric=self._metric, rungs=rungs)
+        if not (rungs := self._rungs_of(entry, self._steps[key])):
+            return None
+        return Ladder(metric=self._metric, rungs=rungs)
 
     def standing(self) -> str:
         candidates = [each for each in self._search.candidates if each.runs]
@@ -148,6 +179,9 @@ class SearchedCells:
         if (leader := self._search.leader) is None:
             return text
         return f"{text}, {self._candidate(leader).id} leads"
+
+    def _goes_on(self, number: int) -> bool:
+        return not (self.ended or self._search.candidates[number].out)
 
     # --- candidates and cells ---------------------------------------------------------------------
 

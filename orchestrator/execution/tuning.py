@@ -152,13 +152,27 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         held: Sequence[Hashable] = (),
         suits: Callable[[Hashable], bool] = lambda architecture: True,
     ) -> WaitingCell | None:
-        """The cell that had better run next on a worker that holds these, of those wanted."""
+        """The cell that had better run next on a worker that holds these, of those wanted; where
+        none waits, one that may be wanted later.
+        """
         while cell := self._schedule.take(held, suits):
             if self._source.wanted(self._entries[cell.key]):
                 return cell
             self._schedule.release(cell, None)
             self._progress.dropped(cell.key)
-        return None
+        early = self._source.early(lambda entry: suits(self._waiting(entry).architecture))
+        if early is None:
+            return None
+        self.add([early])
+        return self._schedule.take(held, suits)
+
+    def _hand_back(self, cell: WaitingCell) -> None:
+        """A cell that was to be begun is not, at least not yet."""
+        if self._source.forgone(self._entries[cell.key]):
+            self._schedule.release(cell, None)
+            self._progress.dropped(cell.key)
+        else:
+            self._schedule.hand_back(cell)
 
     def suggest(self, trial_id: str) -> Any:
         if self.obstacle or lifeline.stopping() or (cell := self._promised()) is None:
@@ -167,11 +181,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return None if self._running else Searcher.FINISHED
         running = [trial.cell.architecture for trial in self._running.values()]
         if running and not self._packing.fits(cell.architecture, running):
-            self._schedule.hand_back(cell)
+            self._hand_back(cell)
             return None
         share = self._packing.share(cell.architecture)
         self._promise(trial_id, cell, share)
-        said = {"key": cell.key, "held": self._held(cell)}
+        said = {"key": cell.key, "ladder": self._ladder(cell)}
         return {**self.constants, "trial": trial_id, "share": share, **said}
 
     def _promised(self) -> WaitingCell | None:
@@ -181,10 +195,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._progress.standing = self._source.standing()
         return self._next()
 
-    def _held(self, cell: WaitingCell) -> str:
-        """What a cell is held to, as its worker is told."""
-        held = self._source.held(self._entries[cell.key])
-        return "" if held is None else held.model_dump_json()
+    def _ladder(self, cell: WaitingCell) -> str:
+        """The rungs that a cell is held to, as its worker is told."""
+        ladder = self._source.ladder(self._entries[cell.key])
+        return "" if ladder is None else ladder.model_dump_json()
 
     def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
         attempts = self._entries[cell.key].state().attempts
@@ -199,7 +213,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         else of two workers that ask at once each might get what the other one holds.
         """
         mine = self._running.get(trial_id)
-        if mine is None or not appoint(trial_id, mine.cell.key, self._held(mine.cell)):
+        if mine is None or not appoint(trial_id, mine.cell.key, self._ladder(mine.cell)):
             # Nothing is left for it, or no word can be left: then the promise holds.
             self._begin(trial_id)
             return
@@ -212,10 +226,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             for name, trial in self._running.items()
             if not trial.begun and trial.share == mine.share and name != trial_id
         ]
+        self.add(self._source.more())
         for name in (*promised, trial_id):
             trial = self._running.pop(name)
             self._tries[trial.cell.key] += 1
-            self._schedule.hand_back(trial.cell)
+            self._hand_back(trial.cell)
         for name in (trial_id, *promised):
             cell = self._next(held if name == trial_id else (), suits)
             if cell is not None:
@@ -227,7 +242,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         if trial is None:
             appoint(trial_id, "")
             return
-        appoint(trial_id, trial.cell.key, self._held(trial.cell))
+        appoint(trial_id, trial.cell.key, self._ladder(trial.cell))
         self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
         spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""

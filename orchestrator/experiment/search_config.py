@@ -80,7 +80,7 @@ class Search(Frozen):
         True, description="The same search on one worker or many, and after interruptions."
     )
     lag: Whole = Field(
-        16,
+        8,
         ge=1,
         le=1_000_000,
         description=(

@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment_file import read_experiment
 from orchestrator.results.entries import (
     epochs_of,
     interrupted,
+    not_needed,
     predictions_of,
     run_entries,
     run_folds,
@@ -110,7 +111,11 @@ class Run:
         states = [entry.state() for entry in self.entries]
         if not held(self.layout.lock):
             states = [interrupted(state) for state in states]
-        return states
+        halted = self.searched.halted if self.searched is not None else {}
+        return [
+            not_needed(state, halted.get((entry.spec.candidate.id, entry.spec.fold)))
+            for entry, state in zip(self.entries, states, strict=True)
+        ]
 
     @cached_property
     def _places(self) -> dict[Entry, int]:

@@ -10,8 +10,8 @@ import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.search.journal import read_rows
-from orchestrator.search.racing import estimates
 from orchestrator.search.standings import Row, Standing, Standings
+from orchestrator.search.telling import estimates
 from trainables.core.config import Candidate
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState
@@ -23,6 +23,10 @@ DECISION_COLUMNS = [
     "folds",
     "against",
     "probability",
+    "epoch",
+    "score",
+    "threshold",
+    "curves",
     "rule",
     "reason",
 ]
@@ -62,6 +66,15 @@ class Searched:
         return states
 
     @property
+    def halted(self) -> dict[tuple[str, int], str]:
+        """The steps that were halted within their epochs, by candidate and fold, and why."""
+        releases = self.standings.releases
+        return {
+            (self.ids[number], releases[row["release"]].fold): str(row["reason"])
+            for number, row in self.standings.halted.items()
+        }
+
+    @property
     def through(self) -> tuple[str, ...]:
         """The candidates with all folds; the leader where there are none yet."""
         standings = self.standings
@@ -74,9 +87,12 @@ class Searched:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each candidate that was stopped, lost, refused or known already, in order."""
+        """One row for each candidate that was stopped, halted, lost, refused or known already, in
+        order.
+        """
+        whole, real = ("after_folds", "epoch", "curves"), ("probability", "score", "threshold")
         return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(
-            {"after_folds": "Int64", "probability": "float64"}
+            dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64")
         )
 
     def _decisions(self) -> Iterator[dict[str, Any]]:
@@ -91,6 +107,20 @@ class Searched:
                     "against": against,
                     "probability": row["probability"],
                     "rule": row["rule"],
+                    "reason": row["reason"],
+                }
+            elif row["event"] == "halted":
+                release = self.standings.releases[row["release"]]
+                yield {
+                    "candidate": self.ids[release.candidate],
+                    "decision": "halted",
+                    "after_folds": 0,
+                    "folds": str(release.fold),
+                    "epoch": row["epoch"],
+                    "score": row["score"],
+                    "threshold": row["threshold"],
+                    "curves": row["known"],
+                    "rule": "asha",
                     "reason": row["reason"],
                 }
             elif row["event"] == "finished" and row["score"] is None:
@@ -117,7 +147,7 @@ class Searched:
         stopped, lost, complete), folds (finished), estimate (expected mean of the objective over
         all folds, higher is better), then its parameters, NaN where one has no effect.
         """
-        values = estimates(self.standings.table)
+        values = estimates(self.standings)
         named = {candidate.id: candidate for candidate in self.experiment.candidates}
         rows = []
         for each in self.standings.candidates:
@@ -156,7 +186,7 @@ class Searched:
                     "fold": release.fold,
                     "score": row["score"],
                     "leader": self.ids[standings.leader],
-                    "leader_estimate": estimates(standings.table)[standings.leader],
+                    "leader_estimate": estimates(standings)[standings.leader],
                 }
             )
         columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]

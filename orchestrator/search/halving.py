@@ -60,7 +60,7 @@ class Curve:
         return cls(tuple(-math.inf if b is None else b for b in row["bests"]), row["over"])
 
 
-def rungs(curves: Iterable[Curve]) -> tuple[Rung, ...]:
+def thresholds(curves: Iterable[Curve]) -> tuple[Rung, ...]:
     """What a cell of the same fold and seed is held to: at every rung that any of these reached,
     to be in the upper third, itself among them.
     """
@@ -99,17 +99,17 @@ class Halt:
 
 
 def judged(
-    step: Sequence[Trained], held: Sequence[Sequence[Rung]]
+    step: Sequence[Trained], rungs: Sequence[Sequence[Rung]]
 ) -> tuple[list[Curve], Halt | None]:
     """The curves of a step's cells, by seed, and which of them halts it, None: it is finished.
 
-    `held`: rungs by seed, none where it is not held to any. What a halted cell did beyond its rung,
+    `rungs`: by seed, none where it is not held to any. What a halted cell did beyond its rung,
     as when its score was known before it was asked for, does not count.
     """
     curves: list[Curve] = []
     halt = None
     for seed, cell in enumerate(step):
-        rung = missed(cell.training, held[seed] if held else (), cell.scores, cell.over)
+        rung = missed(cell.training, rungs[seed] if rungs else (), cell.scores, cell.over)
         if rung is None:
             curves.append(_curve(cell.scores, cell.over))
             continue
@@ -133,7 +133,8 @@ def behind(own: Sequence[Curve], others: Sequence[Curve], seed: int) -> float | 
     """How far a halted step is behind another one of its fold, at the rung where the cell of this
     seed was halted, at most 0; None where that is not known.
     """
-    rung = len(own[seed].bests) - 1
-    other = others[seed].at(rung) if seed < len(others) else None
-    difference = -math.inf if other is None else own[seed].bests[-1] - other
-    return min(difference, 0.0) if math.isfinite(difference) else None
+    bests = own[seed].bests
+    other = others[seed].at(len(bests) - 1) if others else None
+    if other is None or not math.isfinite(difference := bests[-1] - other):
+        return None
+    return min(difference, 0.0)

@@ -13,6 +13,10 @@ from orchestrator.search.standings import Row
 class Suggests(Protocol):
     """What the search needs of a sampler."""
 
+    @property
+    def foresees(self) -> int:
+        """How many suggestions it may make before they are wanted, since it learns nothing."""
+
     def suggest(self, number: int) -> tuple[int, dict[str, Any]] | None:
         """Space and raw values of a candidate; None where there is no other."""
 

@@ -26,6 +26,7 @@ Kind = Literal["grid", "random", "tpe", "gp", "cmaes"]
 _NEEDED = {"gp": "torch", "cmaes": "cmaes"}  # packages
 #: How many candidates a sampler is shown, the best and the latest: its time grows with them.
 _SHOWN = {"tpe": (100, 400), "gp": (50, 50), "cmaes": (0, 600)}
+_FORESEEN = 16  # suggestions of a sampler that learns nothing, which idle slots may begin with
 _REDRAWN = 20  # random points that are tried in place of one that is known
 
 
@@ -59,6 +60,14 @@ class Sampler:
             from orchestrator.search.asking import Studies
 
             self._studies = Studies(spaces)
+
+    @property
+    def foresees(self) -> int:
+        """How many suggestions may be made before they are wanted: none where later ones see more.
+
+        Enough that 16 slots need not wait for decisions (`benchmarks/search_costs.py`).
+        """
+        return _FORESEEN if self._kind in ("grid", "random") else 0
 
     def recall(self, number: int, space: int, values: Mapping[str, Any]) -> None:
         """A candidate that was suggested: pending until something is told of it."""

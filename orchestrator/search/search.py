@@ -9,19 +9,21 @@ no others, however long they took; without, at all that is finished, in order of
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from itertools import zip_longest
 
 import numpy as np
 
 from orchestrator.experiment import search_config
 from orchestrator.search import halving, published, racing
-from orchestrator.search.halving import Curve, Rung
+from orchestrator.search.halving import Curve
 from orchestrator.search.needs import Complete, Keeps, Scores, Suggests, Trains
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.spending import Spending
 from orchestrator.search.standings import Release, Row, Standing, Standings
 from orchestrator.search.telling import Telling
 from trainables.core.errors import ExperimentError
+from trainables.training.decisions import Rung
 
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
 
@@ -57,6 +59,7 @@ class Search:
         self.standings = Standings(k, bool(config.patience))
         self._spending = Spending(config, self.standings, seeds, sampler is not None)
         self._telling = None if sampler is None else Telling(sampler, self.standings)
+        self._foreseen = 0 if sampler is None else sampler.foresees
         for row in journal.rows:
             self._apply(row)
         self._was_over = self.standings.ended
@@ -122,6 +125,23 @@ class Search:
             self.standings.ended = over
         self._flush()
         return release
+
+    def likely(self) -> Iterator[tuple[int, int]]:
+        """Candidate and fold of steps that were not handed out, but may well be: worth training on
+        slots that would idle. In order: suggestions that lie ready, what the best and the reference
+        lack, then everyone's next fold.
+        """
+        if self.ended is not None:
+            return
+        standings = self.standings
+        if self._spending.may_begin():
+            yield from ((number, 0) for number in standings.ready)
+        numbers = [n for n in self._best_first(rested_first=False) if self._spending.affords(n)]
+        sure = [n for n in numbers if n in (standings.leader, 0)]
+        yield from ((n, fold) for n in sure for fold in standings.lacks(n))
+        lacked = ([(n, fold) for fold in standings.lacks(n)] for n in numbers if n not in sure)
+        for steps in zip_longest(*lacked):
+            yield from (step for step in steps if step is not None)
 
     def finished(self, release: Release, reason: str | None = None) -> None:
         """All cells of a step are in the ledger; or it is lost for good, for a reason."""
@@ -231,19 +251,22 @@ class Search:
 
     def _choose(self) -> Release | None:
         """Write down and return the next step; None: there is none before another outcome."""
-        while True:
-            step = self._step()
-            if step is not None:
-                number = len(self.standings.releases)
-                rungs = [[rung.model_dump() for rung in each] for each in self._rungs(*step)]
-                self._note(
-                    {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
-                    | {"rungs": rungs}
-                )
-                return self.standings.releases[number]
-            if not self._spending.may_suggest():
-                return None
+        while len(self.standings.ready) < self._foreseen and self._spending.may_suggest():
             self._suggest()
+        while (step := self._step()) is None:
+            if not self._spending.may_begin():
+                return None
+            if ready := self.standings.ready:
+                step = (ready[0], 0)
+                break
+            self._suggest()
+        number = len(self.standings.releases)
+        rungs = [[rung.model_dump() for rung in each] for each in self._rungs(*step)]
+        self._note(
+            {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
+            | {"rungs": rungs}
+        )
+        return self.standings.releases[number]
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
@@ -251,7 +274,7 @@ class Search:
         new = standings.new if self._spending.closing is None else None
         if new is not None and self._spending.affords(new):
             return new, 0
-        ahead = self._spending.may_suggest()
+        ahead = self._spending.may_begin()
         if ahead and self.config.racing == "paired" and not self._promotion_due():
             return None
         rested = self._best_first(ahead or self.config.racing != "off")
@@ -272,7 +295,7 @@ class Search:
         if self._trains is None or candidate == 0 or not first:
             return []
         known = self.standings.curves[fold].values()
-        found = [halving.rungs(each[seed] for each in known) for seed in range(self._seeds)]
+        found = [halving.thresholds(each[seed] for each in known) for seed in range(self._seeds)]
         return found if any(found) else []
 
     def _promotion_due(self) -> bool:

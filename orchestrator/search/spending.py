@@ -44,28 +44,35 @@ class Spending:
     def may_suggest(self) -> bool:
         """Whether one more candidate may be suggested."""
         config, standings = self._config, self._standings
-        if not self._samples or self.closing is not None or standings.exhausted:
+        if not self._samples or standings.exhausted or standings.in_vain >= _IN_VAIN:
             return False
         if config.candidates is not None and standings.count >= config.candidates:
             return False
-        if self._lost_patience() or standings.in_vain >= _IN_VAIN:
+        return self._has_room()
+
+    def may_begin(self) -> bool:
+        """Whether a candidate that was, or may be, suggested may begin."""
+        return self._has_room() and bool(self._standings.ready or self.may_suggest())
+
+    def _has_room(self) -> bool:
+        if self.closing is not None or self._lost_patience():
             return False
         steps = self._steps_left()
-        return steps is None or steps >= len(standings.lacks(0)) + standings.k
+        return steps is None or steps >= len(self._standings.lacks(0)) + self._standings.k
 
     def why_it_ends(self) -> str:
         """Why nothing more is handed out, in words."""
         config, standings = self._config, self._standings
         if self.closing is not None:
             return self.closing
-        if standings.wanting:
+        if any(each.releases or each.space is None for each in standings.wanting):
             return "the cells are spent"
         if standings.in_vain >= _IN_VAIN or standings.exhausted:
             return "the space is exhausted"
-        if not self._samples or standings.count == config.candidates:
-            return "every candidate is stopped or through"
         if self._lost_patience():
             return f"no new leader among {config.patience} candidates"
+        if not self._samples or (standings.count == config.candidates and not standings.ready):
+            return "every candidate is stopped or through"
         return "the cells are spent"
 
     def _lost_patience(self) -> bool:

@@ -209,8 +209,13 @@ class Standings:
 
     @property
     def new(self) -> int | None:
-        """The first candidate of which nothing was handed out yet."""
-        return min(self._new, default=None)
+        """The first stated candidate of which nothing was handed out yet."""
+        return next((n for n, each in self._new.items() if each.space is None), None)
+
+    @property
+    def ready(self) -> list[int]:
+        """Suggested candidates of which nothing was handed out yet, in order."""
+        return [n for n, each in self._new.items() if each.space is not None]
 
     def told(self, count: int) -> NDArray[np.float64]:
         """(count,): what the sampler holds for the values of the first candidates, NaN: nothing."""

@@ -17,7 +17,7 @@ from trainables.data.cell_images import CellImages, softmax
 from trainables.training import decisions, schedules
 from trainables.training.cell_record import CellRecord
 from trainables.training.checkpoint import Arrays
-from trainables.training.decisions import CheckpointCadence, Held
+from trainables.training.decisions import CheckpointCadence, Ladder
 from trainables.training.metrics import log_odds, metric_names, score
 from trainables.training.session import Session
 
@@ -32,8 +32,8 @@ class Cell:
     """One cell from its first step, or its last resume state, to its ledger entry.
 
     `open_session` gives the model, ready or new; `start_seconds`: what the process cost before this
-    cell; `held`: rungs to be reached, else it is halted, and can go on later. Call `advance` until
-    `done`. Any error marks the entry as failed and is raised on.
+    cell; `ladder`: rungs to be reached, else it is halted, and may go on later. Call `advance`
+    until `done`. Any error marks the entry as failed and is raised on.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class Cell:
         entry: Entry,
         open_session: Callable[[], Session],
         start_seconds: float,
-        held: Held | None = None,
+        ladder: Ladder | None = None,
     ) -> None:
         self.entry = entry
         self.done = False
         self._failed = False
-        self._held = held
+        self._ladder = ladder
         self._layout = layout
         self._spec = entry.spec
         self._training = entry.spec.candidate.training
@@ -85,11 +85,11 @@ class Cell:
 
     def _falls_short(self) -> str | None:
         """Why training does not go on, though it is not over."""
-        if self._held is None:
+        if self._ladder is None:
             return None
-        values = [row[f"validation_{self._held.metric}"] for row in self._state.epochs]
-        scores = decisions.best_scores(self._held.metric, values)
-        rung = decisions.missed(self._training, self._held.rungs, scores, over=False)
+        values = [row[f"validation_{self._ladder.metric}"] for row in self._state.epochs]
+        scores = decisions.best_scores(self._ladder.metric, values)
+        rung = decisions.missed(self._training, self._ladder.rungs, scores, over=False)
         return None if rung is None else rung.why(scores[rung.epoch - 1])
 
     @property

@@ -45,7 +45,6 @@ def is_over(training: Training, merits: Sequence[float]) -> bool:
     return finished >= training.epochs or (finished > 0 and stalled)
 
 
-
 class Rung(Frozen):
     """What the best score of a cell's first epochs, `epoch` of them, must reach for it to go on;
     `known`: how many cells' curves say so.
@@ -63,8 +62,8 @@ class Rung(Frozen):
         )
 
 
-class Held(Frozen):
-    """Rungs that a cell is held to, in order, and the validation metric that they are of."""
+class Ladder(Frozen):
+    """The rungs that a cell is held to, in order, and the validation metric that they are of."""
 
     metric: str
     rungs: tuple[Rung, ...]
@@ -88,9 +87,9 @@ def missed(
     """
     reached = len(scores) - over
     for rung in rungs:
-        if training.frozen_epochs < rung.epoch <= reached:
-            if scores[rung.epoch - 1] < rung.threshold:
-                return rung
+        compared = training.frozen_epochs < rung.epoch <= reached
+        if compared and scores[rung.epoch - 1] < rung.threshold:
+            return rung
     return None
 
 

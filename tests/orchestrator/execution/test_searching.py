@@ -25,17 +25,26 @@ from orchestrator.results.predict import finished_cells
 from orchestrator.results.run import load_run
 from orchestrator.splits.folds import make_folds
 from tests.conftest import ROOT, rayfold
-from tests.orchestrator.results.test_run import ILL, finish, manifest_by_hand, predicted
+from tests.orchestrator.results.test_run import (
+    ILL,
+    epochs_by_hand,
+    finish,
+    manifest_by_hand,
+    predicted,
+)
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import Entry
+from trainables.core.ledger import CellState, Entry
+from trainables.training import decisions
+from trainables.training.decisions import Ladder
 
 EXPERIMENT = """
 name: by-hand
 data: {{source: folder, path: images, classes: ["it's ill", well]}}
 folds: {{k: 4}}
-training: {{epochs: 4, learning_rate: 1.0e-5}}
-search: {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}}}
+training: {{epochs: 12, learning_rate: 1.0e-5}}
+search:
+  {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}, epoch_stopping: {epochs}}}
 candidates:
 - {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, 1.0]}}}}
 seeds: {seeds}
@@ -50,6 +59,7 @@ def prepared(
     repeatable: bool = True,
     seeds: str = "[0]",
     images: int = 200,
+    epochs: str = "off",
 ) -> Prepared:
     text = EXPERIMENT.format(
         candidates=candidates,
@@ -57,6 +67,7 @@ def prepared(
         lag=lag,
         repeatable=str(repeatable).lower(),
         seeds=seeds,
+        epochs=epochs,
     )
     experiment = parse_experiment(text, "by-hand.yaml", folder)
     layout, manifest = RunLayout(folder / "run"), manifest_by_hand(images)
@@ -67,19 +78,31 @@ def prepared(
     return made
 
 
-def train(entry: Entry, folds: pd.DataFrame) -> None:
-    """As if: the nearer its learning rate is to 1e-3, the better a candidate tells the classes."""
+def train(entry: Entry, folds: pd.DataFrame, ladder: Ladder | None = None) -> None:
+    """As if: the nearer its learning rate is to 1e-3, the better a candidate tells the classes, and
+    the sooner.
+    """
     spec = entry.spec
     skill = 2.5 - abs(math.log10(spec.candidate.training.learning_rate) + 3)
     rng = np.random.default_rng([spec.fold, spec.seed, int(skill * 1e6) % 2**32])
-    parts = []
+    parts, epochs = [], pd.concat([epochs_by_hand()] * 6, ignore_index=True)
+    epochs["epoch"] = epochs.index + 1
+    auc = 0.6 + 0.3 * (1 - np.exp(-epochs["epoch"] * (skill + 2) / 9)) + rng.normal(0, 0.01, 12)
+    epochs["validation_auc"] = auc
+    if ladder is not None:
+        scores = decisions.best_scores(ladder.metric, auc.tolist())
+        rung = decisions.missed(spec.candidate.training, ladder.rungs, scores, over=True)
+        if rung is not None:
+            state = CellState(attempts=1, epochs=rung.epoch, best_epoch=rung.epoch)
+            entry.halt(state, epochs[: rung.epoch], rung.why(scores[rung.epoch - 1]))
+            return
     for split in ("fold", "test"):
         part = folds[(folds["fold"] == spec.fold) & (folds["role"] == split)].sort_values("image")
         ill = (part["label"] == ILL).to_numpy()
         odds = np.where(ill, skill, 0.0) / 2 + rng.normal(size=len(part))
         probability = 1 / (1 + np.exp(-odds))
         parts.append(predicted(part, split, probability))
-    finish(entry, folds, pd.concat(parts, ignore_index=True))
+    finish(entry, folds, pd.concat(parts, ignore_index=True), epochs)
 
 
 def work(
@@ -100,15 +123,19 @@ def work(
         while waiting and len(running) < workers:
             if source.wanted(entry := waiting.pop(0)):
                 running.append(entry)
+        while not waiting and len(running) < workers and (idle := source.early(lambda _: True)):
+            running.append(idle)
         if not running:
             waiting = source.more()
             continue
         entry = running.pop(rng.randrange(len(running)))
+        if not source.wanted(entry):
+            continue
         if entry.spec.candidate.id == fails:
             entry.fail(RuntimeError("it broke"), attempts=1)
             source.through(entry, "it broke", 0.0)
         else:
-            train(entry, folds)
+            train(entry, folds, source.ladder(entry))
             trained += 1
             source.through(entry, None, 0.0)
         if trained == most:
@@ -198,13 +225,14 @@ def tables(made: Prepared) -> tuple[bytes, list[pd.DataFrame]]:
     return made.layout.journal.read_bytes(), frames
 
 
-def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path) -> None:
-    undisturbed = prepared(tmp_path / "one")
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path, sampler: str) -> None:
+    undisturbed = prepared(tmp_path / "one", sampler=sampler)
     work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
     journal, frames = tables(undisturbed)
     for number in range(2):
         rng = random.Random(number)
-        made = prepared(tmp_path / f"interrupted {number}")
+        made = prepared(tmp_path / f"interrupted {number}", sampler=sampler)
         while not (source := SearchedCells(made)).ended:
             work(source, made.folds, rng.randrange(1, 9), rng, most=rng.randrange(1, 7))
         again, others = tables(made)

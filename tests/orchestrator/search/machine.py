@@ -41,8 +41,8 @@ class Rows:
 class Drawn:
     """A sampler whose suggestions depend on the number and on all that it was told so far."""
 
-    def __init__(self, most: int, spread: int) -> None:
-        self.most, self.spread = most, spread
+    def __init__(self, most: int, spread: int, foresees: int) -> None:
+        self.most, self.spread, self.foresees = most, spread, foresees
         self.values: dict[int, float | None] = {}
         self.asked: list[int] = []
         self.told_of: dict[int, list[float | None]] = {}
@@ -86,11 +86,11 @@ class Bench:
     def __init__(self, scores: NDArray[np.float64], noise: float, settings: Settings) -> None:
         self.scores, self.draws, self.settings = scores, draws_of(scores, noise), settings
         self.lost: dict[tuple[int, int], str] = {}
-        self.most = len(scores)
+        self.most, self.foresees = len(scores), 0
 
     def open(self, journal: Rows, repeats: bool = False) -> Search:
         """`repeats`: suggestions may be alike; else every one is a candidate of its own."""
-        self.sampler = Drawn(self.most, len(self.scores))
+        self.sampler = Drawn(self.most, len(self.scores), self.foresees)
 
         def row(number: int) -> int:
             values = search.candidates[number].values

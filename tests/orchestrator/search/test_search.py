@@ -8,32 +8,38 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.search.journal import Journal
+from orchestrator.search.journal import VERSION, Journal
 from tests.orchestrator.search.machine import Bench, Rows, Settings, scores_of
 from trainables.core.errors import ExperimentError
 
 
-def bench(count: int = 40, k: int = 5, **settings: object) -> Bench:
+def bench(count: int = 40, k: int = 5, foresees: int = 0, **settings: object) -> Bench:
     truth = 0.9 - np.abs(np.random.default_rng(1).normal(0, 0.05, count))
-    return Bench(scores_of(truth, k, 0.01, 2), 0.01, replace(Settings(), **settings))
+    made = Bench(scores_of(truth, k, 0.01, 2), 0.01, replace(Settings(), **settings))
+    made.foresees = foresees
+    return made
 
 
 # --- repeatable -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("foresees", [0, 8])
 @pytest.mark.parametrize("rule", ["off", "paired", "forgiving", "aggressive"])
-def test_the_journal_is_the_same_for_any_number_of_workers(rule: str) -> None:
+def test_the_journal_is_the_same_for_any_number_of_workers(rule: str, foresees: int) -> None:
     journals = []
     for workers, seed in ((1, 0), (4, 1), (16, 2), (40, 3)):
-        search = bench(racing=rule).run(journal := Rows(), workers, seed, repeats=True)
+        search = bench(racing=rule, foresees=foresees).run(
+            journal := Rows(), workers, seed, repeats=True
+        )
         assert search.ended
         journals.append(journal.rows)
     assert all(rows == journals[0] for rows in journals[1:])
     assert len(journals[0]) > 100
 
 
-def test_the_journal_is_the_same_however_often_the_search_is_interrupted() -> None:
-    setting = bench()
+@pytest.mark.parametrize("foresees", [0, 8])
+def test_the_journal_is_the_same_however_often_the_search_is_interrupted(foresees: int) -> None:
+    setting = bench(foresees=foresees)
     setting.run(undisturbed := Rows(), 4, 0, repeats=True)
     rng = np.random.default_rng(0)
     for attempt in range(10):
@@ -48,6 +54,21 @@ def test_the_journal_is_the_same_however_often_the_search_is_interrupted() -> No
             if search.ended and not journal.of("ended"):
                 search = None
         assert journal.rows == undisturbed.rows
+
+
+def test_idle_slots_get_what_is_asked_for_later() -> None:
+    setting = bench(foresees=8, lag=4)
+    search = setting.open(journal := Rows())
+    handed = [step for _ in range(4) if (step := search.take()) is not None]
+    assert search.take() is None  # it waits for the first outcome
+    likely = list(search.likely())
+    assert likely[:7] == [(number, 0) for number in range(4, 11)]
+    assert likely[7:11] == [(0, fold) for fold in range(1, 5)]  # the reference, certainly
+    assert {n for n, _ in likely[11:]} == {1, 2, 3}
+    setting.run(whole := Rows(), 1, 0)
+    released = [(row["candidate"], row["fold"]) for row in whole.of("released")]
+    assert set(likely[:11]) <= set(released)
+    assert len(handed) == len(journal.of("released")) == 4
 
 
 def test_a_sampler_is_not_asked_again_for_what_the_journal_holds() -> None:
@@ -241,7 +262,7 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 
 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
-    header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
+    header = {"event": "begun", "version": VERSION, "search": {}, "folds": 5, "seeds": [0]}
     header |= {"spaces": "", "stated": "", "data": ""}
     setting = bench(60)
     setting.lost = {(3, 0): "out of memory"}
