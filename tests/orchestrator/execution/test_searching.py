@@ -88,7 +88,7 @@ def train(entry: Entry, folds: pd.DataFrame, ladder: Ladder | None = None) -> No
     parts, epochs = [], pd.concat([epochs_by_hand()] * 6, ignore_index=True)
     epochs["epoch"] = epochs.index + 1
     auc = 0.6 + 0.3 * (1 - np.exp(-epochs["epoch"] * (skill + 2) / 9)) + rng.normal(0, 0.01, 12)
-    epochs["validation_auc"] = auc
+    epochs["validation_auc"], epochs["validation_loss"] = auc, 1 / epochs["epoch"]
     if ladder is not None:
         scores = decisions.best_scores(ladder.metric, auc.tolist())
         rung = decisions.missed(spec.candidate.training, ladder.rungs, scores, over=True)
@@ -277,6 +277,75 @@ def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
         SearchedCells(prepared(tmp_path, sampler="random"))
     with pytest.raises(RunFolderError, match="a search goes on as it began"):
         SearchedCells(prepared(tmp_path, images=180))
+
+
+# --- halted within epochs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "seeds"), [("random", "[0]"), ("tpe", "[0, 7]")])
+def test_what_is_halted_is_the_same_however_it_is_worked(
+    tmp_path: Path, sampler: str, seeds: str
+) -> None:
+    """With more workers some first folds of the random ones are trained in full before anybody asks
+    for them.
+    """
+    undisturbed = prepared(tmp_path / "one", 16, sampler, seeds=seeds, epochs="asha")
+    work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
+    journal, frames = tables(undisturbed)
+    assert frames[-1]["decision"].eq("halted").sum() > 2
+    for number in range(2):
+        rng = random.Random(number)
+        folder = tmp_path / f"interrupted {number}"
+        made = prepared(folder, 16, sampler, seeds=seeds, epochs="asha")
+        while not (source := SearchedCells(made)).ended:
+            work(source, made.folds, rng.randrange(1, 17), rng, most=rng.randrange(1, 9))
+        again, others = tables(made)
+        assert again == journal
+        for one, other in zip(frames, others, strict=True):
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_tables_say_what_was_halted_and_what_it_took(tmp_path: Path) -> None:
+    made = prepared(tmp_path, 16, epochs="asha")
+    source = SearchedCells(made)
+    work(source, made.folds, workers=1)
+    run = load_run(made.layout.root)
+    halted = run.decisions[run.decisions["decision"] == "halted"].set_index("candidate")
+    assert set(halted["epoch"]) <= {3, 9}
+    assert (halted["score"] < halted["threshold"]).all()
+    assert (halted["curves"] >= 3).all()
+    first = run.cells[run.cells["fold"] == 0].set_index("candidate").loc[halted.index]
+    assert (first["state"] == "stopped").all()
+    assert (first["epochs"] == halted["epoch"]).all()
+    assert (first["reason"] == halted["reason"]).all()
+    search = run.search.set_index("candidate")
+    (leads,) = search.loc[search["state"] == "leads", "estimate"]
+    assert (search.loc[halted.index, "state"] == "stopped").all()
+    assert (search.loc[halted.index, "estimate"] <= leads).all()
+    assert "written" not in halted.index
+    assert set(halted.index).isdisjoint(run.predictions["candidate"])
+    assert run.models_summary.set_index("candidate").loc[halted.index, "auc_mean"].isna().all()
+    write_reports(made.layout)
+    assert "curves of this fold" in made.layout.report_text.read_text()
+
+
+def test_a_cell_that_was_halted_by_other_curves_goes_on_where_it_stood(tmp_path: Path) -> None:
+    made = prepared(tmp_path, 16, epochs="asha")
+    work(SearchedCells(made), made.folds, workers=1)
+    victim = next(entry for entry in SearchedCells(made).entries if entry.state().state == "halted")
+    made.layout.journal.unlink()
+    asked = prepared(tmp_path, 16, epochs="off")
+    source = SearchedCells(asked)
+    given, ladders = [], []
+    while not source.ended:
+        for entry in source.more():
+            given.append(entry.spec.key)
+            ladders.append(source.ladder(entry))
+            train(entry, asked.folds)
+            source.through(entry, None, 0.0)
+    assert victim.spec.key in given
+    assert ladders == [None] * len(given)
+    assert load_run(asked.layout.root).cells["state"].isin(["done", "stopped"]).all()
 
 
 # --- on Ray ---------------------------------------------------------------------------------------
