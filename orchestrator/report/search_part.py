@@ -141,11 +141,14 @@ def _how(search: SearchFacts) -> Iterator[str]:
 def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     cells = search.cells
     done = cells[cells["state"] == "done"]
+    halted = cells[(cells["state"] == "stopped") & (cells["epochs"] > 0)]
+    work = pd.concat([done, halted])
     every = len(search.table) * facts.n_folds * len(facts.seeds)
-    saved = 1 - len(done) / every if every else 0.0
+    saved = 1 - len(work) / every if every else 0.0
+    of_halted = f" and {len(halted):,} that were halted within their epochs" if len(halted) else ""
     yield (
-        f"It took {len(done):,} cells, {int(done['epochs'].sum()):,} epochs and "
-        f"{done['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
+        f"It took {len(done):,} cells{of_halted}, {int(work['epochs'].sum()):,} epochs and "
+        f"{work['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
         f"would have been {every:,} cells: {saved:.0%} saved."
     )
 

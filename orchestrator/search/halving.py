@@ -6,6 +6,7 @@ Pure functions over curves of one fold and seed, which are compared at the same 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from typing import Any
 
 from orchestrator.experiment.search_config import FIRST_RUNG
@@ -16,6 +17,10 @@ _ETA = 3
 _FEWEST = 3  # curves that a threshold is taken from
 
 _METRICS = {"accuracy": "accuracy", "brier": "loss", "log_loss": "loss"}
+
+
+def _epoch(rung: int) -> int:
+    return int(FIRST_RUNG * _ETA**rung)
 
 
 def metric_of(objective: str) -> str:
@@ -43,10 +48,11 @@ class Curve:
     bests: tuple[float, ...]
     over: bool
 
-    def at(self, rung: int) -> float | None:
-        """At a rung counted from 0; None where the cell did not come so far."""
-        if rung < len(self.bests):
-            return self.bests[rung]
+    def after(self, epoch: int) -> float | None:
+        """At the rung of an epoch; None where the cell did not come so far."""
+        for number, best in enumerate(self.bests):
+            if _epoch(number) == epoch:
+                return best
         return self.bests[-1] if self.over and self.bests else None
 
     def row(self) -> dict[str, Any]:
@@ -64,16 +70,15 @@ def thresholds(curves: Iterable[Curve]) -> tuple[Rung, ...]:
     """What a cell of the same fold and seed is held to: at every rung that any of these reached,
     to be in the upper third, itself among them.
     """
-    known = list(curves)
+    known = [curve for curve in curves if curve.bests]
     found = []
     for number in range(max((len(curve.bests) for curve in known), default=0)):
+        known = [curve for curve in known if curve.over or number < len(curve.bests)]
         scores = sorted(
-            (score for curve in known if (score := curve.at(number)) is not None), reverse=True
+            (curve.bests[min(number, len(curve.bests) - 1)] for curve in known), reverse=True
         )
         if len(scores) >= _FEWEST and math.isfinite(threshold := scores[len(scores) // _ETA]):
-            found.append(
-                Rung(epoch=FIRST_RUNG * _ETA**number, threshold=threshold, known=len(scores))
-            )
+            found.append(Rung(epoch=_epoch(number), threshold=threshold, known=len(scores)))
     return tuple(found)
 
 
@@ -120,21 +125,8 @@ def judged(
 
 def _curve(scores: Sequence[float], over: bool) -> Curve:
     """Of a cell that is over: up to the rung that its last epoch is, or would have come before."""
-    bests, epoch = [], FIRST_RUNG
-    while epoch < len(scores) or (epoch == len(scores) and not over):
-        bests.append(scores[epoch - 1])
-        epoch *= _ETA
+    gone_beyond = len(scores) - over
+    bests = [scores[epoch - 1] for epoch in takewhile(gone_beyond.__ge__, map(_epoch, count()))]
     if over and scores:
         bests.append(scores[-1])
     return Curve(tuple(bests), over)
-
-
-def behind(own: Sequence[Curve], others: Sequence[Curve], seed: int) -> float | None:
-    """How far a halted step is behind another one of its fold, at the rung where the cell of this
-    seed was halted, at most 0; None where that is not known.
-    """
-    bests = own[seed].bests
-    other = others[seed].at(len(bests) - 1) if others else None
-    if other is None or not math.isfinite(difference := bests[-1] - other):
-        return None
-    return min(difference, 0.0)

@@ -66,7 +66,7 @@ class _Rung(_Row):
 
 
 class _Curve(_Row):
-    bests: list[_Real | None]
+    bests: Annotated[list[_Real | None], Field(max_length=24)]  # of them 3**24 epochs
     over: bool
 
 

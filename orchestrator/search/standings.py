@@ -188,6 +188,13 @@ class Standings:
         """The living candidate that is expected to end up best."""
         return self.table.leader
 
+    def best_after(self, candidate: int, fold: int, seed: int, epoch: int) -> float | None:
+        """The best score of a cell's curve at the rung of an epoch, by the place of its seed; None
+        where it is not known.
+        """
+        curves = self.curves[fold].get(candidate)
+        return curves[seed].after(epoch) if curves else None
+
     @property
     def seen(self) -> int:
         """How many releases from the first on have an outcome without a gap."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.search import halving, racing
+from orchestrator.search import racing
 from orchestrator.search.needs import Suggests
 from orchestrator.search.standings import Row, Standing, Standings
 
@@ -22,12 +22,18 @@ def estimates(standings: Standings) -> NDArray[np.float64]:
     leader = standings.leader
     if leader is None or not standings.halted:
         return values
-    lowest = float(np.nanmin(values))
-    for number, row in standings.halted.items():
-        if np.isnan(values[number]):
-            curves = standings.curves[standings.releases[row["release"]].fold]
-            difference = halving.behind(curves[number], curves.get(leader, ()), row["seed"])
-            values[number] = lowest if difference is None else values[leader] + difference
+    values, lowest = values.copy(), float(np.nanmin(values))
+    ahead: dict[tuple[int, int, int], float | None] = {}  # what the leader had there
+    for number in (n for n in standings.halted if not standings.candidates[n].finished):
+        row = standings.halted[number]
+        place = standings.releases[row["release"]].fold, row["seed"], row["epoch"]
+        if place not in ahead:
+            ahead[place] = standings.best_after(leader, *place)
+        own, other = row["score"], ahead[place]
+        if own is None or other is None or other == -math.inf:
+            values[number] = lowest
+        else:  # an early lead is no reason to expect a better mean
+            values[number] = values[leader] + min(own - other, 0.0)
     return values
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from orchestrator.search.halving import Curve, Trained, behind, judged, metric_of, thresholds
+from orchestrator.search.halving import Curve, Trained, judged, metric_of, thresholds
 from orchestrator.search.standings import Standings
 from tests.orchestrator.search.machine import Bench, Rows, Settings, scores_of
 from trainables.core.training_config import Training
@@ -102,13 +102,12 @@ def test_one_cell_of_several_halts_a_step_and_the_first_is_named() -> None:
     assert curves == [ended(0.9, 0.9, 0.9), halted(0.7, 0.7), halted(0.5)]
 
 
-def test_what_one_is_behind_another_is_of_the_same_epoch_and_never_an_advantage() -> None:
-    leader = [ended(0.5, 0.8, 0.9), ended(0.7)]
-    assert behind([halted(0.4), ended(0.9)], leader, 0) == pytest.approx(-0.1)
-    assert behind([ended(0.9), halted(0.4, 0.6)], leader, 1) == pytest.approx(-0.1)
-    assert behind([halted(0.55)], leader, 0) == 0.0
-    assert behind([halted(NAN)], leader, 0) is None
-    assert behind([halted(0.4)], (), 0) is None
+def test_a_curve_is_known_at_the_rungs_that_it_went_beyond() -> None:
+    known = [ended(0.5, 0.8, 0.9).after(epoch) for epoch in (3, 9, 27, 81)]
+    assert known == [0.5, 0.8, 0.9, 0.9]
+    assert [halted(0.5, 0.8).after(epoch) for epoch in (3, 9, 27)] == [0.5, 0.8, None]
+    assert ended(0.7).after(3) == 0.7
+    assert ended().after(3) is None
 
 
 def test_objectives_have_a_metric_of_their_kind() -> None:
