@@ -44,6 +44,9 @@ _COMMANDS = {
     ),
     "status": _Command("status:status", "Show how every cell of a run stands."),
     "report": _Command("report:report", "Write tables, figures and report again from the ledger."),
+    "study": _Command(
+        "study:study", "Write the search of a run as an Optuna study, for optuna-dashboard."
+    ),
     "predict": _Command("predict:predict", "Score new images with the fold ensemble."),
     "explain": _Command(
         "explain:explain",

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +10,8 @@ import typer
 from orchestrator.cli.common import RunFolder, say
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from orchestrator.results.run import Run
+    from orchestrator.results.search_effort import ToGo, Work
 
 
 def status(
@@ -30,9 +30,10 @@ def status(
     at_work = " and ".join(_at_work(opened))
     say(f"{opened.name}: {len(cells)} cells: {counts}; {at_work or 'nobody is at work'}")
     if opened.searched is not None:
-        for line in _race(opened.search):
+        for line in _race(opened):
             say(line)
-        cells = cells[~cells["state"].isin(["done", "stopped"])]
+        begun = (cells["state"] != "missing") | (cells["epochs"] > 0)
+        cells = cells[begun & ~cells["state"].isin(["done", "stopped"])]
     for row in cells.itertuples():
         best = "" if str(row.best_epoch) == "<NA>" else f", best {row.best_epoch}"
         cell = f"{row.candidate} fold {row.fold} seed {row.seed}"
@@ -42,19 +43,35 @@ def status(
 
 
 _SHOWN = 10  # candidates of a search
+_WIDTH = 100  # columns
 
 
-def _race(search: "pd.DataFrame") -> Iterator[str]:
-    """How a search stands: its candidates by state, then the best of them."""
+def _race(run: "Run") -> Iterator[str]:
+    """How a search stands: its candidates by state, the best of them, its cost, what is to come."""
+    from orchestrator.results.search_effort import search_effort, search_to_go
+
+    search = run.search
     states = search["state"].value_counts()
     yield f"search   {len(search)} candidates: " + ", ".join(
         f"{count} {state}" for state, count in states.items()
     )
-    best = search[~search["state"].isin(["lost"])].sort_values("estimate", ascending=False)
+    best = search[search["state"] != "lost"].sort_values("estimate", ascending=False)
+    best = best.sort_values("state", key=lambda state: state != "leads", kind="stable")
     for row in best.head(_SHOWN).itertuples():
-        yield f"{row.state:8} {row.name}: expected mean {row.estimate:.4f} after {row.folds} folds"
+        expected = "" if row.folds == 0 else f"{row.estimate:.4f} expected, "
+        line = f"{row.state:8} {row.candidate}: {expected}{row.folds} folds done"
+        yield _fitting(line if str(row.name) == str(row.candidate) else f"{line}, {row.name}")
     if len(best) > _SHOWN:
         yield f"         {len(best) - _SHOWN} more: results/search.csv has them all"
+    effort = search_effort(run)
+    yield f"run      {_work(effort.run, effort.unit)}"
+    if effort.broken_off.cells:
+        yield f"in vain  {_work(effort.broken_off, effort.unit)}, begun and broken off"
+    if effort.saved.cells:
+        share = effort.saved.cells / effort.full.cells
+        yield f"saved    {_work(effort.saved, effort.unit)} (estimated), {share:.0%} of all cells"
+    if (to_go := search_to_go(run)) is not None:
+        yield f"to go    {_to_go(to_go, effort.unit)}"
 
 
 def _at_work(run: "Run") -> list[str]:
@@ -75,9 +92,50 @@ def _facts(run: "Run") -> dict[str, object]:
     }
 
 
+def _fitting(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 2]} …"
+
+
+def _work(work: "Work", unit: str) -> str:
+    return f"{work.cells:,} cells, {work.epochs:,.0f} epochs, {work.hours:.2g} {unit}"
+
+
+def _to_go(left: "ToGo", unit: str) -> str:
+    """In cells; in minutes where any are at work, else in hours of devices."""
+    if left.cells_about is None:
+        return "as long as its budget lasts"
+    most = "" if left.cells_most is None else f", at most {left.cells_most:,}"
+    cells = f"about {left.cells_about:,.0f} cells{most}"
+    if left.hours_about is None:
+        return cells
+    if not left.at_work:
+        return f"{cells}: about {left.hours_about:.2g} {unit}"
+    minutes = [
+        f"{word} {hours * 60 / left.at_work:,.0f} min"
+        for word, hours in (("about", left.hours_about), ("at most", left.hours_most))
+        if hours is not None
+    ]
+    return f"{cells}: {', '.join(minutes)} with {left.at_work} at work"
+
+
 def _search_facts(run: "Run") -> dict[str, object]:
-    """Candidates and decisions of a search, as in the tables."""
+    """Candidates and decisions of a search, as in the tables; null where nothing is known."""
+    from orchestrator.results.search_effort import search_effort, search_to_go
+
+    searched, to_go = run.searched, search_to_go(run)
+    assert searched is not None
+    leads = run.search[run.search["state"] == "leads"]
+    states = run.search["state"].value_counts()
     return {
+        "race": {
+            "leader": None if leads.empty else str(leads["candidate"].item()),
+            "expected": None if leads.empty else float(leads["estimate"].item()),
+            "candidates": {str(state): int(count) for state, count in states.items()},
+            "ended": searched.standings.ended,
+            "risk": asdict(searched.risk),
+            "effort": asdict(search_effort(run)),
+            "to_go": None if to_go is None else asdict(to_go),
+        },
         "search": json.loads(run.search.to_json(orient="records")),
         "decisions": json.loads(run.decisions.to_json(orient="records")),
     }

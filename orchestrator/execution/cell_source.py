@@ -1,10 +1,41 @@
 """Where the cells come from that are to be trained: all at once, or as a search releases them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
 from typing import Protocol
 
 from trainables.core.ledger import Entry
 from trainables.training.decisions import Ladder
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a search stands. `leader`: the id of the candidate that is expected to end up best, empty
+    where there is none yet, and `score`: with what mean. `about`, `most`: cells that may still come
+    beside those that were given; `hours`: what is left of those by the clock; None: nothing says.
+    """
+
+    leader: str
+    score: float
+    living: int
+    stopped: int
+    lost: int
+    about: float | None
+    most: int | None
+    hours: float | None
+
+    @property
+    def text(self) -> str:
+        """Who leads, and how many are in the race."""
+        who = f"{shorten(self.leader, 20, placeholder='…')} leads with {self.score:.3f}"
+        lost = f", {self.lost} lost" if self.lost else ""
+        return f"{who}; {self.living} living, {self.stopped} stopped{lost}"
+
+    @property
+    def news(self) -> tuple[str, int, int]:
+        """What people are told of when it changes."""
+        return self.leader, self.stopped, self.lost
 
 
 class CellSource(Protocol):
@@ -46,8 +77,15 @@ class CellSource(Protocol):
     def ladder(self, entry: Entry) -> Ladder | None:
         """What a cell that was given must reach to go on; None: it is trained in full."""
 
-    def standing(self) -> str:
-        """What people want to know beside the number of cells; empty where there is nothing."""
+    @property
+    def taken(self) -> int:
+        """How many of them were taken from other runs, since this one was begun or continued."""
+
+    def news(self) -> list[str]:
+        """Lines for people, on what has become known since they were last asked for."""
+
+    def standing(self) -> "Standing | None":
+        """How a search stands; None where there is none."""
 
 
 class FixedCells:
@@ -55,7 +93,7 @@ class FixedCells:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        self.total = len(entries)
+        self.total, self.taken = len(entries), 0
         self._left = [entry for entry in entries if entry.state().state != "done"]
 
     @property
@@ -81,5 +119,8 @@ class FixedCells:
     def ladder(self, entry: Entry) -> Ladder | None:
         return None
 
-    def standing(self) -> str:
-        return ""
+    def news(self) -> list[str]:
+        return []
+
+    def standing(self) -> "Standing | None":
+        return None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from orchestrator.execution.earlier_runs import check_earlier
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import make_folds, roles_digest
 from orchestrator.splits.leakage import leak_groups
@@ -69,6 +70,7 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
         raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error
     if previous is not None and (changed := _on_changes(previous, manifest)):
         manifest = replace(manifest, notes=(*manifest.notes, changed))
+    check_earlier(experiment, layout, manifest.classes)
     images = manifest.usable
     kept_together = leak_groups(images)
     notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]
@@ -81,14 +83,15 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
     )
 
 
-def check_files(experiment: Experiment) -> None:
-    """Raise where data, weights or builders that the experiment names are not there; no image is
-    looked at.
+def check_files(experiment: Experiment, layout: RunLayout) -> None:
+    """Raise where data, weights, builders or runs that the experiment names are not there; no image
+    is looked at.
     """
     path = getattr(experiment.data, "path", None)
     if path is not None and not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
     check_starts(experiment)
+    check_earlier(experiment, layout)
 
 
 def check_starts(experiment: Experiment) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from orchestrator.execution.schedule import WaitingCell
-from trainables.core.config import CellSpec
+from trainables.core.config import Candidate, CellSpec
 from trainables.core.ledger import CellState, Entry
 from trainables.models import zoo
 from trainables.models.architecture import Architecture
@@ -25,12 +25,17 @@ def part_sizes(folds: pd.DataFrame) -> dict[int, Counter[str]]:
 
 
 def cell_gigaflops(spec: CellSpec, sizes: Counter[str]) -> float:
-    """10⁹ operations of a cell that runs all its epochs: a training pass costs three forward
-    passes.
+    """10⁹ operations of a cell that runs all its epochs."""
+    return candidate_gigaflops(spec.candidate, sizes)
+
+
+def candidate_gigaflops(candidate: Candidate, sizes: Counter[str]) -> float:
+    """The same of a cell of this candidate, on parts of these sizes: a training pass costs three
+    forward passes.
     """
-    epochs = spec.candidate.training.epochs
+    epochs = candidate.training.epochs
     images = epochs * (3 * sizes["train"] + sizes["validation"]) + sizes["fold"] + sizes["test"]
-    return images * zoo.forward_gigaflops(spec.candidate.model, spec.candidate.image_size)
+    return images * zoo.forward_gigaflops(candidate.model, candidate.image_size)
 
 
 def measured_gigaflops(

@@ -16,8 +16,10 @@ from orchestrator.execution.costs import (
     measured_gigaflops,
     part_sizes,
 )
+from orchestrator.execution.search_plan import budget_line, estimate_line
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.search.journal import read_rows
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
@@ -58,8 +60,10 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"{_recipe(t)}"
         )
     lines += _search(experiment)
+    lines += _earlier(prepared, found)
     lines += _watched(prepared)
-    lines.append(f"estimate    {_estimate(prepared, found)}")
+    whole = estimate_line if experiment.search is not None else _estimate
+    lines.append(f"estimate    {whole(prepared, found)}")
     r = experiment.resources
     lines.append(
         f"resources   GPUs per cell {r.gpus_per_cell}, CPUs per cell {r.cpus_per_cell}, "
@@ -81,7 +85,24 @@ def _search(experiment: Experiment) -> Iterator[str]:
         for parameter in space.parameters:
             written = {k: v for k, v in parameter.written().items() if k != "default"}
             yield f"            space {number}: {parameter.name} {_shown(written)}"
-    yield "            the cells above are the stated candidates' own; suggested ones come on top"
+    yield f"            {budget_line(experiment)}"
+
+
+def _earlier(prepared: Prepared, states: list[CellState]) -> Iterator[str]:
+    """What other runs give."""
+    search = prepared.experiment.search
+    if search is None or not search.from_:
+        return
+    # Only a search has a use for it, and it takes a while to load.
+    from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
+
+    rows = read_rows(prepared.layout.journal)[1:]
+    for line in describe([*rows, *unwritten(prepared, rows)], prepared.experiment):
+        yield f"from        {line}"
+    cells = EarlierCells(prepared.experiment, prepared.folds)
+    lacking = [e for e, s in zip(prepared.entries, states, strict=True) if s.state != "done"]
+    there = sum(map(cells.has, lacking))
+    yield f"            {there} of the {len(lacking)} cells to be trained above are there already"
 
 
 def _recipe(training: Training) -> str:

@@ -3,6 +3,7 @@
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.execution.cell_source import Standing
 from trainables.core.errors import RunFolderError
 from trainables.core.quoting import printable
 
@@ -53,7 +55,7 @@ class RunProgress:
 
     def __init__(self, total: int, already_done: int, console: Console) -> None:
         self.total, self.done, self.failed = total, already_done, 0
-        self.standing = ""  # what people want to know beside the number of cells
+        self._standing: Standing | None = None  # of a search
         self._finished_here: list[str] = []
         self._expected: dict[str, Callable[[], float]] = {}
         self._left: set[str] = set()
@@ -129,9 +131,17 @@ class RunProgress:
         self._running.pop(key, None)
         self._left.discard(key)
 
-    def eta_seconds(self) -> float | None:
-        """Wall time to go: what is left, at the pace of this run so far; None until something is
-        known.
+    def stands(self, standing: Standing | None) -> None:
+        """How a search stands; a line says so where another one leads, is stopped or lost."""
+        before, self._standing = self._standing, standing
+        if standing is None or not standing.leader:
+            return
+        if before is None or before.news != standing.news:
+            self.say(f"search  {self._race(standing)}")
+
+    def eta_seconds(self, more: float = 0.0) -> float | None:
+        """Wall time to go: what is left, and so many cells `more` of the usual length, at the pace
+        of this run so far; None until something is known.
         """
         running = list(self._running.items())  # drawn by another thread
 
@@ -142,7 +152,8 @@ class RunProgress:
         worked = sum(map(expected, self._finished_here)) + part
         if not self._finished_here and sum(cell.epoch / cell.epochs for _, cell in running) < 0.2:
             return None
-        left = sum(map(expected, list(self._left))) - part
+        known = list(map(expected, [*self._finished_here, *list(self._left)]))
+        left = sum(known[len(self._finished_here) :]) - part + more * sum(known) / len(known)
         return (time.monotonic() - self._began) * max(left, 0.0) / worked
 
     def _finish(self, key: str) -> None:
@@ -150,12 +161,27 @@ class RunProgress:
         self._left.discard(key)
 
     def _counts(self) -> str:
+        if self._standing is not None:  # which has the rest
+            failed = f", {self.failed} failed" if self.failed else ""
+            return f"{self.done} done{failed}, {len(self._running)} running"
         eta = self.eta_seconds()
         text = (
             f"{self.done} of {self.total} done, {self.failed} failed, {len(self._running)} running"
         )
-        text = text if not eta else f"{text}, about {duration(eta)} to go"
-        return f"{text}; {self.standing}" if self.standing else text
+        return text if not eta else f"{text}, about {duration(eta)} to go"
+
+    def _race(self, standing: Standing) -> str:
+        """How the search stands and when it may be over, if its candidates go on as they did."""
+        about = None if standing.about is None else self.eta_seconds(standing.about)
+        most = None if standing.most is None else self.eta_seconds(standing.most)
+        if standing.hours is not None:
+            about = min(standing.hours * 3600, about if about is not None else math.inf)
+        told = [
+            f"{word} {roughly(seconds)}"
+            for word, seconds in (("about", about), ("at most", most))
+            if seconds
+        ]
+        return standing.text + (f"; {', '.join(told)} to go" if told else "")
 
     def _render(self) -> Group:
         bar = Progress(TextColumn("cells"), BarColumn(), TextColumn(self._counts()))
@@ -164,7 +190,16 @@ class RunProgress:
         for cell in list(self._running.values()):
             best = "–" if cell.best is None else f"{cell.monitor} {cell.best:.4f}"
             table.add_row(Text(cell.label), f"{cell.epoch} / {cell.epochs}", best)
-        return Group(bar, table)
+        standing = self._standing
+        race = [Text(self._race(standing))] if standing is not None and standing.leader else []
+        return Group(bar, *race, table)
+
+
+def roughly(seconds: float) -> str:
+    """A time span of which no more is known than its size."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.2g} h"
 
 
 def duration(seconds: float) -> str:

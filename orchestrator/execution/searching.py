@@ -3,6 +3,7 @@ what becomes of them goes back to the search as scores of its folds.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -10,16 +11,15 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+from orchestrator.execution.cell_source import Standing
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
+from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
 from orchestrator.experiment.search_config import BUDGETS
-from orchestrator.results.entries import predictions_of
-from orchestrator.results.summaries import labels_and_logits
+from orchestrator.results.step_score import step_score
 from orchestrator.search.halving import Trained, judged, metric_of
 from orchestrator.search.journal import VERSION, Journal
-from orchestrator.search.resampling import resampled_scores
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.standings import Release
@@ -29,6 +29,7 @@ from trainables.core.ledger import Entry
 from trainables.core.records import DamagedRecord
 from trainables.core.values import digest
 from trainables.training.decisions import Ladder, Rung, best_scores, is_over, merit
+from trainables.training.metrics import LOWER_IS_BETTER
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
 
@@ -46,7 +47,6 @@ class SearchedCells:
         self._experiment, self._layout = experiment, prepared.layout
         self._config, self._folds = experiment.search, prepared.folds
         self._maker = CellMaker(experiment, prepared.layout, prepared.manifest, prepared.folds)
-        self._classes = prepared.manifest.classes
         self._groups = prepared.folds.drop_duplicates("image").set_index("image")["group"]
         self._cells: dict[tuple[int, int], list[Entry]] = {}
         self._steps: dict[str, Release] = {}  # by the key of a cell
@@ -55,12 +55,18 @@ class SearchedCells:
         self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
         journal = Journal.open(prepared.layout.journal, journal_header(prepared))
-        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
+        for row in unwritten(prepared, journal.rows):
+            journal.append([row])
+        self._earlier = EarlierCells(experiment, prepared.folds)
+        self._news = list(describe(journal.rows, experiment))
+        sampler = None
+        if experiment.spaces:
+            sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
             experiment.folds.k,
             [(each.id, _identity(each)) for each in experiment.candidates],
-            sampler if experiment.spaces else None,
+            sampler,
             journal,
             self._score,
             self._complete,
@@ -127,7 +133,9 @@ class SearchedCells:
         for number, fold in self._search.likely():
             for entry in self._entries_of(number, fold):
                 key = entry.spec.key
-                if key not in self._early and suits(entry) and entry.state().state != "done":
+                if key in self._early or not suits(entry):
+                    continue
+                if entry.state().state != "done" and not self._earlier.has(entry):
                     self._early[key] = number
                     entry.create()
                     return entry
@@ -172,13 +180,32 @@ class SearchedCells:
             return None
         return Ladder(metric=self._metric, rungs=rungs)
 
-    def standing(self) -> str:
-        candidates = [each for each in self._search.candidates if each.runs]
-        stopped = sum(each.stopped is not None for each in candidates)
-        text = f"{len(candidates)} candidates, {stopped} stopped"
-        if (leader := self._search.leader) is None:
-            return text
-        return f"{text}, {self._candidate(leader).id} leads"
+    @property
+    def taken(self) -> int:
+        return self._earlier.taken.total()
+
+    def news(self) -> list[str]:
+        refused = self._earlier.refused
+        told = [*self._news, *(f"not taken, {line}" for line in refused)]
+        self._news, self._earlier.refused = [], []
+        return told
+
+    def standing(self) -> Standing:
+        raced = [each for each in self._search.candidates if each.runs]
+        leader, ahead = self._search.leader, self._search.ahead()
+        seeds, most = len(self._experiment.seeds), self._config.hours
+        sign = -1 if self._config.objective in LOWER_IS_BETTER else 1
+        means = self._search.standings.table.outlook.means
+        return Standing(
+            leader="" if leader is None else self._candidate(leader).id,
+            score=math.nan if leader is None else sign * float(means[leader]),
+            living=sum(not each.out for each in raced),
+            stopped=sum(each.stopped is not None for each in raced),
+            lost=sum(each.lost is not None for each in raced),
+            about=None if ahead.about is None else ahead.about * seeds,
+            most=None if ahead.most is None else ahead.most * seeds,
+            hours=None if most is None else max(most - self._spent["hours"], 0.0),
+        )
 
     def _goes_on(self, number: int) -> bool:
         return not (self.ended or self._search.candidates[number].out)
@@ -222,11 +249,15 @@ class SearchedCells:
             for each in self._search.candidates
             for fold in each.finished
             for entry in self._entries_of(each.number, fold)
-            if entry.state().state != "done"
+            if not self._is_done(entry)
         ]
         for entry in lost:
             entry.create()
         return lost
+
+    def _is_done(self, entry: Entry) -> bool:
+        """Also where an earlier run has the cell, which then is in this ledger, too."""
+        return entry.state().state == "done" or self._earlier.take(entry)
 
     def _save_keys(self) -> None:
         write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
@@ -254,28 +285,19 @@ class SearchedCells:
 
     def _is_through(self, entry: Entry, release: Release) -> bool:
         """Whether a cell need not be trained (further) for a step."""
-        state = entry.state().state
-        if state != "halted":
-            return state == "done"
-        with suppress(DamagedRecord):
-            return judged([self._epochs_of(entry)], [self._rungs_of(entry, release)])[1] is not None
-        return False
+        if entry.state().state == "halted":
+            with suppress(DamagedRecord):
+                step, rungs = [self._epochs_of(entry)], [self._rungs_of(entry, release)]
+                if judged(step, rungs)[1] is not None:
+                    return True
+        return self._is_done(entry)
 
     # --- scores -----------------------------------------------------------------------------------
 
     def _score(self, candidate: int, fold: int) -> tuple[float, NDArray[np.float32]]:
         """The objective of one step, and what it comes to with patients resampled."""
-        tables = [
-            predictions_of(entry, self._folds).assign(seed=entry.spec.seed)
-            for entry in self._entries_of(candidate, fold)
-        ]
-        table = pd.concat(tables)
-        table = table[table["split"] == "fold"]
-        table["group"] = table["image"].map(self._groups)
-        labels, logits, groups = labels_and_logits(table, self._classes)
-        return resampled_scores(
-            labels, logits, groups, self._config.objective, self._classes, seed=fold
-        )
+        entries = self._entries_of(candidate, fold)
+        return step_score(entries, self._folds, self._groups, self._config.objective)
 
     # --- budgets of time --------------------------------------------------------------------------
 

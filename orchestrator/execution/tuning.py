@@ -23,6 +23,7 @@ from orchestrator.execution.progress import RunProgress
 from orchestrator.execution.schedule import Schedule, WaitingCell
 from orchestrator.execution.trials import RunningTrial, Trials
 from orchestrator.experiment.experiment_file import Experiment
+from trainables.core.config import Candidate
 from trainables.core.errors import NoWorkerError
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState, Entry
@@ -31,6 +32,7 @@ from trainables.runtime.appointment import appoint
 from trainables.runtime.connection import losses_by_host
 from trainables.training.trainable import CellTrainable
 
+_LONGEST_NAME = 40
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -142,6 +144,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._schedule.put_back(cell)
             self._progress.expect(cell.key, partial(self._schedule.expected, cell))
 
+    def _add_more(self) -> None:
+        taken = self._source.taken
+        self.add(self._source.more())
+        self._progress.done += self._source.taken - taken
+
     def _wanted(self, trial_id: str) -> bool:
         if trial_id not in self._running:
             return True
@@ -190,9 +197,9 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
-        self.add(self._source.more())
+        self._add_more()
         self._progress.total = self._source.total
-        self._progress.standing = self._source.standing()
+        self._progress.stands(self._source.standing())
         return self._next()
 
     def _ladder(self, cell: WaitingCell) -> str:
@@ -226,7 +233,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             for name, trial in self._running.items()
             if not trial.begun and trial.share == mine.share and name != trial_id
         ]
-        self.add(self._source.more())
+        self._add_more()
         for name in (*promised, trial_id):
             trial = self._running.pop(name)
             self._tries[trial.cell.key] += 1
@@ -246,7 +253,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
         spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
-        label = f"{spec.candidate.name} fold {spec.fold}{seed}"
+        label = f"{_short_name(spec.candidate)} fold {spec.fold}{seed}"
         self._progress.started(
             spec.key, label, spec.candidate.training.epochs, spec.candidate.training.monitor
         )
@@ -318,6 +325,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing, for the same reason."""
+
+
+def _short_name(candidate: Candidate) -> str:
+    """Names of suggested candidates hold all that was searched: too long for a line."""
+    return candidate.name if len(candidate.name) <= _LONGEST_NAME else candidate.id
 
 
 def _note_death(entry: Entry, state: CellState, said: str) -> CellState:

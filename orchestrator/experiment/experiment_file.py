@@ -201,6 +201,8 @@ class Experiment(Frozen):
             if key in section:
                 # What is resolved names no variables any more.
                 section[key] = literally(section[key])
+        if self.search is not None:
+            content["search"]["from"] = literally(content["search"]["from"])
         return content
 
     @property
@@ -286,6 +288,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
+    search = None if file.search is None else _with_runs(file.search, folder, source)
     experiment = Experiment(
         name=file.name,
         data=data,
@@ -293,7 +296,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         candidates=candidates,
         seeds=file.seeds,
         resources=file.resources,
-        search=file.search,
+        search=search,
         spaces=spaces,
         folder=folder,
     )
@@ -345,6 +348,21 @@ def _check_ranges(file: ExperimentFile) -> None:
         raise ValueError(
             f"data.classes must name at least 2 different classes, got {shown(list(classes))}"
         )
+
+
+def _with_runs(search: Search, folder: Path, source: str) -> Search:
+    """The search with the paths of earlier runs absolute."""
+    if "" in search.from_:
+        raise ExperimentError(f"search.from must name run folders, got '' ({source}: search.from)")
+    runs = tuple(os.path.normpath(absolute(stated, folder, source)) for stated in search.from_)
+    if twice := next((run for run in runs if runs.count(run) > 1), None):
+        raise ExperimentError(
+            printable(
+                f"search.from must name every run once, got {twice!r} twice ({source}: "
+                "search.from); remove one"
+            )
+        )
+    return search.model_copy(update={"from_": runs})
 
 
 def _check_search(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
@@ -17,6 +17,8 @@ class Search(Frozen):
     """Which candidates are tried, and which get more folds. The budget that is reached first ends
     it.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     sampler: Literal["grid", "random", "tpe", "gp", "cmaes"] = Field(
         "tpe",
@@ -88,6 +90,14 @@ class Search(Frozen):
             "at and what it decides; fewer than workers leave some idle."
         ),
     )
+    from_: tuple[str, ...] = Field(
+        (),
+        alias="from",
+        description=(
+            "Run folders of earlier runs, of these data or others: tpe, gp and cmaes begin with "
+            "what their candidates were worth, and cells that they have done are not trained again."
+        ),
+    )
 
 
 def problems(
@@ -135,7 +145,7 @@ def problems(
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
         yield (
-            _points(spaces, most_cells // (k * seeds)) is None,
+            grid_points(spaces, most_cells // (k * seeds)) is None,
             f"search.sampler: grid comes to more than {most_cells:,} cells; add a budget such as "
             "candidates: 40, or list fewer choices",
         )
@@ -184,7 +194,7 @@ def _varied_epochs(spaces: Sequence[Space]) -> Iterator[int]:
                 yield max(parameter.options or ())
 
 
-def _points(spaces: Sequence[Space], most: int) -> int | None:
+def grid_points(spaces: Sequence[Space], most: int) -> int | None:
     """How many candidates a grid has; None where there are more than `most`."""
     names = ([parameter.name for parameter in space.parameters] for space in spaces)
     points = chain.from_iterable(map(Space.reached, spaces, names))

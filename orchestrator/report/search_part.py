@@ -124,6 +124,13 @@ def _how(search: SearchFacts) -> Iterator[str]:
         else f"{count(stated, 'candidate')} raced for the highest mean of {search.label} over the "
         "folds."
     )
+    for row in search.searched.rows:
+        if row["event"] == "prior" and row["candidates"]:
+            yield (
+                f"From the start the sampler knew {count(len(row['candidates']), 'candidate')} of "
+                f"{row['run']}"
+                + ("." if row["same_data"] else ", by their order, since data or folds are others.")
+            )
     if settings.racing != "off":
         stopped = int((search.table["state"] == "stopped").sum())
         bound = (
@@ -146,11 +153,15 @@ def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     every = len(search.table) * facts.n_folds * len(facts.seeds)
     saved = 1 - len(work) / every if every else 0.0
     of_halted = f" and {len(halted):,} that were halted within their epochs" if len(halted) else ""
+    trained = work[work["taken_from"] == ""]
     yield (
-        f"It took {len(done):,} cells{of_halted}, {int(work['epochs'].sum()):,} epochs and "
-        f"{work['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same candidates "
-        f"would have been {every:,} cells: {saved:.0%} saved."
+        f"It took {len(done):,} cells{of_halted}, {int(trained['epochs'].sum()):,} epochs and "
+        f"{trained['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same "
+        f"candidates would have been {every:,} cells: {saved:.0%} saved."
     )
+    for run, number in done["taken_from"].value_counts().items():
+        if run:
+            yield f"Of them {count(number, 'cell')} had been trained by {run!s} and taken."
 
 
 def _gain(facts: Facts, search: SearchFacts) -> Iterator[str]:

@@ -2,6 +2,7 @@
 and why it went no further.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
+from orchestrator.experiment.suggestions import settings_of
 from orchestrator.search.journal import read_rows
+from orchestrator.search.spending import Ahead, Spending
 from orchestrator.search.standings import Row, Standing, Standings
 from orchestrator.search.telling import estimates
 from trainables.core.config import Candidate
@@ -30,6 +33,18 @@ DECISION_COLUMNS = [
     "rule",
     "reason",
 ]
+
+_MOST_LOOKS = 400  # at the leader, of a history
+
+
+@dataclass(frozen=True)
+class Risk:
+    """How many candidates `paired` stopped, and the sum of the probabilities, each as it was then,
+    that they would have ended up best: what the search risked, where candidates are not all alike.
+    """
+
+    stopped: int
+    probability: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +99,24 @@ class Searched:
         if not numbers and standings.leader is not None:
             numbers = [standings.leader]
         return tuple(self.ids[number] for number in numbers)
+
+    @property
+    def ahead(self) -> Ahead:
+        """The steps that it may still ask for; `patience` and budgets of time are not looked at."""
+        experiment = self.experiment
+        assert experiment.search is not None
+        samples, seeds = bool(experiment.spaces), len(experiment.seeds)
+        return Spending(experiment.search, self.standings, seeds, samples).ahead()
+
+    @property
+    def risk(self) -> Risk:
+        """What stopping candidates early risked in all."""
+        stated = [
+            row["probability"]
+            for row in self.rows
+            if row["event"] == "stopped" and row["probability"] is not None
+        ]
+        return Risk(len(stated), math.fsum(stated))
 
     @property
     def decisions(self) -> pd.DataFrame:
@@ -171,13 +204,21 @@ class Searched:
     def history(self) -> pd.DataFrame:
         """One row per step that the search has looked at, in order: step (counted from 1),
         candidate, fold, score, then who led after it and what mean was expected of it.
+
+        Of more than 400 steps who led is looked up after every second, third, … one: each look
+        takes as long as there are candidates.
         """
         standings = Standings(self.standings.k)
         rows: list[dict[str, Any]] = []
+        finished = sum(row["event"] == "finished" for row in self.rows)
+        every, leader = -(-finished // _MOST_LOOKS), dict[str, Any]()
         for row in self.rows:
             standings.apply(row)
-            if row["event"] != "finished" or row["score"] is None or standings.leader is None:
+            if row["event"] != "finished" or row["score"] is None:
                 continue
+            if len(rows) % every == 0 and (number := standings.leader) is not None:
+                estimate = estimates(standings)[number]
+                leader = {"leader": self.ids[number], "leader_estimate": estimate}
             release = standings.releases[row["release"]]
             rows.append(
                 {
@@ -185,8 +226,7 @@ class Searched:
                     "candidate": self.ids[release.candidate],
                     "fold": release.fold,
                     "score": row["score"],
-                    "leader": self.ids[standings.leader],
-                    "leader_estimate": estimates(standings)[standings.leader],
+                    **leader,
                 }
             )
         columns = ["step", "candidate", "fold", "score", "leader", "leader_estimate"]
@@ -203,16 +243,12 @@ class Searched:
 
     def _parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
         """The values of everything that the search varies, as the candidate has them."""
-        content = candidate.model_dump(mode="json")
-        content |= content.pop("training")
+        settings = settings_of(candidate)
         found = {}
         for space in self.experiment.spaces:
             for parameter in space.parameters:
-                value: Any = content
-                for key in parameter.name.split("."):
-                    value = value.get(key) if isinstance(value, dict) else None
                 inactive = each.space is not None and parameter.name not in each.values
-                found[parameter.name] = None if inactive else value
+                found[parameter.name] = None if inactive else settings.get(parameter.name)
         return found
 
 

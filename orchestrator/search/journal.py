@@ -49,6 +49,22 @@ class _Begun(_Row):
     seeds: list[int]
 
 
+class _Earlier(_Row):
+    id: str
+    space: _Number
+    values: dict[str, Any]
+    value: _Real
+    estimated: bool  # it had finished some folds only
+
+
+class _Prior(_Row):
+    event: Literal["prior"]
+    run: str
+    same_data: bool  # and folds: its values are comparable with those of this search
+    candidates: list[_Earlier]
+    outside: _Number  # candidates that lie in no space of this search
+
+
 class _Suggested(_Row):
     event: Literal["suggested"]
     candidate: _Number
@@ -133,6 +149,7 @@ class _Ended(_Row):
 _ROW: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         _Begun
+        | _Prior
         | _Suggested
         | _Released
         | _Finished
@@ -203,6 +220,8 @@ def _check_order(path: Path, rows: Sequence[Row]) -> None:
             _damaged(path, f"line {line} is {event!r}, where `begun` comes first and once")
         if event == "begun":
             folds, seeds = row["folds"], len(row["seeds"])
+        elif event == "prior":
+            fits = candidates == 0  # what is known from the start
         elif event == "suggested":
             fits = row["candidate"] == candidates and (row["same_as"] or 0) <= candidates
             candidates += 1

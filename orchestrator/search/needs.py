@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from orchestrator.search.halving import Trained
 from orchestrator.search.standings import Row
 
+#: Samplers whose suggestions depend on what they are told.
+LEARNING = ("tpe", "gp", "cmaes")
+
 
 class Suggests(Protocol):
     """What the search needs of a sampler."""
@@ -27,6 +30,11 @@ class Suggests(Protocol):
         self, number: int, value: float | None, space: int | None, values: dict[str, Any]
     ) -> None:
         """A candidate's present value, higher is better, None: it has none; the last counts."""
+
+    def knows(self, earlier: Sequence[tuple[int, dict[str, Any], float]], same_data: bool) -> None:
+        """Space, values and worth of an earlier run's candidates, before anything is suggested;
+        `same_data`: what they are worth can be compared with what is told of others.
+        """
 
 
 class Keeps(Protocol):

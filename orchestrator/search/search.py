@@ -19,7 +19,7 @@ from orchestrator.search import halving, published, racing
 from orchestrator.search.halving import Curve
 from orchestrator.search.needs import Complete, Keeps, Scores, Suggests, Trains
 from orchestrator.search.outlook import paired_noise
-from orchestrator.search.spending import Spending
+from orchestrator.search.spending import Ahead, Spending
 from orchestrator.search.standings import Release, Row, Standing, Standings
 from orchestrator.search.telling import Telling
 from trainables.core.errors import ExperimentError
@@ -142,6 +142,10 @@ class Search:
         lacked = ([(n, fold) for fold in standings.lacks(n)] for n in numbers if n not in sure)
         for steps in zip_longest(*lacked):
             yield from (step for step in steps if step is not None)
+
+    def ahead(self) -> Ahead:
+        """The steps that may still be handed out."""
+        return self._spending.ahead()
 
     def finished(self, release: Release, reason: str | None = None) -> None:
         """All cells of a step are in the ledger; or it is lost for good, for a reason."""

@@ -1,9 +1,21 @@
 """What a search can still afford, and why it ends: budgets held against its standings."""
 
+from dataclasses import dataclass
+
 from orchestrator.experiment import search_config
 from orchestrator.search.standings import Standings
 
 _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no more
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Steps that may still be handed out: about, as far as candidates did until now, and at most;
+    None where no budget says.
+    """
+
+    about: float | None
+    most: int | None
 
 
 class Spending:
@@ -74,6 +86,41 @@ class Spending:
         if not self._samples or (standings.count == config.candidates and not standings.ready):
             return "every candidate is stopped or through"
         return "the cells are spent"
+
+    def ahead(self) -> "Ahead":
+        """What may still be handed out if everything goes on as it does."""
+        config, standings = self._config, self._standings
+        if standings.ended is not None:
+            return Ahead(0.0, 0)
+        wanting = standings.wanting
+        if self.closing is not None:
+            wanting = [c for c in wanting if c.number in (0, standings.leader)]
+        elif not self.may_begin():
+            wanting = [c for c in wanting if c.releases or c.space is None]
+        k, left = standings.k, self._steps_left()
+        endless = config.candidates is None and self.may_suggest()
+        new = (config.candidates or 0) - standings.count if self.may_suggest() else 0
+        lengths = [
+            len(c.releases)
+            for c in standings.candidates
+            if c.runs and (c.out or len(c.releases) == k)
+        ]
+
+        def further(had: int) -> float:
+            """Steps more that those had which had at least so many; all where none is known."""
+            those = [length - had for length in lengths if length >= had]
+            return sum(those) / len(those) if those else float(k - had)
+
+        expected = [further(had) for had in range(k + 1)]
+        about = max(new, 0) * expected[0]
+        for c in wanting:
+            to_the_end = c.number in (0, standings.leader)
+            had = len(c.releases)
+            about += k - had if to_the_end else expected[had]
+        most = sum(k - len(c.releases) for c in wanting) + max(new, 0) * k
+        if endless:
+            return Ahead(None if left is None else float(left), left)
+        return Ahead(about, most) if left is None else Ahead(min(about, left), min(most, left))
 
     def _lost_patience(self) -> bool:
         patience, standings = self._config.patience, self._standings

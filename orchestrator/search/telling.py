@@ -1,4 +1,6 @@
-"""What the sampler of a search is told: its own suggestions, and what became of them."""
+"""What the sampler of a search is told: what earlier runs knew, its own suggestions, and what
+became of them.
+"""
 
 import math
 from collections.abc import Iterator
@@ -56,6 +58,9 @@ class Telling:
                 lost = self._standings.candidates[row["same_as"]].lost is not None
                 if lost or not math.isnan(value):
                     self._tell(row["same_as"], None if lost else value)
+        elif row["event"] == "prior":
+            earlier = [(each["space"], each["values"], each["value"]) for each in row["candidates"]]
+            self._sampler.knows(earlier, row["same_data"])
         elif row["event"] == "told":
             self._tell(row["candidate"], row["value"])
 

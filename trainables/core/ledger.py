@@ -29,7 +29,14 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from trainables.core.config import CellSpec, class_index
 from trainables.core.errors import RayfoldError, RunFolderError
-from trainables.core.files import file_digest, parts_digest, write_json, write_text
+from trainables.core.files import (
+    file_digest,
+    link_or_copy,
+    parts_digest,
+    replacing,
+    write_json,
+    write_text,
+)
 from trainables.core.records import (
     DamagedRecord,
     check_regular,
@@ -120,6 +127,9 @@ class CellState(Frozen):
         None, description="Threads that TensorFlow had for one operation."
     )
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
+    taken_from: str = Field(
+        "", description="The run that trained it, where another one's result was taken over."
+    )
     updated: str = ""
     digests: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of the tables and of the model's checksums."
@@ -246,6 +256,21 @@ class Entry:
         digests = {name: self._digest(self.folder / name)}
         facts = {"state": "halted", "reason": reason, "traceback": "", "digests": digests}
         self.write_state(state.model_copy(update=facts))
+
+    def take_over(self, other: "Entry", run: str) -> CellState:
+        """Have what another run's ledger has of the same cell, which stays as it is; how this entry
+        stands then. `run`: what is written down of where it comes from.
+
+        The state comes last, as in `finish`, with the digests that the files have there: what is
+        not so here counts as damaged. Raises OSError for what cannot be read, or is no file.
+        """
+        state = other.state()
+        for name in (*_TABLES, self.model_path.name):
+            with replacing(self.folder / name) as temporary:
+                link_or_copy(other.folder / name, temporary)
+        self.write_state(state.model_copy(update={"taken_from": run}))
+        self.resume_path.unlink(missing_ok=True)
+        return self.state()
 
     def epochs(self) -> pd.DataFrame:
         """One row per epoch; raises DamagedRecord where the table is of another kind."""

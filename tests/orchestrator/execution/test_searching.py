@@ -4,6 +4,7 @@ Cells are not trained here but written as a model of their candidate would predi
 searches can be had; the last tests train, on real Ray.
 """
 
+import json
 import math
 import os
 import random
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +47,9 @@ data: {{source: folder, path: images, classes: ["it's ill", well]}}
 folds: {{k: 4}}
 training: {{epochs: 12, learning_rate: 1.0e-5}}
 search:
-  {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}, epoch_stopping: {epochs}}}
+  {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}, epoch_stopping: {epochs}, from: {earlier}, objective: {objective}}}
 candidates:
-- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, 1.0]}}}}
+- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, {high}]}}}}
 seeds: {seeds}
 """
 
@@ -61,6 +63,9 @@ def prepared(
     seeds: str = "[0]",
     images: int = 200,
     epochs: str = "off",
+    earlier: Sequence[Path] = (),
+    objective: str = "auc",
+    high: str = "1.0",
 ) -> Prepared:
     text = EXPERIMENT.format(
         candidates=candidates,
@@ -69,6 +74,9 @@ def prepared(
         repeatable=str(repeatable).lower(),
         seeds=seeds,
         epochs=epochs,
+        objective=objective,
+        high=high,
+        earlier=json.dumps([str(run) for run in earlier]),
     )
     experiment = parse_experiment(text, "by-hand.yaml", folder)
     layout, manifest = RunLayout(folder / "run"), manifest_by_hand(images)

@@ -197,6 +197,20 @@ FILES = {
         "looks after 3 epochs",
         "got training.epochs 3",
     ),
+    "misspelt from": (
+        "search: {candidates: 9, form: [a]}",
+        RATE,
+        "search.form, did you mean 'from'?",
+    ),
+    "from one": ("search: {candidates: 9, from: a}", RATE, "search.from must be a list, got 'a'"),
+    "from nothing": ("search: {candidates: 9, from: ['']}", RATE, "name run folders, got ''"),
+    "from a number": ("search: {candidates: 9, from: [1]}", RATE, "search.from[0] must be text"),
+    "from one twice": (
+        "search: {candidates: 9, from: [runs/a, runs/b/../a]}",
+        RATE,
+        "search.from must name every run once, got",
+        "runs/a' twice",
+    ),
     "a list": ("search: [tpe]", RATE, "search must be a mapping, got ['tpe']"),
     "grid of a range": (
         "search: {sampler: grid}",

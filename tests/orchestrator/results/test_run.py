@@ -221,6 +221,7 @@ def test_schemas(run: Run) -> None:
         "host",
         "device",
         "threads",
+        "taken_from",
         "key",
     ]
     assert list(run.epochs.columns) == [
