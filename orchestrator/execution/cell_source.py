@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import Protocol
 
 from trainables.core.ledger import Entry
+from trainables.training.decisions import Ladder
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,9 @@ class CellSource(Protocol):
     def wanted(self, entry: Entry) -> bool:
         """Whether a cell that was given is still to be trained."""
 
+    def ladder(self, entry: Entry) -> Ladder | None:
+        """What a cell that was given must reach to go on; None: it is trained in full."""
+
     @property
     def taken(self) -> int:
         """How many of them were taken from other runs, since this one was begun or continued."""
@@ -113,6 +117,9 @@ class FixedCells:
 
     def wanted(self, entry: Entry) -> bool:
         return True
+
+    def ladder(self, entry: Entry) -> Ladder | None:
+        return None
 
     def news(self) -> list[str]:
         return []

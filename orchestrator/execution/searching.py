@@ -18,6 +18,7 @@ from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
 from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
 from orchestrator.experiment.search_config import CHANGEABLE
 from orchestrator.results.step_score import step_score
+from orchestrator.search.halving import Trained, judged, metric_of
 from orchestrator.search.journal import VERSION, Journal, check_folds
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
@@ -25,7 +26,9 @@ from orchestrator.search.standings import Release
 from trainables.core.config import Candidate
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
+from trainables.core.records import DamagedRecord
 from trainables.core.values import digest
+from trainables.training.decisions import Ladder, Rung, best_scores, is_over, merit
 from trainables.training.metrics import LOWER_IS_BETTER
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
@@ -71,6 +74,7 @@ class SearchedCells:
             self._complete,
             len(experiment.seeds),
             folds.k * experiment.draws,
+            self._trained if self._config.epoch_stopping == "asha" else None,
         )
         self._lost = self._lost_cells()
         self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
@@ -113,7 +117,7 @@ class SearchedCells:
             for entry in entries:
                 entry.create()
                 self._steps[entry.spec.key] = release
-            left = [entry for entry in entries if not self._is_done(entry)]
+            left = [entry for entry in entries if not self._is_through(entry, release)]
             self._left[release.number] = {entry.spec.key for entry in left}
             if not left:
                 self._search.finished(release)
@@ -170,6 +174,14 @@ class SearchedCells:
             return self._goes_on(self._early[key])
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
+
+    def ladder(self, entry: Entry) -> Ladder | None:
+        key = entry.spec.key
+        if key in self._again or key not in self._steps:  # in full
+            return None
+        if not (rungs := self._rungs_of(entry, self._steps[key])):
+            return None
+        return Ladder(metric=self._metric, rungs=rungs)
 
     @property
     def taken(self) -> int:
@@ -256,6 +268,36 @@ class SearchedCells:
 
     def _save_keys(self) -> None:
         write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
+
+    # --- epochs -----------------------------------------------------------------------------------
+
+    @property
+    def _metric(self) -> str:
+        return metric_of(self._config.objective)
+
+    def _rungs_of(self, entry: Entry, release: Release) -> tuple[Rung, ...]:
+        """What a cell of a step is held to."""
+        place = self._experiment.seeds.index(entry.spec.seed)
+        return release.rungs[place] if release.rungs else ()
+
+    def _trained(self, candidate: int, fold: int) -> list[Trained]:
+        return [self._epochs_of(entry) for entry in self._entries_of(candidate, fold)]
+
+    def _epochs_of(self, entry: Entry) -> Trained:
+        table, training = entry.epochs(), entry.spec.candidate.training
+        scores = best_scores(self._metric, table[f"validation_{self._metric}"].tolist())
+        monitored = table[f"validation_{training.monitor}"].tolist()
+        over = is_over(training, [merit(training, value) for value in monitored])
+        return Trained(training, scores, over)
+
+    def _is_through(self, entry: Entry, release: Release) -> bool:
+        """Whether a cell need not be trained (further) for a step."""
+        if entry.state().state == "halted":
+            with suppress(DamagedRecord):
+                step, rungs = [self._epochs_of(entry)], [self._rungs_of(entry, release)]
+                if judged(step, rungs)[1] is not None:
+                    return True
+        return self._is_done(entry)
 
     # --- scores -----------------------------------------------------------------------------------
 

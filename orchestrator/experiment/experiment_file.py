@@ -6,7 +6,7 @@ This module knows neither Ray nor TensorFlow.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -270,7 +270,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
             f"an experiment may have {MOST_CELLS:,} cells, candidates × folds × seeds, got "
             f"{cells:,} ({source}); make several experiments of it"
         )
-    _check_search(file, len(candidates), spaces, source)
+    _check_search(file, candidates, spaces, source)
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
@@ -352,12 +352,15 @@ def _with_runs(search: Search, folder: Path, source: str) -> Search:
 
 
 def _check_search(
-    file: ExperimentFile, stated: int, spaces: tuple[Space, ...], source: str
+    file: ExperimentFile, stated: Sequence[Candidate], spaces: tuple[Space, ...], source: str
 ) -> None:
     """Raise where the search cannot be done, or reaches too many formats of pixels."""
     if file.search is None:
         return
-    found = problems(file.search, stated, spaces, file.folds, len(file.seeds), MOST_CELLS)
+    epochs = max(candidate.training.epochs for candidate in stated)
+    found = problems(
+        file.search, len(stated), spaces, file.folds, len(file.seeds), MOST_CELLS, epochs
+    )
     if problem := next((text for wrong, text in found if wrong), None):
         raise ExperimentError(printable(f"{problem} ({source}: search)"))
     try:

@@ -10,6 +10,7 @@ from orchestrator.experiment.folds_config import Folds
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
 
+FIRST_RUNG = 3  # epochs before any cell is halted; then thrice as many, and so on
 BUDGETS = ("candidates", "cells", "hours", "gpu_hours", "patience")
 #: What of a search may be changed while it goes on.
 CHANGEABLE = frozenset({*BUDGETS, "finalists"})
@@ -81,6 +82,14 @@ class Search(Frozen):
             "leader to end up best."
         ),
     )
+    epoch_stopping: Literal["off", "asha"] = Field(
+        "off",
+        description=(
+            "When a candidate's first fold ends within its epochs. off: never; asha: when, after "
+            "3, 9, 27, … epochs, its best validation score is not in the upper third of those that "
+            "the same fold had by then (asynchronous successive halving)."
+        ),
+    )
     repeatable: bool = Field(
         True, description="The same search on one worker or many, and after interruptions."
     )
@@ -111,12 +120,18 @@ class Search(Frozen):
 
 
 def problems(
-    search: Search, stated: int, spaces: Sequence[Space], folds: Folds, seeds: int, most_cells: int
+    search: Search,
+    stated: int,
+    spaces: Sequence[Space],
+    folds: Folds,
+    seeds: int,
+    most_cells: int,
+    epochs: int,
 ) -> Iterator[tuple[bool, str]]:
     """Whether something is wrong with a search of so many stated candidates and these spaces, and
     what, in one line with the remedy.
 
-    `seeds`: how many; `most_cells`: of an experiment.
+    `seeds`: how many; `most_cells`: of an experiment; `epochs`: most of a stated one.
     """
     k = folds.count
     yield (
@@ -142,6 +157,12 @@ def problems(
         f"{search.cells}",
     )
     yield from _of_finalists(search, stated, spaces, folds, seeds, most_cells)
+    epochs = max([epochs, *_varied_epochs(spaces)])
+    yield (
+        search.epoch_stopping == "asha" and epochs <= FIRST_RUNG,
+        f"search.epoch_stopping: asha first looks after {FIRST_RUNG} epochs, and no candidate has "
+        f"more, got training.epochs {epochs}; raise it, or remove epoch_stopping",
+    )
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
         yield (
@@ -210,6 +231,14 @@ def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool,
             bool(spaces) and len(parameters) < 2,
             f"{kind} must have at least 2 ranges, got {len(parameters)}; use tpe or random",
         )
+
+
+def _varied_epochs(spaces: Sequence[Space]) -> Iterator[int]:
+    """The most of each space that varies them."""
+    for space in spaces:
+        for parameter in space.parameters:
+            if parameter.name == "epochs":
+                yield max(parameter.options or ())
 
 
 def grid_points(spaces: Sequence[Space], most: int) -> int | None:

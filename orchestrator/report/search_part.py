@@ -165,12 +165,15 @@ def _finals(facts: Facts, search: SearchFacts) -> Iterator[str]:
 def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     cells = search.cells
     done = cells[cells["state"] == "done"]
+    halted = cells[(cells["state"] == "stopped") & (cells["epochs"] > 0)]
+    work = pd.concat([done, halted])
     every = len(search.table) * facts.n_folds * len(facts.seeds)
     further = int((done["fold"] >= facts.n_folds).sum())
-    saved = 1 - (len(done) - further) / every if every else 0.0
-    trained = done[done["taken_from"] == ""]
+    saved = 1 - (len(work) - further) / every if every else 0.0
+    of_halted = f" and {len(halted):,} that were halted within their epochs" if len(halted) else ""
+    trained = work[work["taken_from"] == ""]
     yield (
-        f"It took {len(done):,} cells, {int(trained['epochs'].sum()):,} epochs and "
+        f"It took {len(done):,} cells{of_halted}, {int(trained['epochs'].sum()):,} epochs and "
         f"{trained['seconds_total'].sum() / 3600:.2g} device-hours; every fold of the same "
         f"candidates would have been {every:,} cells: {saved:.0%} saved"
         + (f", {further:,} cells of finalists' further repeats not counted." if further else ".")

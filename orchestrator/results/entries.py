@@ -152,6 +152,15 @@ def interrupted(state: CellState) -> CellState:
     )
 
 
+def not_needed(state: CellState, reason: str | None) -> CellState:
+    """Of a cell that was halted, what others see; `reason`: why the search halted its step, None
+    where it did not. It says so, too, where the cell was trained in full before that was known.
+    """
+    if reason is None and state.state != "halted":
+        return state
+    return state.model_copy(update={"state": "stopped", "reason": reason or state.reason})
+
+
 def _other_classes(entry: Entry) -> RunFolderError:
     return RunFolderError(
         f"the ledger entry {str(entry.folder)!r} is of other classes than the manifest: run the "

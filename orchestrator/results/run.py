@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment_file import read_experiment
 from orchestrator.results.entries import (
     epochs_of,
     interrupted,
+    not_needed,
     predictions_of,
     run_entries,
     run_folds,
@@ -42,14 +43,8 @@ TABLES = ("cells", "epochs", "predictions", "folds_summary", "models_summary")
 def load_run(path: str | Path) -> "Run":
     """Open a run folder; nothing is computed yet, and the run may still be at work.
 
-    Args:
-        path: The run folder.
-
-    Returns:
-        Its tables, models and heatmaps, each read when it is first asked for.
-
-    Raises:
-        RunFolderError: There is no run, or it is not whole.
+    Tables, models and heatmaps are each read when they are first asked for. Raises RunFolderError
+    where there is no run, or it is not whole.
     """
     layout = RunLayout(Path(path).absolute())
     for needed in (layout.experiment, layout.manifest, layout.folds, layout.cells):
@@ -112,7 +107,11 @@ class Run:
         states = [entry.state() for entry in self.entries]
         if not held(self.layout.lock):
             states = [interrupted(state) for state in states]
-        return states
+        halted = self.searched.halted if self.searched is not None else {}
+        return [
+            not_needed(state, halted.get((entry.spec.candidate.id, entry.spec.fold)))
+            for entry, state in zip(self.entries, states, strict=True)
+        ]
 
     @cached_property
     def _places(self) -> dict[Entry, int]:

@@ -12,9 +12,9 @@ import pandas as pd
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.suggestions import settings_of
 from orchestrator.search.journal import check_folds, read_rows
-from orchestrator.search.racing import estimates
 from orchestrator.search.spending import Ahead, Spending
 from orchestrator.search.standings import Row, Standing, Standings
+from orchestrator.search.telling import estimates
 from trainables.core.config import Candidate
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState
@@ -26,6 +26,10 @@ DECISION_COLUMNS = [
     "folds",
     "against",
     "probability",
+    "epoch",
+    "score",
+    "threshold",
+    "curves",
     "rule",
     "reason",
 ]
@@ -89,6 +93,15 @@ class Searched:
         return states
 
     @property
+    def halted(self) -> dict[tuple[str, int], str]:
+        """The steps that were halted within their epochs, by candidate and fold, and why."""
+        releases = self.standings.releases
+        return {
+            (self.ids[number], releases[row["release"]].fold): str(row["reason"])
+            for number, row in self.standings.halted.items()
+        }
+
+    @property
     def through(self) -> tuple[str, ...]:
         """The candidates with all folds; the leader where there are none yet."""
         standings = self.standings
@@ -119,11 +132,12 @@ class Searched:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each candidate that was stopped, lost, refused or known already, or became a
-        finalist, in order.
+        """One row for each candidate that was stopped, halted, lost, refused or known already, or
+        became a finalist, in order.
         """
+        whole, real = ("after_folds", "epoch", "curves"), ("probability", "score", "threshold")
         return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(
-            {"after_folds": "Int64", "probability": "float64"}
+            dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64")
         )
 
     def _decisions(self) -> Iterator[dict[str, Any]]:
@@ -138,6 +152,20 @@ class Searched:
                     "against": against,
                     "probability": row["probability"],
                     "rule": row["rule"],
+                    "reason": row["reason"],
+                }
+            elif row["event"] == "halted":
+                release = self.standings.releases[row["release"]]
+                yield {
+                    "candidate": self.ids[release.candidate],
+                    "decision": "halted",
+                    "after_folds": 0,
+                    "folds": str(release.fold),
+                    "epoch": row["epoch"],
+                    "score": row["score"],
+                    "threshold": row["threshold"],
+                    "curves": row["known"],
+                    "rule": "asha",
                     "reason": row["reason"],
                 }
             elif row["event"] == "finished" and row["score"] is None:
@@ -176,7 +204,7 @@ class Searched:
         over all folds, higher is better; a finalist's mean over its own, once it has them), then
         its parameters, NaN where one has no effect.
         """
-        values = estimates(self.standings.table).copy()
+        values = estimates(self.standings).copy()
         for number in self.standings.finalists:
             if (mean := self.standings.final_mean(number)) is not None:
                 values[number] = mean
@@ -216,7 +244,7 @@ class Searched:
             if row["event"] != "finished" or row["score"] is None:
                 continue
             if len(rows) % every == 0 and (number := standings.leader) is not None:
-                estimate = estimates(standings.table)[number]
+                estimate = estimates(standings)[number]
                 leader = {"leader": self.ids[number], "leader_estimate": estimate}
             release = standings.releases[row["release"]]
             if release.fold >= standings.k:

@@ -76,11 +76,23 @@ class _Suggested(_Row):
     same_as: _Number | None
 
 
+class _Rung(_Row):
+    epoch: _Number
+    threshold: _Real
+    known: _Number
+
+
+class _Curve(_Row):
+    bests: Annotated[list[_Real | None], Field(max_length=24)]  # of them 3**24 epochs
+    over: bool
+
+
 class _Released(_Row):
     event: Literal["released"]
     release: _Number
     candidate: _Number
     fold: _Number
+    rungs: list[list[_Rung]]  # by seed, which its cells are held to; none: trained in full
 
 
 class _Finished(_Row):
@@ -88,7 +100,20 @@ class _Finished(_Row):
     release: _Number
     score: _Real | None  # None: lost for good
     noise: _Real | None  # paired with another candidate's, None where there is none
+    curves: list[_Curve]  # by seed, none where epochs are not raced
     reason: str | None
+
+
+class _Halted(_Row):
+    event: Literal["halted"]
+    release: _Number
+    seed: _Number  # its place among all
+    epoch: _Number
+    score: _Real | None  # None: no epoch had any
+    threshold: _Real
+    known: _Number  # curves that the threshold comes from
+    curves: Annotated[list[_Curve], Field(min_length=1)]
+    reason: str
 
 
 class _Stopped(_Row):
@@ -136,6 +161,7 @@ _ROW: TypeAdapter[Any] = TypeAdapter(
         | _Suggested
         | _Released
         | _Finished
+        | _Halted
         | _Stopped
         | _Cancelled
         | _Told
@@ -196,20 +222,20 @@ def _no_number(_: str) -> NoReturn:
 
 def _check_order(path: Path, rows: Sequence[Row]) -> None:
     """Raise where a row speaks of what is not there yet."""
-    candidates = releases = folds = 0
+    candidates = releases = folds = seeds = 0
     for line, row in enumerate(rows, 1):
         event = row["event"]
         if (event == "begun") != (line == 1):
             _damaged(path, f"line {line} is {event!r}, where `begun` comes first and once")
         if event == "begun":
-            folds = row["folds"]
-        elif not _fits(row, candidates, releases, folds):
+            folds, seeds = row["folds"], len(row["seeds"])
+        elif not _fits(row, candidates, releases, folds, seeds):
             _damaged(path, f"line {line} speaks of what was not suggested or handed out before")
         candidates += event == "suggested"
         releases += event == "released"
 
 
-def _fits(row: Row, candidates: int, releases: int, folds: int) -> bool:
+def _fits(row: Row, candidates: int, releases: int, folds: int, seeds: int) -> bool:
     """Whether a row speaks of what is there, after so many candidates and releases."""
     event = row["event"]
     if event == "prior":
@@ -221,8 +247,10 @@ def _fits(row: Row, candidates: int, releases: int, folds: int) -> bool:
     if row.get("candidate", -1) >= candidates or (row.get("against") or 0) >= max(candidates, 1):
         return False
     if event == "released":
-        return int(row["release"]) == releases and int(row["fold"]) < folds * _MOST_REPEATS
-    return int(row.get("release", -1)) < releases
+        fits = int(row["release"]) == releases and int(row["fold"]) < folds * _MOST_REPEATS
+        return fits and len(row["rungs"]) in (0, seeds)
+    fits = int(row.get("release", -1)) < releases and int(row.get("seed", 0)) < seeds
+    return fits and len(row.get("curves", ())) in (0, seeds)
 
 
 def check_folds(path: Path, rows: Sequence[Row], drawn: int) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.search.halving import Trained
 from orchestrator.search.standings import Row
 
 #: Samplers whose suggestions depend on what they are told.
@@ -50,5 +51,7 @@ class Keeps(Protocol):
 #: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
 #: candidate's fold; the draws of a fold resample the same patients for every candidate.
 Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
+#: How far the cells of a candidate's fold came, by seed.
+Trains = Callable[[int, int], Sequence[Trained]]
 #: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
 Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]

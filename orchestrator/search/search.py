@@ -15,14 +15,16 @@ from itertools import zip_longest
 import numpy as np
 
 from orchestrator.experiment import search_config
-from orchestrator.search import published, racing
+from orchestrator.search import halving, published, racing
 from orchestrator.search.finals import Finals
-from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
+from orchestrator.search.halving import Curve
+from orchestrator.search.needs import Complete, Keeps, Scores, Suggests, Trains
 from orchestrator.search.outlook import paired_noise
 from orchestrator.search.spending import Ahead, Spending
 from orchestrator.search.standings import Release, Row, Standing, Standings
 from orchestrator.search.telling import Telling
 from trainables.core.errors import ExperimentError
+from trainables.training.decisions import Rung
 
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
 
@@ -33,7 +35,8 @@ class Search:
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
     `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
     and for the one that it is paired with. `seeds`: cells of a step. `final_folds`: of a finalist
-    in all.
+    in all. `trains(candidate, fold)`: how far its cells came, where steps may be halted within
+    their epochs.
     """
 
     def __init__(
@@ -47,10 +50,11 @@ class Search:
         complete: Complete | None = None,
         seeds: int = 1,
         final_folds: int = 0,
+        trains: Trains | None = None,
     ) -> None:
         self.config = config
         self._sampler, self._journal, self._scores = sampler, journal, scores
-        self._complete = complete
+        self._complete, self._seeds, self._trains = complete, seeds, trains
         self._arrived: dict[int, str | None] = {}  # release: reason of a loss
         self._keys: dict[Hashable, int] = {}
         self._rows: list[Row] = []  # applied, not yet in the journal
@@ -212,9 +216,17 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
+        release = self.standings.releases[number]
+        curves: list[Curve] = []
+        if reason is None and self._trains is not None:
+            step = self._trains(release.candidate, release.fold)
+            curves, halt = halving.judged(step, release.rungs)
+            if halt is not None:
+                self._note(halt.row(number, curves))
+                self._undecided = True
+                return
         score = noise = None
         if reason is None:
-            release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
             rival = None
             raced = release.fold < self.standings.k
@@ -226,7 +238,7 @@ class Search:
                 score, noise, reason = None, None, "its fold has no score"
         self._note(
             {"event": "finished", "release": number, "score": score, "noise": noise}
-            | {"reason": reason}
+            | {"curves": [curve.row() for curve in curves], "reason": reason}
         )
         self._undecided = True
 
@@ -266,8 +278,12 @@ class Search:
         if step is None:
             return None
         number = len(self.standings.releases)
-        self._note({"event": "released", "release": number, "candidate": step[0], "fold": step[1]})
-        return Release(number, *step)
+        rungs = [[rung.model_dump() for rung in each] for each in self._rungs(*step)]
+        self._note(
+            {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
+            | {"rungs": rungs}
+        )
+        return self.standings.releases[number]
 
     def _begin_finals(self) -> bool:
         """Write down who gets more repeats; False: nobody, or that is known."""
@@ -292,6 +308,19 @@ class Search:
             if self._spending.affords(number):
                 return number, standings.lacks(number)[0]
         return None
+
+    def _rungs(self, candidate: int, fold: int) -> list[tuple[Rung, ...]]:
+        """What the cells of a step are held to, by seed; none where it is trained in full.
+
+        Later folds are had by few, that are good: of these the upper third is no fair demand, and
+        whole folds know more of a candidate than some epochs.
+        """
+        first = not self.candidates[candidate].releases
+        if self._trains is None or candidate == 0 or not first:
+            return []
+        known = self.standings.curves[fold].values()
+        found = [halving.thresholds(each[seed] for each in known) for seed in range(self._seeds)]
+        return found if any(found) else []
 
     def _promotion_due(self) -> bool:
         """Whether enough candidates are new since the last one that was given its next fold."""

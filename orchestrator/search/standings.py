@@ -2,6 +2,7 @@
 which a search's memory changes is a row, so that a reopened search is where it was.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,18 +10,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.search.halving import Curve
 from orchestrator.search.racing import RaceTable
+from trainables.training.decisions import Rung
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Release:
-    """A step that was handed out: the number of the release, a candidate and a fold."""
+    """A step that was handed out: the number of the release, a candidate and a fold, and the rungs
+    that its cells are held to, by seed, none where they are trained in full.
+    """
 
     number: int
     candidate: int
     fold: int
+    rungs: tuple[tuple[Rung, ...], ...] = ()
 
 
 @dataclass
@@ -35,7 +41,7 @@ class Standing:
     same_as: int | None = None
     releases: dict[int, int] = field(default_factory=dict)  # fold: release
     finished: set[int] = field(default_factory=set)
-    stopped: Row | None = None  # the row that stopped it
+    stopped: Row | None = None  # the row that stopped or halted it
     lost: str | None = None  # why a step of it will never have a score
     open: int = 0  # releases without an outcome
 
@@ -58,8 +64,11 @@ class Standings:
         self._patient = patient  # whether anybody asks for how long the lead has not changed
         self.candidates: list[Standing] = []
         self.releases: list[Release] = []
-        self.outcomes: list[str | None] = []  # of each release: finished, lost, cancelled
+        self.outcomes: list[str | None] = []  # of each: finished, halted, lost, cancelled
         self.table = RaceTable(k)
+        # of each fold, by candidate
+        self.curves: defaultdict[int, dict[int, list[Curve]]] = defaultdict(dict)
+        self.halted: dict[int, Row] = {}  # by candidate, what halted it
         self.ended: str | None = None
         self.exhausted = False  # the sampler has no other suggestion
         self.raced = 0  # suggested candidates with a score
@@ -97,7 +106,8 @@ class Standings:
             self._new[standing.number] = self._wanting[standing.number] = standing
 
     def _released(self, row: Row) -> None:
-        release = Release(row["release"], row["candidate"], row["fold"])
+        rungs = tuple(tuple(Rung(**rung) for rung in of_seed) for of_seed in row["rungs"])
+        release = Release(row["release"], row["candidate"], row["fold"], rungs)
         self.releases.append(release)
         self.ended = None  # a larger budget may have carried it on
         self.outcomes.append(None)
@@ -124,16 +134,36 @@ class Standings:
             self._leave(release.candidate)
         else:
             self.outcomes[release.number] = "finished"
-            if not standing.finished:
-                self.scored += 1
-                self.raced += standing.space is not None
+            self._count(standing)
             standing.finished.add(release.fold)
             if release.fold < self.k:
                 self.table.add(release.candidate, release.fold, row["score"], row["noise"])
             else:
                 self._finals.setdefault(release.candidate, {})[release.fold] = row["score"]
+        self._keep_curves(release, row)
         if self._patient and self.leader != self._leader:
             self._leader, self.led_since = self.leader, self.raced
+
+    def _halted(self, row: Row) -> None:
+        release = self.releases[row["release"]]
+        standing = self.candidates[release.candidate]
+        standing.open -= 1
+        self.outcomes[release.number] = "halted"
+        self._count(standing)
+        standing.stopped = self.halted[release.candidate] = row
+        self.table.drop(release.candidate)
+        self._leave(release.candidate)
+        self._keep_curves(release, row)
+
+    def _count(self, standing: Standing) -> None:
+        """A candidate that is known to be worth something, or not much."""
+        if not standing.finished:
+            self.scored += 1
+            self.raced += standing.space is not None
+
+    def _keep_curves(self, release: Release, row: Row) -> None:
+        if row["curves"]:
+            self.curves[release.fold][release.candidate] = [*map(Curve.read, row["curves"])]
 
     def _cancelled(self, row: Row) -> None:
         self.outcomes[row["release"]] = "cancelled"
@@ -174,6 +204,13 @@ class Standings:
     def leader(self) -> int | None:
         """The living candidate that is expected to end up best."""
         return self.table.leader
+
+    def best_after(self, candidate: int, fold: int, seed: int, epoch: int) -> float | None:
+        """The best score of a cell's curve at the rung of an epoch, by the place of its seed; None
+        where it is not known.
+        """
+        curves = self.curves[fold].get(candidate)
+        return curves[seed].after(epoch) if curves else None
 
     @property
     def ahead(self) -> int | None:

@@ -185,6 +185,18 @@ FILES = {
     "unknown sampler": ("search: {sampler: tpee}", RATE, "search.sampler must be", "got 'tpee'"),
     "half a bound": ("search: {candidates: 9, bound: 0.5}", RATE, "bound must be below 0.5"),
     "no lag": ("search: {candidates: 9, lag: 0}", RATE, "search.lag must be at least 1"),
+    "unknown stopping": (
+        "search: {candidates: 9, epoch_stopping: hyperband}",
+        RATE,
+        "must be",
+        "got 'hyperband'",
+    ),
+    "nothing to halt": (
+        "search: {candidates: 9, epoch_stopping: asha}",
+        f"{RATE}, epochs: 3",
+        "looks after 3 epochs",
+        "got training.epochs 3",
+    ),
     "misspelt from": (
         "search: {candidates: 9, form: [a]}",
         RATE,

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.experiment.search_config import Finalists
+from orchestrator.search.halving import Trained
 from orchestrator.search.search import Search
+from trainables.core.training_config import Training
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Settings:
     repeatable: bool = True
     lag: int = 16
     finalists: Finalists | None = None
+    epochs: int = 0  # of a cell where steps may be halted within their epochs
 
 
 @dataclass
@@ -108,8 +111,17 @@ class Bench:
             lambda c, f: (float(self.scores[row(c), f]), self.draws[row(c), f]),
             complete,
             final_folds=self.scores.shape[1],
+            trains=(lambda c, f: [self.trained(row(c), f)]) if self.settings.epochs else None,
         )
         return search
+
+    def trained(self, row: int, fold: int) -> Trained:
+        """A curve that comes near its score, the later the slower it learns."""
+        rng = np.random.default_rng([row, fold])
+        epochs = np.arange(1, self.settings.epochs + 1)
+        slow = np.exp(-epochs / rng.uniform(1, 4))
+        values = self.scores[row, fold] - 0.3 * slow + rng.normal(0, 0.01, len(epochs))
+        return Trained(Training(), [*np.maximum.accumulate(values)], over=True)
 
     def run(
         self,
