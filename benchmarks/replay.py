@@ -92,6 +92,7 @@ class Settings:
     bound: float = 0.05
     repeatable: bool = True
     lag: int = 8
+    finalists: None = None
 
 
 @dataclass

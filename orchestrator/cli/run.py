@@ -8,6 +8,7 @@ from rich.console import Console
 
 from orchestrator.cli.common import Address, ExperimentFile, RunOption, run_folder
 from orchestrator.experiment.experiment_file import Experiment, read_experiment
+from trainables.core.layout import RunLayout
 from trainables.runtime.connection import prepare_ray
 
 CheckOption = Annotated[
@@ -27,10 +28,10 @@ def run(
 ) -> None:
     resolved = read_experiment(experiment)
     if check:
-        run_folder(run, resolved.name)
+        layout = RunLayout(run_folder(run, resolved.name))
         from orchestrator.execution.cells import check_files  # slow to import
 
-        check_files(resolved)
+        check_files(resolved, layout)
         return
     raise typer.Exit(train(resolved, run, address))
 

@@ -64,9 +64,14 @@ def _race(run: "Run") -> Iterator[str]:
     if len(best) > _SHOWN:
         yield f"         {len(best) - _SHOWN} more: results/search.csv has them all"
     effort = search_effort(run)
-    yield f"run      {_work(effort.run, effort.unit)}"
-    if effort.broken_off.cells:
-        yield f"in vain  {_work(effort.broken_off, effort.unit)}, begun and broken off"
+    for word, work, told in (
+        ("run", effort.run, ""),
+        ("taken", effort.taken, " by earlier runs"),
+        ("further", effort.further, " of finalists"),
+        ("in vain", effort.broken_off, ", begun and broken off"),
+    ):
+        if work.cells or word == "run":
+            yield f"{word:8} {_work(work, effort.unit)}{told}"
     if effort.saved.cells:
         share = effort.saved.cells / effort.full.cells
         yield f"saved    {_work(effort.saved, effort.unit)} (estimated), {share:.0%} of all cells"

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Protocol
 
 from trainables.core.ledger import Entry
+from trainables.training.decisions import Ladder
+
+_LONGEST = 12  # characters of a name on a line
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Standing:
     living: int
     stopped: int
     lost: int
+    finalists: int
     about: float | None
     most: int | None
     hours: float | None
@@ -27,14 +30,16 @@ class Standing:
     @property
     def text(self) -> str:
         """Who leads, and how many are in the race."""
-        who = f"{shorten(self.leader, 20, placeholder='…')} leads with {self.score:.3f}"
+        name = self.leader if len(self.leader) <= _LONGEST else f"{self.leader[: _LONGEST - 1]}…"
         lost = f", {self.lost} lost" if self.lost else ""
-        return f"{who}; {self.living} living, {self.stopped} stopped{lost}"
+        finals = f", {self.finalists} finalists" if self.finalists else ""
+        race = f"{self.living} living, {self.stopped} stopped{lost}{finals}"
+        return f"{name} leads ({self.score:.3f}); {race}"
 
     @property
     def news(self) -> tuple[str, int, int]:
         """What people are told of when it changes."""
-        return self.leader, self.stopped, self.lost
+        return self.leader, self.stopped, self.lost + self.finalists
 
 
 class CellSource(Protocol):
@@ -73,6 +78,16 @@ class CellSource(Protocol):
     def wanted(self, entry: Entry) -> bool:
         """Whether a cell that was given is still to be trained."""
 
+    def ladder(self, entry: Entry) -> Ladder | None:
+        """What a cell that was given must reach to go on; None: it is trained in full."""
+
+    @property
+    def taken(self) -> int:
+        """How many of them were taken from other runs, since this one was begun or continued."""
+
+    def news(self) -> list[str]:
+        """Lines for people, on what has become known since they were last asked for."""
+
     def standing(self) -> "Standing | None":
         """How a search stands; None where there is none."""
 
@@ -82,7 +97,7 @@ class FixedCells:
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
-        self.total = len(entries)
+        self.total, self.taken = len(entries), 0
         self._left = [entry for entry in entries if entry.state().state != "done"]
 
     @property
@@ -104,6 +119,12 @@ class FixedCells:
 
     def wanted(self, entry: Entry) -> bool:
         return True
+
+    def ladder(self, entry: Entry) -> Ladder | None:
+        return None
+
+    def news(self) -> list[str]:
+        return []
 
     def standing(self) -> "Standing | None":
         return None

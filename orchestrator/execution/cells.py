@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from orchestrator.execution.earlier_runs import check_earlier
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.splits.folds import make_folds, roles_digest
 from orchestrator.splits.leakage import leak_groups
@@ -69,26 +70,28 @@ def prepare(experiment: Experiment, layout: RunLayout) -> Prepared:
         raise DataError(f"{error}; {str(layout.unusable)!r} lists them all") from error
     if previous is not None and (changed := _on_changes(previous, manifest)):
         manifest = replace(manifest, notes=(*manifest.notes, changed))
+    check_earlier(experiment, layout, manifest.classes)
     images = manifest.usable
     kept_together = leak_groups(images)
     notes = [*manifest.notes, *_on_merged(images["group"], kept_together)]
     images = images.assign(group=kept_together)
     f = experiment.folds
-    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed)
+    folds = make_folds(images, f.k, f.test_set, f.validation_fraction, f.seed, experiment.draws)
     manifest = replace(manifest, notes=(*notes, *_on_split(images, folds, f.test_set)))
     return Prepared(
         experiment, layout, manifest, folds, cell_entries(experiment, layout, manifest, folds)
     )
 
 
-def check_files(experiment: Experiment) -> None:
-    """Raise where data, weights or builders that the experiment names are not there; no image is
-    looked at.
+def check_files(experiment: Experiment, layout: RunLayout) -> None:
+    """Raise where data, weights, builders or runs that the experiment names are not there; no image
+    is looked at.
     """
     path = getattr(experiment.data, "path", None)
     if path is not None and not os.path.exists(path):  # noqa: PTH110
         raise DataError(f"data.path must exist, got {str(path)!r} (check the path)")
     check_starts(experiment)
+    check_earlier(experiment, layout)
 
 
 def check_starts(experiment: Experiment) -> None:
@@ -174,7 +177,9 @@ class CellMaker:
         self, experiment: Experiment, layout: RunLayout, manifest: Manifest, folds: pd.DataFrame
     ) -> None:
         self._layout, self._seeds = layout, experiment.seeds
-        self._roles = {fold: roles_digest(folds, fold) for fold in range(experiment.folds.k)}
+        self._count = experiment.folds.count
+        drawn = range(experiment.folds.k * experiment.draws)
+        self._roles = {fold: roles_digest(folds, fold) for fold in drawn}
         self._common: dict[str, Any] = {
             "classes": manifest.classes,
             "channels": manifest.channels,
@@ -185,8 +190,8 @@ class CellMaker:
 
     def all_of(self, candidate: Candidate) -> list[Entry]:
         """By seed, then by fold."""
-        by_fold = {fold: self.of_fold(candidate, fold) for fold in self._roles}
-        return [by_fold[fold][seed] for seed in range(len(self._seeds)) for fold in self._roles]
+        by_fold = [self.of_fold(candidate, fold) for fold in range(self._count)]
+        return [entries[seed] for seed in range(len(self._seeds)) for entries in by_fold]
 
     def of_fold(self, candidate: Candidate, fold: int) -> list[Entry]:
         """One entry a seed."""

@@ -1,5 +1,6 @@
 """The main job: data, folds, cells, results. Running it again continues where the ledger stands."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -16,12 +17,13 @@ from orchestrator.execution.cells import Prepared, prepare
 from orchestrator.execution.costs import CPU_GIGAFLOPS, GPU_GIGAFLOPS, part_sizes, waiting_cell
 from orchestrator.execution.packing import Packing, Probe, cell_share, check_devices, other_threads
 from orchestrator.execution.progress import RunProgress, log_to, logger
-from orchestrator.execution.provenance import write_provenance
+from orchestrator.execution.provenance import note_taken, write_provenance
 from orchestrator.experiment.experiment_file import Experiment
 from trainables.core.errors import ModelError, NoWorkerError, ResourceError, RunFolderError
 from trainables.core.layout import RunLayout, cache_folder
 from trainables.core.ledger import CellState, Entry
 from trainables.core.quoting import printable
+from trainables.core.spelling import count
 from trainables.data.store import build_store, open_store
 from trainables.models.architecture import Architecture
 from trainables.models.known_code import builders, remember
@@ -61,12 +63,16 @@ def run_experiment(
                 progress.say(line)
             for note in prepared.manifest.notes:
                 progress.say(f"note    {printable(note)}")
+            for line in source.news():
+                progress.say(f"from    {line}")
             try:
                 nothing_left = source.ended and not ready
                 complete = nothing_left or _train(prepared, source, ready, address, progress)
             except NoWorkerError:
                 _write_up(layout)  # which shows the traceback
                 raise
+            for line in (*source.news(), *_taken(prepared, source)):
+                progress.say(f"from    {line}")
             if unwritable := _write_up(layout):
                 progress.say(f"fonts   {unwritable}")
             _remember_code(source.entries)  # what a search suggested is meant, too
@@ -92,6 +98,15 @@ def _source(prepared: Prepared) -> CellSource:
     from orchestrator.execution.searching import SearchedCells
 
     return SearchedCells(prepared)
+
+
+def _taken(prepared: Prepared, source: CellSource) -> Iterator[str]:
+    """Which runs trained cells that this one did not, which becomes part of where it comes from."""
+    runs = Counter(state.taken_from for entry in source.entries if (state := entry.state()))
+    del runs[""]
+    note_taken(prepared, runs)
+    for run, number in runs.items():
+        yield f"{run!r} gave {count(number, 'cell')} of {source.total:,}"
 
 
 def _remember_code(entries: Iterable[Entry]) -> None:

@@ -19,6 +19,7 @@ from orchestrator.execution.costs import (
 from orchestrator.execution.search_plan import budget_line, estimate_line
 from orchestrator.experiment.experiment_file import Experiment
 from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.search.journal import read_rows
 from orchestrator.splits.folds import ROLES
 from trainables.core.ledger import CellState
 from trainables.core.quoting import printable
@@ -49,7 +50,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
     states = Counter(state.state for state in found)
     lines.append(
         f"cells       {len(prepared.entries)} = {len(experiment.candidates)} candidates × "
-        f"{experiment.folds.k} folds × {len(experiment.seeds)} seeds; {states['done']} already done"
+        f"{experiment.folds.words} × {len(experiment.seeds)} seeds; {states['done']} already done"
     )
     for candidate in experiment.candidates:
         t = candidate.training
@@ -59,6 +60,7 @@ def plan_lines(prepared: Prepared) -> list[str]:
             f"{_recipe(t)}"
         )
     lines += _search(experiment)
+    lines += _earlier(prepared, found)
     lines += _watched(prepared)
     whole = estimate_line if experiment.search is not None else _estimate
     lines.append(f"estimate    {whole(prepared, found)}")
@@ -79,11 +81,35 @@ def _search(experiment: Experiment) -> Iterator[str]:
     until = ", ".join(f"{name} {value:g}" for name, value in budgets.items()) or "all are through"
     racing = search.racing + (f", bound {search.bound:g}" if search.racing == "paired" else "")
     yield f"search      {search.sampler} for {search.objective} until {until}; racing {racing}"
+    if (finalists := search.finalists) is not None:
+        further = finalists.repeats - experiment.folds.repeats
+        cells = finalists.top * further * experiment.folds.k * len(experiment.seeds)
+        yield (
+            f"            the best {finalists.top} get {further} further repeats: up to {cells} "
+            "cells beside the budgets"
+        )
     for number, space in enumerate(experiment.spaces):
         for parameter in space.parameters:
             written = {k: v for k, v in parameter.written().items() if k != "default"}
             yield f"            space {number}: {parameter.name} {_shown(written)}"
     yield f"            {budget_line(experiment)}"
+
+
+def _earlier(prepared: Prepared, states: list[CellState]) -> Iterator[str]:
+    """What other runs give."""
+    search = prepared.experiment.search
+    if search is None or not search.from_:
+        return
+    # Only a search has a use for it, and it takes a while to load.
+    from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
+
+    rows = read_rows(prepared.layout.journal)[1:]
+    for line in describe([*rows, *unwritten(prepared, rows)], prepared.experiment):
+        yield f"from        {line}"
+    cells = EarlierCells(prepared.experiment, prepared.folds)
+    lacking = [e for e, s in zip(prepared.entries, states, strict=True) if s.state != "done"]
+    there = sum(map(cells.has, lacking))
+    yield f"            {there} of the {len(lacking)} cells to be trained above are there already"
 
 
 def _recipe(training: Training) -> str:

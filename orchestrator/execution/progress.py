@@ -110,6 +110,13 @@ class RunProgress:
                 f"{self._counts()}"
             )
 
+    def halted(self, key: str, reason: str) -> None:
+        """A cell ended within its epochs, and is not to go on."""
+        cell = self._running.pop(key, None)
+        self.done += 1
+        self._finish(key)
+        self.say(f"halted  {cell.label if cell else key}: {reason}; {self._counts()}")
+
     def lost(self, key: str, reason: str, final: bool) -> None:
         """A cell failed; `final` when it is not tried again in this run."""
         cell = self._running.pop(key, None)

@@ -9,6 +9,7 @@ import platform
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -51,6 +52,17 @@ def write_provenance(prepared: Prepared, cluster: list[dict[str, Any]]) -> None:
             "invocations": [*earlier, _invocation(experiment.folder, cluster)],
         },
     )
+
+
+def note_taken(prepared: Prepared, taken: Mapping[str, int]) -> None:
+    """Write down how many cells come from which other runs; nothing where none do."""
+    path = prepared.layout.provenance
+    if not taken:
+        return
+    if not path.exists():  # there was nothing to train
+        write_provenance(prepared, [])
+    with suppress(FileNotFoundError, DamagedRecord, ValueError, RecursionError, TypeError):
+        write_json(path, {**json.loads(read_text(path)), "taken": dict(taken)})
 
 
 def _invocation(folder: Path, cluster: list[dict[str, Any]]) -> dict[str, Any]:

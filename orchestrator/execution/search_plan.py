@@ -22,12 +22,15 @@ _COSTLY = ("model", "image_size", "epochs")  # what the time of a cell depends o
 
 def budget_line(experiment: Experiment) -> str:
     """How many cells the search may ask for, beside those of the stated candidates."""
-    k, seeds = experiment.folds.k, len(experiment.seeds)
-    count = _most_candidates(experiment)
+    seeds, count = len(experiment.seeds), _most_candidates(experiment)
     least, most = cell_range(experiment)
     if most is None:
         return "as many cells as its budget lasts, the stated candidates' among them"
-    of = "" if count is None else f" of {count:,} candidates × {k} folds × {seeds} seeds"
+    of = (
+        ""
+        if count is None
+        else f" of {count:,} candidates × {experiment.folds.words} × {seeds} seeds"
+    )
     racing = f"; {least:,} if racing stops all others after one fold" if least < most else ""
     return f"at most {most:,} cells{of}{racing}"
 
@@ -60,7 +63,7 @@ def cell_range(experiment: Experiment) -> tuple[int, int | None]:
     """Cells of a whole search: at least, where everyone but the reference stops after its first
     fold, and at most; None where no budget of cells or candidates says, then with the stated ones'.
     """
-    search, k = experiment.search, experiment.folds.k
+    search, k = experiment.search, experiment.folds.count
     assert search is not None
     seeds, count = len(experiment.seeds), _most_candidates(experiment)
     if count is None:  # it goes on until the cells are spent, if they are told

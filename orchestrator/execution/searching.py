@@ -11,23 +11,24 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from orchestrator.execution.cell_source import Standing
 from orchestrator.execution.cells import CellMaker, Prepared, folds_hash
-from orchestrator.experiment.search_config import BUDGETS
-from orchestrator.results.entries import predictions_of
-from orchestrator.results.summaries import labels_and_logits
-from orchestrator.search.journal import VERSION, Journal
-from orchestrator.search.resampling import resampled_scores
+from orchestrator.execution.earlier_runs import EarlierCells, describe, unwritten
+from orchestrator.experiment.search_config import CHANGEABLE
+from orchestrator.results.step_score import step_score
+from orchestrator.search.halving import Trained, judged, metric_of
+from orchestrator.search.journal import VERSION, Journal, check_folds
 from orchestrator.search.samplers import Sampler
 from orchestrator.search.search import Search
 from orchestrator.search.standings import Release
 from trainables.core.config import Candidate
 from trainables.core.files import write_json
 from trainables.core.ledger import Entry
+from trainables.core.records import DamagedRecord
 from trainables.core.values import digest
+from trainables.training.decisions import Ladder, Rung, best_scores, is_over, merit
 from trainables.training.metrics import LOWER_IS_BETTER
 
 _SECONDS_BETWEEN_NOTES = 10.0  # of the time that was spent
@@ -46,7 +47,6 @@ class SearchedCells:
         self._experiment, self._layout = experiment, prepared.layout
         self._config, self._folds = experiment.search, prepared.folds
         self._maker = CellMaker(experiment, prepared.layout, prepared.manifest, prepared.folds)
-        self._classes = prepared.manifest.classes
         self._groups = prepared.folds.drop_duplicates("image").set_index("image")["group"]
         self._cells: dict[tuple[int, int], list[Entry]] = {}
         self._steps: dict[str, Release] = {}  # by the key of a cell
@@ -54,17 +54,27 @@ class SearchedCells:
         self._early: dict[str, int] = {}  # candidates of cells that are trained, but not released
         self._ready: set[str] = set()  # those of them that are done
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
-        journal = Journal.open(prepared.layout.journal, journal_header(prepared))
-        sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
+        folds, path = experiment.folds, prepared.layout.journal
+        journal = Journal.open(path, journal_header(prepared))
+        check_folds(path, journal.rows, folds.k * experiment.draws)
+        for row in unwritten(prepared, journal.rows):
+            journal.append([row])
+        self._earlier = EarlierCells(experiment, prepared.folds)
+        self._news = list(describe(journal.rows, experiment))
+        sampler = None
+        if experiment.spaces:
+            sampler = Sampler(experiment.spaces, self._config.sampler, self._config.seed)
         self._search = Search(
             self._config,
-            experiment.folds.k,
+            folds.count,
             [(each.id, _identity(each)) for each in experiment.candidates],
-            sampler if experiment.spaces else None,
+            sampler,
             journal,
             self._score,
             self._complete,
             len(experiment.seeds),
+            folds.k * experiment.draws,
+            self._trained if self._config.epoch_stopping == "asha" else None,
         )
         self._lost = self._lost_cells()
         self._again = {entry.spec.key for entry in self._lost}  # what of it is not through
@@ -79,7 +89,7 @@ class SearchedCells:
         entries = [
             (release.candidate, entry.spec.seed, release.fold, entry)
             for release in self._search.standings.releases
-            if not self._search.cancelled(release)
+            if self._search.standings.counts(release)
             for entry in self._entries_of(release.candidate, release.fold)
         ]
         return [entry for *_, entry in sorted(entries, key=lambda each: each[:3])]
@@ -107,7 +117,7 @@ class SearchedCells:
             for entry in entries:
                 entry.create()
                 self._steps[entry.spec.key] = release
-            left = [entry for entry in entries if entry.state().state != "done"]
+            left = [entry for entry in entries if not self._is_through(entry, release)]
             self._left[release.number] = {entry.spec.key for entry in left}
             if not left:
                 self._search.finished(release)
@@ -126,7 +136,9 @@ class SearchedCells:
         for number, fold in self._search.likely():
             for entry in self._entries_of(number, fold):
                 key = entry.spec.key
-                if key not in self._early and suits(entry) and entry.state().state != "done":
+                if key in self._early or not suits(entry):
+                    continue
+                if entry.state().state != "done" and not self._earlier.has(entry):
                     self._early[key] = number
                     entry.create()
                     return entry
@@ -163,20 +175,40 @@ class SearchedCells:
         release = self._steps[key]
         return key in self._left[release.number] and not self._search.cancelled(release)
 
+    def ladder(self, entry: Entry) -> Ladder | None:
+        key = entry.spec.key
+        if key in self._again or key not in self._steps:  # in full
+            return None
+        if not (rungs := self._rungs_of(entry, self._steps[key])):
+            return None
+        return Ladder(metric=self._metric, rungs=rungs)
+
+    @property
+    def taken(self) -> int:
+        return self._earlier.taken.total()
+
+    def news(self) -> list[str]:
+        refused = self._earlier.refused
+        told = [*self._news, *(f"not taken, {line}" for line in refused)]
+        self._news, self._earlier.refused = [], []
+        return told
+
     def standing(self) -> Standing:
         raced = [each for each in self._search.candidates if each.runs]
-        leader, ahead = self._search.leader, self._search.ahead()
+        standings, to_come = self._search.standings, self._search.to_come()
+        leader = standings.ahead
         seeds, most = len(self._experiment.seeds), self._config.hours
         sign = -1 if self._config.objective in LOWER_IS_BETTER else 1
-        means = self._search.standings.table.outlook.means
+        means = standings.table.outlook.means
         return Standing(
             leader="" if leader is None else self._candidate(leader).id,
             score=math.nan if leader is None else sign * float(means[leader]),
             living=sum(not each.out for each in raced),
             stopped=sum(each.stopped is not None for each in raced),
+            finalists=len(standings.finalists) if standings.finals_hold else 0,
             lost=sum(each.lost is not None for each in raced),
-            about=None if ahead.about is None else ahead.about * seeds,
-            most=None if ahead.most is None else ahead.most * seeds,
+            about=None if to_come.about is None else to_come.about * seeds,
+            most=None if to_come.most is None else to_come.most * seeds,
             hours=None if most is None else max(most - self._spent["hours"], 0.0),
         )
 
@@ -217,35 +249,62 @@ class SearchedCells:
 
     def _lost_cells(self) -> list[Entry]:
         """Cells of finished steps that are not done (any more)."""
+        standings = self._search.standings
         lost = [
             entry
             for each in self._search.candidates
-            for fold in each.finished
+            for fold, number in each.releases.items()
+            if fold in each.finished and standings.counts(standings.releases[number])
             for entry in self._entries_of(each.number, fold)
-            if entry.state().state != "done"
+            if not self._is_done(entry)
         ]
         for entry in lost:
             entry.create()
         return lost
 
+    def _is_done(self, entry: Entry) -> bool:
+        """Also where an earlier run has the cell, which then is in this ledger, too."""
+        return entry.state().state == "done" or self._earlier.take(entry)
+
     def _save_keys(self) -> None:
         write_json(self._layout.cells, [entry.spec.key for entry in self.entries])
+
+    # --- epochs -----------------------------------------------------------------------------------
+
+    @property
+    def _metric(self) -> str:
+        return metric_of(self._config.objective)
+
+    def _rungs_of(self, entry: Entry, release: Release) -> tuple[Rung, ...]:
+        """What a cell of a step is held to."""
+        place = self._experiment.seeds.index(entry.spec.seed)
+        return release.rungs[place] if release.rungs else ()
+
+    def _trained(self, candidate: int, fold: int) -> list[Trained]:
+        return [self._epochs_of(entry) for entry in self._entries_of(candidate, fold)]
+
+    def _epochs_of(self, entry: Entry) -> Trained:
+        table, training = entry.epochs(), entry.spec.candidate.training
+        scores = best_scores(self._metric, table[f"validation_{self._metric}"].tolist())
+        monitored = table[f"validation_{training.monitor}"].tolist()
+        over = is_over(training, [merit(training, value) for value in monitored])
+        return Trained(training, scores, over)
+
+    def _is_through(self, entry: Entry, release: Release) -> bool:
+        """Whether a cell need not be trained (further) for a step."""
+        if entry.state().state == "halted":
+            with suppress(DamagedRecord):
+                step, rungs = [self._epochs_of(entry)], [self._rungs_of(entry, release)]
+                if judged(step, rungs)[1] is not None:
+                    return True
+        return self._is_done(entry)
 
     # --- scores -----------------------------------------------------------------------------------
 
     def _score(self, candidate: int, fold: int) -> tuple[float, NDArray[np.float32]]:
         """The objective of one step, and what it comes to with patients resampled."""
-        tables = [
-            predictions_of(entry, self._folds).assign(seed=entry.spec.seed)
-            for entry in self._entries_of(candidate, fold)
-        ]
-        table = pd.concat(tables)
-        table = table[table["split"] == "fold"]
-        table["group"] = table["image"].map(self._groups)
-        labels, logits, groups = labels_and_logits(table, self._classes)
-        return resampled_scores(
-            labels, logits, groups, self._config.objective, self._classes, seed=fold
-        )
+        entries = self._entries_of(candidate, fold)
+        return step_score(entries, self._folds, self._groups, self._config.objective)
 
     # --- budgets of time --------------------------------------------------------------------------
 
@@ -275,14 +334,16 @@ def journal_header(prepared: Prepared) -> dict[str, Any]:
     """What decides a search: a journal belongs to one of these only."""
     experiment = prepared.experiment
     assert experiment.search is not None
+    k = experiment.folds.k
+    first = prepared.folds[prepared.folds["fold"] < k]  # other repeats may be added
     return {
         "event": "begun",
         "version": VERSION,
-        "search": experiment.search.model_dump(mode="json", exclude=set(BUDGETS)),
+        "search": experiment.search.model_dump(mode="json", exclude=set(CHANGEABLE)),
         "spaces": digest([space.model_dump(mode="json") for space in experiment.spaces]),
         "stated": digest([each.deciding() for each in experiment.candidates]),
-        "data": digest([prepared.manifest.data_hash, folds_hash(prepared.folds)]),
-        "folds": experiment.folds.k,
+        "data": digest([prepared.manifest.data_hash, folds_hash(first)]),
+        "folds": k,
         "seeds": list(experiment.seeds),
     }
 

@@ -144,6 +144,11 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._schedule.put_back(cell)
             self._progress.expect(cell.key, partial(self._schedule.expected, cell))
 
+    def _add_more(self) -> None:
+        taken = self._source.taken
+        self.add(self._source.more())
+        self._progress.done += self._source.taken - taken
+
     def _wanted(self, trial_id: str) -> bool:
         if trial_id not in self._running:
             return True
@@ -187,14 +192,20 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             return None
         share = self._packing.share(cell.architecture)
         self._promise(trial_id, cell, share)
-        return {**self.constants, "trial": trial_id, "share": share, "key": cell.key}
+        said = {"key": cell.key, "ladder": self._ladder(cell)}
+        return {**self.constants, "trial": trial_id, "share": share, **said}
 
     def _promised(self) -> WaitingCell | None:
         """A cell that there is a new trial for, whichever worker that may get."""
-        self.add(self._source.more())
+        self._add_more()
         self._progress.total = self._source.total
         self._progress.stands(self._source.standing())
         return self._next()
+
+    def _ladder(self, cell: WaitingCell) -> str:
+        """The rungs that a cell is held to, as its worker is told."""
+        ladder = self._source.ladder(self._entries[cell.key])
+        return "" if ladder is None else ladder.model_dump_json()
 
     def _promise(self, trial_id: str, cell: WaitingCell, share: Share) -> None:
         attempts = self._entries[cell.key].state().attempts
@@ -209,7 +220,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
         else of two workers that ask at once each might get what the other one holds.
         """
         mine = self._running.get(trial_id)
-        if mine is None or not appoint(trial_id, mine.cell.key):
+        if mine is None or not appoint(trial_id, mine.cell.key, self._ladder(mine.cell)):
             # Nothing is left for it, or no word can be left: then the promise holds.
             self._begin(trial_id)
             return
@@ -222,7 +233,7 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             for name, trial in self._running.items()
             if not trial.begun and trial.share == mine.share and name != trial_id
         ]
-        self.add(self._source.more())
+        self._add_more()
         for name in (*promised, trial_id):
             trial = self._running.pop(name)
             self._tries[trial.cell.key] += 1
@@ -235,9 +246,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
 
     def _begin(self, trial_id: str) -> None:
         trial = self._running.get(trial_id)
-        appoint(trial_id, "" if trial is None else trial.cell.key)
         if trial is None:
+            appoint(trial_id, "")
             return
+        appoint(trial_id, trial.cell.key, self._ladder(trial.cell))
         self._running[trial_id] = replace(trial, begun=True, began=time.monotonic())
         spec = self._entries[trial.cell.key].spec
         seed = f" seed {spec.seed}" if spec.seed else ""
@@ -273,7 +285,10 @@ class CellSearcher(Searcher):  # type: ignore[misc]
             self._source.through(entry, None, trial.gpu_seconds())
             return
         self._schedule.release(cell, None)
-        if not error and not self._source.wanted(entry):
+        if state.state == "halted" and not error:
+            self._progress.halted(cell.key, state.reason)
+            self._source.through(entry, None, trial.gpu_seconds())
+        elif not error and not self._source.wanted(entry):
             self._progress.dropped(cell.key)
         elif not error and lifeline.stopping():  # it has saved what it had
             self._schedule.put_back(cell)

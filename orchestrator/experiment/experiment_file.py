@@ -6,7 +6,7 @@ This module knows neither Ray nor TensorFlow.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from orchestrator.experiment import yaml_text
 from orchestrator.experiment.candidate_section import resolve_candidates
 from orchestrator.experiment.candidates import absolute
 from orchestrator.experiment.distributions import Distribution
+from orchestrator.experiment.folds_config import Folds
 from orchestrator.experiment.messages import explain, misplaced, shown
 from orchestrator.experiment.resolved_form import literally, written_candidate, written_space
 from orchestrator.experiment.search_config import Search, problems
@@ -35,26 +36,6 @@ from trainables.core.values import Frozen, Real, Seed, Whole, digest
 MOST_CELLS = 20_000
 _MOST_MEGAPIXELS = 20_000  # of all phantoms
 _MOST_FORMATS = 20  # that a search may reach: every image is compared in each
-
-
-class Folds(Frozen):
-    """How the images are divided."""
-
-    k: Whole = Field(5, ge=2, le=100, description="Number of outer folds.")
-    test_set: Real | Literal["given"] = Field(
-        0.1,
-        description=(
-            "Fraction of all images that is held out first, or 'given': the images whose split is "
-            "test."
-        ),
-    )
-    validation_fraction: Real = Field(
-        0.1,
-        ge=0.05,
-        le=0.5,
-        description="Fraction of each fold's training part kept for early stopping.",
-    )
-    seed: Seed = Field(0, description="Seed of the draw.")
 
 
 class Resources(Frozen):
@@ -132,16 +113,22 @@ class Experiment(Frozen):
     )
 
     @property
-    def hash(self) -> str:
-        """Digest of all that is asked for; where it is computed, and with what, does not count."""
-        return digest(
-            self.model_dump(mode="json", exclude={"folder", "resources", *self._unsearched})
-        )
+    def draws(self) -> int:
+        """How often the folds are drawn: for every candidate, or for finalists of a search."""
+        finalists = self.search.finalists if self.search is not None else None
+        return self.folds.repeats if finalists is None else finalists.repeats
 
     @property
-    def _unsearched(self) -> set[str]:
-        """What experiments without a search never had."""
-        return {"search", "spaces"} if self.search is None else set()
+    def hash(self) -> str:
+        """Digest of all that is asked for; where it is computed, and with what, does not count."""
+        left_out = {"folder": True, "resources": True, **self._unstated}
+        return digest(self.model_dump(mode="json", exclude=left_out))
+
+    @property
+    def _unstated(self) -> dict[str, Any]:
+        """What experiments without a search, or without repeats, never had."""
+        unsearched = {"search": True, "spaces": True} if self.search is None else {}
+        return unsearched | ({"folds": {"repeats"}} if self.folds.repeats == 1 else {})
 
     @property
     def import_path(self) -> str | None:
@@ -182,9 +169,8 @@ class Experiment(Frozen):
         return yaml_text.dump(self._content())
 
     def _content(self) -> dict[str, Any]:
-        content = self.model_dump(
-            mode="json", exclude={"candidates", "folder", "spaces", *self._unsearched}
-        )
+        left_out = {"candidates": True, "folder": True, "spaces": True, **self._unstated}
+        content = self.model_dump(mode="json", exclude=left_out)
         base = self.spaces[0].training if self.spaces else None
         if base is not None:
             # What suggestions do not state comes from here.
@@ -201,6 +187,8 @@ class Experiment(Frozen):
             if key in section:
                 # What is resolved names no variables any more.
                 section[key] = literally(section[key])
+        if self.search is not None:
+            content["search"]["from"] = literally(content["search"]["from"])
         return content
 
     @property
@@ -276,16 +264,17 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
     candidates, spaces = resolve_candidates(
         file.candidates, file.training, folder, source, file.search is not None
     )
-    cells = len(candidates) * file.folds.k * len(file.seeds)
+    cells = len(candidates) * file.folds.count * len(file.seeds)
     if cells > MOST_CELLS:
         raise ExperimentError(
-            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds.k × seeds, got "
+            f"an experiment may have {MOST_CELLS:,} cells, candidates × folds × seeds, got "
             f"{cells:,} ({source}); make several experiments of it"
         )
-    _check_search(file, len(candidates), spaces, source)
+    _check_search(file, candidates, spaces, source)
     data = file.data
     if (stated := getattr(data, "path", None)) is not None:
         data = data.model_copy(update={"path": absolute(stated, folder, source)})
+    search = None if file.search is None else _with_runs(file.search, folder, source)
     experiment = Experiment(
         name=file.name,
         data=data,
@@ -293,7 +282,7 @@ def parse_experiment(text: str, source: str, folder: Path) -> Experiment:
         candidates=candidates,
         seeds=file.seeds,
         resources=file.resources,
-        search=file.search,
+        search=search,
         spaces=spaces,
         folder=folder,
     )
@@ -347,13 +336,31 @@ def _check_ranges(file: ExperimentFile) -> None:
         )
 
 
+def _with_runs(search: Search, folder: Path, source: str) -> Search:
+    """The search with the paths of earlier runs absolute."""
+    if "" in search.from_:
+        raise ExperimentError(f"search.from must name run folders, got '' ({source}: search.from)")
+    runs = tuple(os.path.normpath(absolute(stated, folder, source)) for stated in search.from_)
+    if twice := next((run for run in runs if runs.count(run) > 1), None):
+        raise ExperimentError(
+            printable(
+                f"search.from must name every run once, got {twice!r} twice ({source}: "
+                "search.from); remove one"
+            )
+        )
+    return search.model_copy(update={"from_": runs})
+
+
 def _check_search(
-    file: ExperimentFile, stated: int, spaces: tuple[Space, ...], source: str
+    file: ExperimentFile, stated: Sequence[Candidate], spaces: tuple[Space, ...], source: str
 ) -> None:
     """Raise where the search cannot be done, or reaches too many formats of pixels."""
     if file.search is None:
         return
-    found = problems(file.search, stated, spaces, file.folds.k, len(file.seeds), MOST_CELLS)
+    epochs = max(candidate.training.epochs for candidate in stated)
+    found = problems(
+        file.search, len(stated), spaces, file.folds, len(file.seeds), MOST_CELLS, epochs
+    )
     if problem := next((text for wrong, text in found if wrong), None):
         raise ExperimentError(printable(f"{problem} ({source}: search)"))
     try:

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from orchestrator.experiment import yaml_text
 from trainables.core.errors import nearest
@@ -59,7 +60,7 @@ def explain(
         path = [*path, "source"]
         where = _dotted(path, place)
     if problem["type"] == "extra_forbidden":
-        what = f"unknown key {where}, {nearest(str(path[-1]), parent.model_fields)}"
+        what = f"unknown key {where}, {nearest(str(path[-1]), _fields(parent))}"
     elif problem["type"] == "missing":
         what = f"{where} is missing"
     elif problem["type"] == "union_tag_not_found":
@@ -136,11 +137,8 @@ def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], An
         if hasattr(current, "model_fields"):
             path.append(part)
             parent = current
-            current = (
-                _stated(current.model_fields[part].annotation)
-                if part in current.model_fields
-                else None
-            )
+            field = _fields(current).get(part)
+            current = _stated(field.annotation) if field is not None else None
         elif isinstance(part, int) or _is_mapping(current):
             if part != "[key]":
                 path.append(part)
@@ -148,6 +146,11 @@ def _walk(model: type[Frozen], location: tuple[Any, ...]) -> tuple[list[Any], An
         else:
             current = _branch(current, part)
     return path, parent
+
+
+def _fields(model: type[Frozen]) -> dict[Any, FieldInfo]:
+    """By what a file calls them."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _stated(annotation: Any) -> Any:

@@ -4,18 +4,33 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
+from orchestrator.experiment.folds_config import Folds
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
 
+FIRST_RUNG = 3  # epochs before any cell is halted; then thrice as many, and so on
 BUDGETS = ("candidates", "cells", "hours", "gpu_hours", "patience")
+#: What of a search may be changed while it goes on.
+CHANGEABLE = frozenset({*BUDGETS, "finalists"})
+
+
+class Finalists(Frozen):
+    """Who gets the folds of more repeats once the race has ended; beside all budgets."""
+
+    top: Whole = Field(ge=1, le=1_000, description="How many: the best that have all folds.")
+    repeats: Whole = Field(
+        ge=2, le=100, description="Repeats of theirs in all, more than folds.repeats."
+    )
 
 
 class Search(Frozen):
     """Which candidates are tried, and which get more folds. The budget that is reached first ends
     it.
     """
+
+    model_config = ConfigDict(serialize_by_alias=True)
 
     sampler: Literal["grid", "random", "tpe", "gp", "cmaes"] = Field(
         "tpe",
@@ -67,6 +82,14 @@ class Search(Frozen):
             "leader to end up best."
         ),
     )
+    epoch_stopping: Literal["off", "asha"] = Field(
+        "off",
+        description=(
+            "When a candidate's first fold ends within its epochs. off: never; asha: when, after "
+            "3, 9, 27, … epochs, its best validation score is not in the upper third of those that "
+            "the same fold had by then (asynchronous successive halving)."
+        ),
+    )
     repeatable: bool = Field(
         True, description="The same search on one worker or many, and after interruptions."
     )
@@ -79,16 +102,38 @@ class Search(Frozen):
             "at and what it decides; fewer than workers leave some idle."
         ),
     )
+    from_: tuple[str, ...] = Field(
+        (),
+        alias="from",
+        description=(
+            "Run folders of earlier runs, of these data or others: tpe, gp and cmaes begin with "
+            "what their candidates were worth, and cells that they have done are not trained again."
+        ),
+    )
+    finalists: Finalists | None = Field(
+        None,
+        description=(
+            "The best candidates get the folds of more repeats, such as {top: 3, repeats: 3}, and "
+            "the best of them by all these folds wins; default: none."
+        ),
+    )
 
 
 def problems(
-    search: Search, stated: int, spaces: Sequence[Space], k: int, seeds: int, most_cells: int
+    search: Search,
+    stated: int,
+    spaces: Sequence[Space],
+    folds: Folds,
+    seeds: int,
+    most_cells: int,
+    epochs: int,
 ) -> Iterator[tuple[bool, str]]:
     """Whether something is wrong with a search of so many stated candidates and these spaces, and
     what, in one line with the remedy.
 
-    `k`: folds; `seeds`: how many; `most_cells`: of an experiment.
+    `seeds`: how many; `most_cells`: of an experiment; `epochs`: most of a stated one.
     """
+    k = folds.count
     yield (
         stated < 2 and not spaces,
         "search must have something to choose from, got one candidate and nothing to vary; state "
@@ -108,8 +153,15 @@ def problems(
     )
     yield (
         search.cells is not None and search.cells < k * seeds,
-        f"search.cells must be at least {k * seeds}, folds.k × seeds of one candidate, got "
+        f"search.cells must be at least {k * seeds}, folds × seeds of one candidate, got "
         f"{search.cells}",
+    )
+    yield from _of_finalists(search, stated, spaces, folds, seeds, most_cells)
+    epochs = max([epochs, *_varied_epochs(spaces)])
+    yield (
+        search.epoch_stopping == "asha" and epochs <= FIRST_RUNG,
+        f"search.epoch_stopping: asha first looks after {FIRST_RUNG} epochs, and no candidate has "
+        f"more, got training.epochs {epochs}; raise it, or remove epoch_stopping",
     )
     yield from _of_sampler(search, spaces)
     if search.sampler == "grid" and spaces and not budgets:
@@ -118,6 +170,32 @@ def problems(
             f"search.sampler: grid comes to more than {most_cells:,} cells; add a budget such as "
             "candidates: 40, or list fewer choices",
         )
+
+
+def _of_finalists(
+    search: Search, stated: int, spaces: Sequence[Space], folds: Folds, seeds: int, most_cells: int
+) -> Iterator[tuple[bool, str]]:
+    """What finalists cannot be."""
+    finalists = search.finalists
+    if finalists is None:
+        return
+    top, repeats = finalists.top, finalists.repeats
+    yield (
+        repeats <= folds.repeats,
+        f"search.finalists.repeats must be above folds.repeats, {folds.repeats}, since it counts "
+        f"them, got {repeats}",
+    )
+    most = search.candidates if spaces else stated
+    yield (
+        most is not None and top > most,
+        f"search.finalists.top must be at most {most}, the candidates that there are, got {top}",
+    )
+    cells = top * folds.k * repeats * seeds
+    yield (
+        cells > most_cells,
+        f"search.finalists may come to {most_cells:,} cells, top × folds × repeats × seeds, got "
+        f"{cells:,}; lower top or repeats",
+    )
 
 
 def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool, str]]:
@@ -153,6 +231,14 @@ def _of_sampler(search: Search, spaces: Sequence[Space]) -> Iterator[tuple[bool,
             bool(spaces) and len(parameters) < 2,
             f"{kind} must have at least 2 ranges, got {len(parameters)}; use tpe or random",
         )
+
+
+def _varied_epochs(spaces: Sequence[Space]) -> Iterator[int]:
+    """The most of each space that varies them."""
+    for space in spaces:
+        for parameter in space.parameters:
+            if parameter.name == "epochs":
+                yield max(parameter.options or ())
 
 
 def grid_points(spaces: Sequence[Space], most: int) -> int | None:

@@ -49,11 +49,14 @@ def describe_candidate(facts: Facts, candidate: CandidateFacts) -> CandidatePart
 
 
 def units(facts: Facts) -> str:
-    """What a candidate's mean and deviation are over; images count once per seed, so cells are not
-    called folds.
+    """What a candidate's mean and deviation are over; images count once per repeat and seed, so
+    cells are not called folds.
     """
-    folds, seeds = facts.n_folds, len(facts.seeds)
-    return "the folds" if seeds == 1 else f"{folds * seeds} cells: {folds} folds × {seeds} seeds"
+    numbers = {"folds": facts.k, "repeats": facts.repeats, "seeds": len(facts.seeds)}
+    product = " × ".join(f"{n} {unit}" for unit, n in numbers.items() if n > 1)
+    if len(facts.seeds) > 1:
+        return f"{facts.n_folds * len(facts.seeds)} cells: {product}"
+    return product if facts.repeats > 1 else "the folds"
 
 
 def spread(summary: "pd.Series[Any]", metric: str) -> str:

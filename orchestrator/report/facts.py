@@ -91,8 +91,7 @@ class SearchFacts:
     @property
     def leader(self) -> str | None:
         """The id of the candidate that is expected to be the best."""
-        number = self.searched.standings.leader
-        return None if number is None else self.searched.ids[number]
+        return self.searched.leader
 
     @cached_property
     def scores(self) -> "NDArray[np.float64]":
@@ -142,8 +141,19 @@ class Facts:
         return tuple(sorted(map(int, self.cells["seed"].unique())))
 
     @property
+    def k(self) -> int:
+        """Folds of a repeat."""
+        return int(self.experiment["folds"]["k"])
+
+    @property
+    def repeats(self) -> int:
+        """How often every candidate goes through all images."""
+        return int(self.experiment["folds"].get("repeats", 1))
+
+    @property
     def n_folds(self) -> int:
-        return int(self.folds["fold"].nunique())
+        """Of every candidate."""
+        return self.k * self.repeats
 
     @cached_property
     def done(self) -> pd.DataFrame:

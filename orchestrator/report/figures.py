@@ -28,6 +28,7 @@ from orchestrator.report.space_figures import draw_importance, draw_parallel
 from orchestrator.report.style import COLOURS, ORANGE, STYLE, wrapped
 from orchestrator.report.tables import NONE, three
 from orchestrator.results.ranking import ranking
+from orchestrator.results.summaries import pools
 from trainables.core.files import replacing
 from trainables.core.layout import RunLayout
 from xai.drawing.fonts import families
@@ -57,7 +58,7 @@ def draw_figures(layout: RunLayout, facts: Facts) -> list[Drawing]:
             drawings.append(Drawing(path, "", planned.row, planned.caption, width, height))
         for candidate in facts.candidates:
             folder = layout.candidate_figures(candidate.id)
-            for planned in _candidate_figures(candidate, facts.classes, len(facts.seeds)):
+            for planned in _candidate_figures(candidate, facts):
                 width, height = _save(planned.figure, folder / planned.file)
                 caption = planned.caption
                 drawings.append(
@@ -115,20 +116,18 @@ def _search_figures(facts: Facts) -> Iterator[_Figure]:
         yield _Figure("slices.png", "slices", "Expected means by parameter", slices)
 
 
-def _candidate_figures(
-    candidate: CandidateFacts, classes: tuple[str, ...], seeds: int
-) -> Iterator[_Figure]:
-    """The figures of a candidate of which a cell is done; `seeds`: how many the run has."""
+def _candidate_figures(candidate: CandidateFacts, facts: Facts) -> Iterator[_Figure]:
+    """The figures of a candidate of which a cell is done."""
     if not len(candidate.done):
         return
+    classes, seeds = facts.classes, len(facts.seeds)
     name, folds = candidate.name, candidate.fold_predictions
     extent = "" if candidate.complete else f" ({candidate.progress})"
-    counted = f"{seeds} seeds" if candidate.complete else "the seeds that are done"
-    mean = "" if seeds == 1 else f", mean counts of {counted}"
+    mean = _counted(candidate, facts)
     title = f"{name}{extent}"
-    roc = _ranking(folds, classes, title, roc=True, complete=candidate.complete)
+    roc = _ranking(folds, classes, title, facts.k, roc=True, complete=candidate.complete)
     yield _Figure("roc.png", "curves", "ROC curves", roc)
-    pr = _ranking(folds, classes, title, roc=False, complete=candidate.complete)
+    pr = _ranking(folds, classes, title, facts.k, roc=False, complete=candidate.complete)
     yield _Figure("pr.png", "curves", "Precision-recall curves", pr)
     pooled = _confusion(folds, classes, f"{name} · pooled out-of-fold{mean}{extent}")
     caption = "Confusion matrix of the pooled out-of-fold predictions"
@@ -142,6 +141,16 @@ def _candidate_figures(
         yield _Figure(f"{stem}_acc_loss.png", stem, f"{named} accuracy and loss", curves)
         matrix = _confusion(of_cell(folds, cell), classes, title)
         yield _Figure(f"{stem}_cm.png", stem, f"{named} confusion matrix", matrix)
+
+
+def _counted(candidate: CandidateFacts, facts: Facts) -> str:
+    """What the counts of a pooled confusion matrix are means of, for its title."""
+    repeats = candidate.cells["fold"].nunique() // facts.k
+    several = {"repeats": repeats, "seeds": len(facts.seeds)}
+    named = [f"{number} {unit}" for unit, number in several.items() if number > 1]
+    if not named:
+        return ""
+    return f", mean counts of {' × '.join(named) if candidate.complete else 'what is done'}"
 
 
 def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figure:
@@ -179,10 +188,10 @@ def _learning_curves(epochs: pd.DataFrame, best_epoch: Any, title: str) -> Figur
 def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) -> Figure:
     """Counts and shares of the true class; rows are the truth, columns the predictions.
 
-    An image counts once: of several seeds that predict it, the counts are means.
+    An image counts once: of several models that predict it, the counts are means.
     """
-    seeds = predictions["seed"].nunique()
     share = 1 / predictions.groupby("image")["image"].transform("size")
+    once = (share == 1).all()
     counts = sk.confusion_matrix(
         predictions["label"], predictions["prediction"], labels=list(classes), sample_weight=share
     )
@@ -196,7 +205,7 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
     for row in range(n):
         for column in range(n):
             share = shares[row, column]
-            text = f"{counts[row, column]:.{0 if seeds == 1 else 1}f}\n" + (
+            text = f"{counts[row, column]:.{0 if once else 1}f}\n" + (
                 f"{share:.1%}" if np.isfinite(share) else NONE
             )
             axes.text(
@@ -220,20 +229,25 @@ def _confusion(predictions: pd.DataFrame, classes: tuple[str, ...], title: str) 
 
 
 def _ranking(
-    folds: pd.DataFrame, classes: tuple[str, ...], title: str, *, roc: bool, complete: bool = True
+    folds: pd.DataFrame,
+    classes: tuple[str, ...],
+    title: str,
+    k: int,
+    *,
+    roc: bool,
+    complete: bool = True,
 ) -> Figure:
     """ROC or precision-recall curves: each cell thin; all fold predictions pooled, bold, one line
-    per seed. The pooled ones of a candidate that is not complete have no number.
+    per repeat of `k` folds and seed. The pooled ones of a candidate that is not complete have no
+    number.
 
     For two classes the second is the positive one; for more, each class is held against the rest.
     """
     figure = Figure(figsize=(7.8, 4.6))
     axes = figure.subplots()
     axes.set_title(wrapped(title, 52), loc="left")
-    cells, by_seed = (
-        list(folds.groupby(["fold", "seed"])),
-        [part for _, part in folds.groupby("seed")],
-    )
+    cells, pooled_parts = list(folds.groupby(["fold", "seed"])), pools(folds, k)
+    one_seed = folds["seed"].nunique() == 1
     positives = classes[1:] if len(classes) == 2 else classes
     pooled, thin = [], []
     for index, positive in enumerate(positives):
@@ -241,22 +255,18 @@ def _ranking(
         dashes = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
         for (fold, seed), cell in cells:
             line, area = _curve(axes, cell, positive, roc, color=colour, linewidth=0.9, alpha=0.45)
-            thin.append(
-                (
-                    line,
-                    f"{_area(area)}  fold {fold}" + (f", seed {seed}" if len(by_seed) > 1 else ""),
-                )
-            )
+            named = f"fold {fold}" + ("" if one_seed else f", seed {seed}")
+            thin.append((line, f"{_area(area)}  {named}"))
         curves = [
             _curve(axes, part, positive, roc, color=colour, linewidth=2.4, linestyle=dashes)
-            for part in by_seed
+            for part in pooled_parts
         ]
         name = "pooled out-of-fold" if len(positives) == 1 else wrapped(positive, 26)
         pooled_area = _area(*(area for _, area in curves)) if complete else NONE
         pooled.append((curves[0][0], f"{pooled_area}  {name}"))
         _chance(axes, folds, positive, roc, colour)
     if len(positives) > 1 or len(thin) > _MOST_FOLDS_IN_LEGEND:
-        thin = [(thin[0][0], "each fold" if len(by_seed) == 1 else "each fold and seed")]
+        thin = [(thin[0][0], "each fold" if one_seed else "each fold and seed")]
     subject = (
         f" ({wrapped(positives[0], 40, 1)} is positive)"
         if len(positives) == 1
@@ -266,7 +276,9 @@ def _ranking(
     axes.set(xlabel=names[0] + subject, ylabel=names[1], xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     heading = ["AUC" if roc else "Average precision"]
     heading += ["pooled out-of-fold"] if len(positives) > 1 else []
-    heading += ["mean over seeds"] if len(by_seed) > 1 else []
+    several = ["repeats"] * (len(pooled_parts) > folds["seed"].nunique())
+    several += ["seeds"] * (not one_seed)
+    heading += [f"mean over {' and '.join(several)}"] if several else []
     handles, labels = zip(*pooled, *thin, strict=True)
     figure.legend(
         handles, labels, loc="outside right upper", title=",\n".join(heading), alignment="left"
@@ -275,7 +287,7 @@ def _ranking(
 
 
 def _area(*areas: float) -> str:
-    """The mean over seeds, as the tables have it; no number where a seed has none."""
+    """The mean over repeats and seeds, as the tables have it; no number where one has none."""
     mean = float(np.mean(areas))
     return three(mean)
 

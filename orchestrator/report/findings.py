@@ -184,7 +184,7 @@ def _key_numbers(facts: Facts, best: "pd.Series[Any] | None") -> Iterator[tuple[
         cells = facts.search.cells
         yield "cells done", str(int((cells["state"] == "done").sum()))
         yield "candidates", f"{len(facts.search.table):,}"
-    yield "folds", str(facts.n_folds)
+    yield "folds", str(facts.k) if facts.repeats == 1 else f"{facts.k} × {facts.repeats} repeats"
     if len(facts.seeds) > 1:
         yield "seeds", str(len(facts.seeds))
     yield "images", f"{len(images):,}"

@@ -8,9 +8,10 @@ from orchestrator.report.facts import Facts
 def describe_method(facts: Facts) -> Iterator[str]:
     """What a reader must know of folds, seeds and metrics to read the numbers."""
     seeds = facts.seeds
+    often = "once" if facts.repeats == 1 else f"{facts.repeats} times anew"
     yield (
-        f"The test set was held out first. The rest was divided into {facts.n_folds} "
-        "folds, stratified by class, with no group in two parts, once and for all candidates."
+        f"The test set was held out first. The rest was divided into {facts.k} "
+        f"folds, stratified by class, with no group in two parts, {often} and for all candidates."
     )
     yield (
         "Each fold's training part gave up a validation part. Early stopping and the choice of the "
@@ -24,11 +25,15 @@ def describe_method(facts: Facts) -> Iterator[str]:
     )
     pooled = "all fold predictions scored as one set"
     models = "the folds' models"
+    if several := [
+        (number, unit)
+        for number, unit in ((facts.repeats, "repeat"), (len(seeds), "seed"))
+        if number > 1
+    ]:
+        one = " and ".join(f"one {unit}" for _, unit in several)
+        over = " and ".join(f"{number} {unit}s" for number, unit in several)
+        pooled = f"the fold predictions of {one} scored as one set, averaged over the {over}"
     if len(seeds) > 1:
-        pooled = (
-            f"the fold predictions of one seed scored as one set, averaged over the {len(seeds)} "
-            "seeds"
-        )
         models = "the models of all folds and seeds"
     yield (
         f"Pooled out-of-fold: {pooled}. Test, mean: the average score of {models} on the test set. "

@@ -110,7 +110,7 @@ def draw_slices(search: SearchFacts) -> Figure | None:
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(2.7 * columns + 0.6, 2.5 * rows + 0.7))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
-    whole = search.table["folds"] == search.searched.standings.k
+    whole = search.table["folds"] >= search.searched.standings.k
     for axes, parameter in zip(panels.flat, names, strict=False):
         values = search.table[parameter.name]
         if parameter.kind == "choice":

@@ -29,8 +29,9 @@ def describe_search(facts: Facts) -> Iterator[str]:
     if search is None:
         return
     yield from _how(search)
+    yield from _finals(facts, search)
     yield from _risk(search)
-    yield from _cost(facts, search)
+    yield from _cost(search)
     yield from _no_gain(facts, search)
     yield from _importance(search)
 
@@ -93,7 +94,8 @@ def search_tables(facts: Facts) -> Iterator[Table]:
     names = [parameter.name for parameter in search.parameters]
     rows = []
     for row in search.table.to_dict("records"):
-        folds = f"{row['folds']} of {facts.n_folds}"
+        asked = search.searched.folds.get(row["candidate"], facts.n_folds)
+        folds = f"{row['folds']} of {asked}"
         values = [_value(row[name]) for name in names]
         rows.append((row["candidate"], row["state"], folds, three(row["estimate"]), *values))
     estimate = f"{search.label}, expected mean"
@@ -127,6 +129,13 @@ def _how(search: SearchFacts) -> Iterator[str]:
         else f"{count(stated, 'candidate')} raced for the highest mean of {search.label} over the "
         "folds."
     )
+    for row in search.searched.rows:
+        if row["event"] == "prior" and row["candidates"]:
+            yield (
+                f"From the start the sampler knew {count(len(row['candidates']), 'candidate')} of "
+                f"{row['run']}"
+                + ("." if row["same_data"] else ", by their order, since data or folds are others.")
+            )
     if settings.racing != "off":
         stopped = int((search.table["state"] == "stopped").sum())
         bound = (
@@ -139,6 +148,21 @@ def _how(search: SearchFacts) -> Iterator[str]:
             "A stopped candidate has no averages; its expected mean takes the other folds from how "
             "hard they were for others."
         )
+
+
+def _finals(facts: Facts, search: SearchFacts) -> Iterator[str]:
+    """Who went on to further repeats, and why."""
+    searched, config = search.searched, search.settings.finalists
+    standings = searched.standings
+    if config is None or not standings.finalists:
+        return
+    names = ", ".join(searched.ids[number] for number in standings.finalists)
+    chosen = next(r["reason"] for r in reversed(searched.rows) if r["event"] == "finalists")
+    yield (
+        f"Finalists: {names}, {chosen}. They got the folds of {config.repeats} repeats, "
+        f"{facts.k} folds each, and the best of them by the mean over all of these wins; the mean "
+        "and deviation of others are over the folds of the race alone."
+    )
 
 
 def _risk(search: SearchFacts) -> Iterator[str]:
@@ -157,31 +181,43 @@ def _risk(search: SearchFacts) -> Iterator[str]:
     )
 
 
-def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
+def _cost(search: SearchFacts) -> Iterator[str]:
     effort = search.effort
-    run, every = effort.run, len(search.table) * facts.n_folds * len(facts.seeds)
-    saved = 1 - run.cells / every if every else 0.0
+    done = search.cells[search.cells["state"] == "done"]
+    halted = int(((search.cells["state"] == "stopped") & (search.cells["epochs"] > 0)).sum())
+    of_halted = f" and {halted:,} that were halted within their epochs" if halted else ""
+    trained = [effort.run, effort.further, effort.broken_off]
+    every, further = effort.full.cells, effort.further.cells
+    saved = (effort.saved.cells - halted) / every if every else 0.0
     yield (
-        f"It took {run.cells:,} cells, {run.epochs:,.0f} epochs and {run.hours:.2g} {effort.unit}; "
-        f"every fold of the same candidates would have been {every:,} cells: {saved:.0%} saved."
+        f"It took {len(done):,} cells{of_halted}, {sum(w.epochs for w in trained):,.0f} epochs and "
+        f"{sum(w.hours for w in trained):.2g} {effort.unit}; every fold of the same candidates "
+        f"would have been {every:,} cells: {saved:.0%} saved"
+        + (f", {further:,} cells of finalists' further repeats not counted." if further else ".")
     )
+    for run, number in done["taken_from"].value_counts().items():
+        if run:
+            yield f"Of them {count(number, 'cell')} had been trained by {run!s} and taken."
 
 
 def _effort_table(search: SearchFacts) -> Table:
     effort = search.effort
-    rows = [
-        ("Run, and part of the results", effort.run),
-        ("Broken off, failed or trained in vain", effort.broken_off),
-        ("Saved (estimated)", effort.saved),
-        ("Full cross-validation of the same (estimated)", effort.full),
-    ]
+    rows = {
+        "Run, and part of the results": effort.run,
+        "Taken from earlier runs": effort.taken,
+        "Broken off, failed or trained in vain": effort.broken_off,
+        "Saved (estimated)": effort.saved,
+        "Full cross-validation of the same (estimated)": effort.full,
+        "Finalists' further repeats": effort.further,
+    }
     return Table(
         "What the search took; cells that were not needed are taken for the mean of those of their "
         "candidate or architecture",
-        ("", "Cells", "Epochs", effort.unit.capitalize() if effort.unit[0] == "d" else effort.unit),
+        ("", "Cells", "Epochs", effort.unit[0].upper() + effort.unit[1:]),
         tuple(
             (what, f"{work.cells:,}", f"{work.epochs:,.0f}", f"{work.hours:.3g}")
-            for what, work in rows
+            for what, work in rows.items()
+            if work.cells
         ),
     )
 
@@ -205,7 +241,7 @@ def _importance(search: SearchFacts) -> Iterator[str]:
 
 
 def _no_gain(facts: Facts, search: SearchFacts) -> Iterator[str]:
-    if search.searched.standings.leader == 0:
+    if search.searched.standings.ahead == 0:
         reference = facts.names.get(search.reference, search.reference)
         yield f"No candidate is expected to be better than {reference}, the one as written."
 

@@ -35,19 +35,20 @@ def run_entries(
     experiment: Experiment,
     manifest: Manifest,
     unasked: Mapping[tuple[str, int], CellState] | None = None,
+    folds: Mapping[str, int] | None = None,
 ) -> list[Entry]:
     """The entries of all cells of the experiment's candidates, by candidate, seed and fold.
 
     Those that are lost are the cells that the others are not. `unasked`: steps, by candidate and
-    fold, that a search has not asked for, and how they stand. Raises RunFolderError where that does
-    not add up.
+    fold, that a search has not asked for, and how they stand. `folds`: of candidates that have more
+    than others. Raises RunFolderError where that does not add up.
     """
-    unasked = unasked or {}
+    unasked, folds = unasked or {}, folds or {}
     places = [
         (candidate, seed, fold)
         for candidate in experiment.candidates
         for seed in experiment.seeds
-        for fold in range(experiment.folds.k)
+        for fold in range(folds.get(candidate.id, experiment.folds.count))
     ]
     known, lost = _read_cells(layout, experiment, manifest, len(places))
     common = {
@@ -105,15 +106,15 @@ def _read_cells(
     return entries, lost
 
 
-def run_folds(layout: RunLayout, entries: list[Entry]) -> pd.DataFrame:
-    """fold, image, label, group, role: one row per fold and image; raises DamagedRecord for others
-    than the cells'.
+def run_folds(layout: RunLayout, entries: list[Entry], drawn: int) -> pd.DataFrame:
+    """fold, image, label, group, role: one row per fold, of so many, and image; raises
+    DamagedRecord for others than the cells'.
     """
     folds = read_folds(layout)
     digests = {fold: roles_digest(folds, fold) for fold in folds["fold"].unique()}
     if any(entry.spec.roles_hash not in ("", digests.get(entry.spec.fold)) for entry in entries):
         raise DamagedRecord(layout.folds, "its images, labels or roles are not those of the cells")
-    if set(digests) - {entry.spec.fold for entry in entries}:
+    if max(digests) >= drawn:
         raise DamagedRecord(layout.folds, "it has folds that no cell has")
     if (folds.groupby(["fold", "group"])["role"].nunique() > 1).any():
         raise DamagedRecord(layout.folds, "a group stands in two parts of one fold")
@@ -149,6 +150,15 @@ def interrupted(state: CellState) -> CellState:
     return state.model_copy(
         update={"state": "missing", "reason": f"interrupted after epoch {state.epochs}"}
     )
+
+
+def not_needed(state: CellState, reason: str | None) -> CellState:
+    """Of a cell that was halted, what others see; `reason`: why the search halted its step, None
+    where it did not. It says so, too, where the cell was trained in full before that was known.
+    """
+    if reason is None and state.state != "halted":
+        return state
+    return state.model_copy(update={"state": "stopped", "reason": reason or state.reason})
 
 
 def _other_classes(entry: Entry) -> RunFolderError:

@@ -15,6 +15,7 @@ from orchestrator.experiment.experiment_file import read_experiment
 from orchestrator.results.entries import (
     epochs_of,
     interrupted,
+    not_needed,
     predictions_of,
     run_entries,
     run_folds,
@@ -42,14 +43,8 @@ TABLES = ("cells", "epochs", "predictions", "folds_summary", "models_summary")
 def load_run(path: str | Path) -> "Run":
     """Open a run folder; nothing is computed yet, and the run may still be at work.
 
-    Args:
-        path: The run folder.
-
-    Returns:
-        Its tables, models and heatmaps, each read when it is first asked for.
-
-    Raises:
-        RunFolderError: There is no run, or it is not whole.
+    Tables, models and heatmaps are each read when they are first asked for. Raises RunFolderError
+    where there is no run, or it is not whole.
     """
     layout = RunLayout(Path(path).absolute())
     for needed in (layout.experiment, layout.manifest, layout.folds, layout.cells):
@@ -93,7 +88,8 @@ class Run:
     @cached_property
     def folds(self) -> pd.DataFrame:
         """fold, image, label, group, role: one row per fold and image."""
-        return run_folds(self.layout, self.entries)
+        drawn = self._experiment.folds.k * self._experiment.draws
+        return run_folds(self.layout, self.entries, drawn)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -102,15 +98,20 @@ class Run:
     @cached_property
     def entries(self) -> list[Entry]:
         """The ledger entries of all cells that the experiment asks for."""
-        unasked = self.searched.unasked if self.searched is not None else {}
-        return run_entries(self.layout, self._experiment, self.manifest, unasked)
+        searched = self.searched
+        known = () if searched is None else (searched.unasked, searched.folds)
+        return run_entries(self.layout, self._experiment, self.manifest, *known)
 
     @cached_property
     def _states(self) -> list[CellState]:
         states = [entry.state() for entry in self.entries]
         if not held(self.layout.lock):
             states = [interrupted(state) for state in states]
-        return states
+        halted = self.searched.halted if self.searched is not None else {}
+        return [
+            not_needed(state, halted.get((entry.spec.candidate.id, entry.spec.fold)))
+            for entry, state in zip(self.entries, states, strict=True)
+        ]
 
     @cached_property
     def _places(self) -> dict[Entry, int]:
@@ -192,6 +193,8 @@ class Run:
     def predictions(self) -> pd.DataFrame:
         """One row per done cell and image of its fold (split `fold`) and of the test set (split
         `test`).
+
+        An image of the folds occurs once per candidate, repeat (folds r·k to r·k + k − 1) and seed.
         """
         folds = self.folds
         table = self._collect(lambda entry: predictions_of(entry, folds))
@@ -272,8 +275,8 @@ class Run:
         """One row per candidate.
 
         For each headline metric: `_mean` and `_std` (n−1) over its cells, which are folds × seeds;
-        `_oof` of the pooled out-of-fold predictions (with several seeds: each seed's by itself,
-        then the mean over seeds); `_test_mean` over the cells' models on the test set;
+        `_oof` of the pooled out-of-fold predictions (with several repeats or seeds: each one's by
+        itself, then the mean); `_test_mean` over the cells' models on the test set;
         `_test_ensemble` of these models' averaged probabilities.
         """
         test_scores = self._scores("test")
@@ -295,7 +298,8 @@ class Run:
                     if entry.spec.candidate.id == candidate.id
                 ]
                 tests = [test_scores[key] for key in keys]
-                row |= summarise_candidate(cells, tests, by_candidate[candidate.id], self.classes)
+                own, k = by_candidate[candidate.id], self._experiment.folds.k
+                row |= summarise_candidate(cells, tests, own, self.classes, k)
             rows.append(row)
         columns = [
             f"{metric}_{kind}"

@@ -29,22 +29,27 @@ class Work:
 class Effort:
     """What became of a search's cells.
 
-    `run`: done, and part of the results. `broken_off`: begun, but stopped, failed, interrupted or
-    trained ahead in vain. `saved`: what the cells that were not needed would have taken beyond
-    that, an estimate. `unit`: what the hours are called.
+    `run`: done, of the folds of the race; `taken`: the same, but trained by earlier runs;
+    `further`: done, of finalists' further repeats; `broken_off`: begun, but halted, cancelled,
+    failed, interrupted or trained ahead in vain; `saved`: what the cells that were not needed would
+    have taken beyond that, an estimate. `unit`: what the hours are called.
     """
 
     run: Work
+    taken: Work
+    further: Work
     broken_off: Work
     saved: Work
     unit: str
 
     @property
     def full(self) -> Work:
-        """Every fold of the same candidates, as far as they are run or not needed: an estimate."""
-        parts = (self.run, self.broken_off, self.saved)
+        """Every fold of the race for the same candidates, as far as cells are run or not needed: an
+        estimate.
+        """
+        parts = (self.run, self.taken, self.broken_off, self.saved)
         return Work(
-            self.run.cells + self.saved.cells,
+            self.run.cells + self.taken.cells + self.saved.cells,
             sum(part.epochs for part in parts),
             sum(part.hours for part in parts),
         )
@@ -56,7 +61,8 @@ def search_effort(run: "Run") -> Effort:
     # Seconds depend on it most.
     sizes = {c.id: f"{c.model} {c.image_size}" for c in run.searched.experiment.candidates}
     cells = run.cells.assign(architecture=run.cells["candidate"].map(sizes))
-    return account(cells, [(state.epochs, state.seconds.total) for state in _uncounted(run)])
+    vain = [(state.epochs, state.seconds.total) for state in _uncounted(run)]
+    return account(cells, run.searched.standings.k, vain)
 
 
 @dataclass(frozen=True)
@@ -77,14 +83,14 @@ def search_to_go(run: "Run") -> ToGo | None:
     are done took; None where it has ended.
     """
     assert run.searched is not None
-    standings, ahead = run.searched.standings, run.searched.ahead
+    standings, to_come = run.searched.standings, run.searched.to_come
     if standings.ended is not None:
         return None
     cells = run.cells
     seeds, handed_out = cells["seed"].nunique(), len(standings.open)
     about, most = (
         None if steps is None else (steps + handed_out) * seeds
-        for steps in (ahead.about, ahead.most)
+        for steps in (to_come.about, to_come.most)
     )
     hours = float(cells.loc[cells["state"] == "done", "seconds_total"].mean()) / 3600
 
@@ -96,21 +102,24 @@ def search_to_go(run: "Run") -> ToGo | None:
     return ToGo(about, whole, taking(about), taking(most), at_work)
 
 
-def account(cells: pd.DataFrame, uncounted: Sequence[tuple[int, float]]) -> Effort:
-    """Accounts of a table of cells with `architecture`, and of others, whose epochs and seconds
-    came to nothing.
+def account(cells: pd.DataFrame, k: int, uncounted: Sequence[tuple[int, float]] = ()) -> Effort:
+    """Accounts of a table of cells with `architecture`, the race having k folds, and of others,
+    whose epochs and seconds came to nothing.
 
     A cell that was not needed is taken for the mean of its candidate's done cells, or, where there
     is none, of those of its architecture, or of all.
     """
-    done = cells["state"] == "done"
+    done, raced = cells["state"] == "done", cells["fold"] < k
+    taken = cells["taken_from"] != ""
     begun = cells.loc[~done & (cells["state"] != "running"), _MEASURED]
     vain = pd.DataFrame(uncounted, columns=_MEASURED)
     broken_off = _work(pd.concat([part[(part > 0).any(axis=1)] for part in (begun, vain)]))
-    expected = _work(_expected(cells[done], cells[cells["state"] == "stopped"]))
+    expected = _work(_expected(cells[done], cells[raced & (cells["state"] == "stopped")]))
     devices = cells.loc[done & cells["device"].ne(""), "device"]
     return Effort(
-        _work(cells[done]),
+        _work(cells[done & raced & ~taken]),
+        _work(cells[done & raced & taken]),
+        _work(cells[done & ~raced & ~taken]),
         broken_off,
         Work(
             expected.cells,

@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.experiment.experiment_file import Experiment
-from orchestrator.search.journal import read_rows
-from orchestrator.search.racing import estimates
-from orchestrator.search.spending import Ahead, Spending
+from orchestrator.experiment.suggestions import settings_of
+from orchestrator.search.journal import check_folds, read_rows
+from orchestrator.search.spending import Spending, ToCome
 from orchestrator.search.standings import Row, Standing, Standings
+from orchestrator.search.telling import estimates
 from trainables.core.config import Candidate
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import CellState
@@ -25,6 +26,10 @@ DECISION_COLUMNS = [
     "folds",
     "against",
     "probability",
+    "epoch",
+    "score",
+    "threshold",
+    "curves",
     "rule",
     "reason",
 ]
@@ -54,6 +59,18 @@ class Searched:
     ids: dict[int, str]
 
     @property
+    def folds(self) -> dict[str, int]:
+        """How many folds each finalist has, by its id; others have those of the race."""
+        standings = self.standings
+        return {self.ids[number]: standings.final_folds for number in standings.finalists}
+
+    @property
+    def leader(self) -> str | None:
+        """The id of whom the search would choose now."""
+        number = self.standings.ahead
+        return None if number is None else self.ids[number]
+
+    @property
     def unasked(self) -> dict[tuple[str, int], CellState]:
         """The steps that were not asked for, by candidate and fold, and how they stand."""
         states = {}
@@ -69,11 +86,20 @@ class Searched:
                 state = CellState(
                     state="stopped", reason=f"the search ended: {self.standings.ended}"
                 )
-            for fold in range(self.standings.k):
+            for fold in range(self.folds.get(self.ids[each.number], self.standings.k)):
                 release = each.releases.get(fold)
                 if release is None or self.standings.outcomes[release] == "cancelled":
                     states[self.ids[each.number], fold] = state
         return states
+
+    @property
+    def halted(self) -> dict[tuple[str, int], str]:
+        """The steps that were halted within their epochs, by candidate and fold, and why."""
+        releases = self.standings.releases
+        return {
+            (self.ids[number], releases[row["release"]].fold): str(row["reason"])
+            for number, row in self.standings.halted.items()
+        }
 
     @property
     def through(self) -> tuple[str, ...]:
@@ -87,12 +113,13 @@ class Searched:
         return tuple(self.ids[number] for number in numbers)
 
     @property
-    def ahead(self) -> Ahead:
+    def to_come(self) -> ToCome:
         """The steps that it may still ask for; `patience` and budgets of time are not looked at."""
         experiment = self.experiment
         assert experiment.search is not None
         samples, seeds = bool(experiment.spaces), len(experiment.seeds)
-        return Spending(experiment.search, self.standings, seeds, samples).ahead()
+        spending = Spending(experiment.search, self.standings, seeds, samples)
+        return spending.to_come(experiment.folds.k * experiment.draws)
 
     @property
     def risk(self) -> Risk:
@@ -106,9 +133,12 @@ class Searched:
 
     @property
     def decisions(self) -> pd.DataFrame:
-        """One row for each candidate that was stopped, lost, refused or known already, in order."""
+        """One row for each candidate that was stopped, halted, lost, refused or known already, or
+        became a finalist, in order.
+        """
+        whole, real = ("after_folds", "epoch", "curves"), ("probability", "score", "threshold")
         return pd.DataFrame(list(self._decisions()), columns=DECISION_COLUMNS).astype(
-            {"after_folds": "Int64", "probability": "float64"}
+            dict.fromkeys(whole, "Int64") | dict.fromkeys(real, "float64")
         )
 
     def _decisions(self) -> Iterator[dict[str, Any]]:
@@ -125,6 +155,20 @@ class Searched:
                     "rule": row["rule"],
                     "reason": row["reason"],
                 }
+            elif row["event"] == "halted":
+                release = self.standings.releases[row["release"]]
+                yield {
+                    "candidate": self.ids[release.candidate],
+                    "decision": "halted",
+                    "after_folds": 0,
+                    "folds": str(release.fold),
+                    "epoch": row["epoch"],
+                    "score": row["score"],
+                    "threshold": row["threshold"],
+                    "curves": row["known"],
+                    "rule": "asha",
+                    "reason": row["reason"],
+                }
             elif row["event"] == "finished" and row["score"] is None:
                 release = self.standings.releases[row["release"]]
                 yield {
@@ -133,6 +177,17 @@ class Searched:
                     "folds": str(release.fold),
                     "reason": row["reason"],
                 }
+            elif row["event"] == "finalists":
+                yield from (
+                    {
+                        "candidate": self.ids[number],
+                        "decision": "finalist",
+                        "after_folds": self.standings.k,
+                        "folds": " ".join(map(str, range(self.standings.k, row["folds"]))),
+                        "reason": row["reason"],
+                    }
+                    for number in row["candidates"]
+                )
             elif row["event"] == "suggested" and (row["refused"] or row["same_as"] is not None):
                 decision = "refused" if row["refused"] else "known"
                 same = None if row["same_as"] is None else self.ids[row["same_as"]]
@@ -145,11 +200,15 @@ class Searched:
 
     @property
     def table(self) -> pd.DataFrame:
-        """One row per candidate that was trained: number, candidate, name, state (leads, living,
-        stopped, lost, complete), folds (finished), estimate (expected mean of the objective over
-        all folds, higher is better), then its parameters, NaN where one has no effect.
+        """One row per candidate that was trained: number, candidate, name, state (leads, finalist,
+        living, stopped, lost, complete), folds (finished), estimate (expected mean of the objective
+        over all folds, higher is better; a finalist's mean over its own, once it has them), then
+        its parameters, NaN where one has no effect.
         """
-        values = estimates(self.standings.table)
+        values = estimates(self.standings).copy()
+        for number in self.standings.finalists:
+            if (mean := self.standings.final_mean(number)) is not None:
+                values[number] = mean
         named = {candidate.id: candidate for candidate in self.experiment.candidates}
         rows = []
         for each in self.standings.candidates:
@@ -171,8 +230,8 @@ class Searched:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per step that the search has looked at, in order: step (counted from 1),
-        candidate, fold, score, then who led after it and what mean was expected of it.
+        """One row per step of the race that the search has looked at, in order: step (counted from
+        1), candidate, fold, score, then who led after it and what mean was expected of it.
 
         Of more than 400 steps who led is looked up after every second, third, … one: each look
         takes as long as there are candidates.
@@ -185,10 +244,12 @@ class Searched:
             standings.apply(row)
             if row["event"] != "finished" or row["score"] is None:
                 continue
-            if len(rows) % every == 0 and (number := standings.leader) is not None:
-                estimate = estimates(standings.table)[number]
-                leader = {"leader": self.ids[number], "leader_estimate": estimate}
             release = standings.releases[row["release"]]
+            if release.fold >= standings.k:
+                continue
+            if len(rows) % every == 0 and (number := standings.leader) is not None:
+                estimate = estimates(standings)[number]
+                leader = {"leader": self.ids[number], "leader_estimate": estimate}
             rows.append(
                 {
                     "step": len(rows) + 1,
@@ -206,22 +267,20 @@ class Searched:
             return "lost"
         if each.stopped is not None:
             return "stopped"
-        if each.number == self.standings.leader:
+        if each.number == self.standings.ahead:
             return "leads"
+        if each.number in self.standings.finalists:
+            return "finalist"
         return "complete" if self.standings.is_through(each.number) else "living"
 
     def _parameters(self, each: Standing, candidate: Candidate) -> dict[str, Any]:
         """The values of everything that the search varies, as the candidate has them."""
-        content = candidate.model_dump(mode="json")
-        content |= content.pop("training")
+        settings = settings_of(candidate)
         found = {}
         for space in self.experiment.spaces:
             for parameter in space.parameters:
-                value: Any = content
-                for key in parameter.name.split("."):
-                    value = value.get(key) if isinstance(value, dict) else None
                 inactive = each.space is not None and parameter.name not in each.values
-                found[parameter.name] = None if inactive else value
+                found[parameter.name] = None if inactive else settings.get(parameter.name)
         return found
 
 
@@ -232,7 +291,8 @@ def read_search(layout: RunLayout, experiment: Experiment) -> Searched | None:
     """
     if experiment.search is None or not (rows := read_rows(layout.journal)):
         return None
-    standings = Standings(experiment.folds.k)
+    check_folds(layout.journal, rows, experiment.folds.k * experiment.draws)
+    standings = Standings(experiment.folds.count)
     for row in rows:
         standings.apply(row)
     candidates, ids = list(experiment.candidates), {}

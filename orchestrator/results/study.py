@@ -80,36 +80,33 @@ def write_study(searched: Searched, storage: str, name: str) -> int:
 def trials(searched: Searched) -> Iterator[FrozenTrial]:
     """One trial per candidate that cells were spent on, in order.
 
-    COMPLETE with the mean over its folds; PRUNED where it was stopped, or the search ended before
-    its last fold, with its expected mean; FAIL where a cell is lost; RUNNING while it may go on.
-    Intermediate values are the running means after so many folds. Losses are not negated, their
-    studies minimise.
+    COMPLETE with the mean over its folds, a finalist's over those of all repeats; PRUNED where it
+    was stopped, or the search ended before its last fold, with its expected mean; FAIL where a cell
+    is lost; RUNNING while it may go on. Intermediate values are the running means after so many
+    folds of the race. Losses are not negated, their studies minimise.
     """
     sign = _sign(searched)
     naming = _Naming(searched)
-    expected = searched.table.set_index("number")["estimate"]
+    table = {row["number"]: row for row in searched.table.to_dict("records")}
     scores = searched.standings.table.scores
     for each in searched.standings.candidates:
         if not each.runs:
             continue
         folds = sorted(each.finished, key=each.releases.__getitem__)
-        known = [sign * float(scores[each.number, fold]) for fold in folds]
+        raced = [fold for fold in folds if fold < searched.standings.k]
+        known = [sign * float(scores[each.number, fold]) for fold in raced]
         state, reason = _state(searched, each)
-        estimate = sign * float(expected[each.number])
-        value = None
-        if state == TrialState.COMPLETE:
-            value = math.fsum(known) / len(known)
-        elif state == TrialState.PRUNED and math.isfinite(estimate):
-            value = estimate
+        value = sign * float(table[each.number]["estimate"])
+        valued = state in (TrialState.COMPLETE, TrialState.PRUNED) and math.isfinite(value)
         means = {n: math.fsum(known[:n]) / n for n in range(1, len(known) + 1)}
         yield optuna.create_trial(
             state=state,
-            value=value,
+            value=value if valued else None,
             **naming.of(each),
             intermediate_values=means,
             user_attrs={
                 "candidate": searched.ids[each.number],
-                "name": _name(searched, each),
+                "name": str(table[each.number]["name"]),
                 "folds": folds,
                 "scores": known,
                 "value": "all folds" if state == TrialState.COMPLETE else "estimated",
@@ -130,11 +127,6 @@ def _state(searched: Searched, each: Standing) -> tuple[TrialState, str]:
     if standings.ended is not None:
         return TrialState.PRUNED, f"the search ended: {standings.ended}"
     return TrialState.RUNNING, ""
-
-
-def _name(searched: Searched, each: Standing) -> str:
-    identity = searched.ids[each.number]
-    return next(c.name for c in searched.experiment.candidates if c.id == identity)
 
 
 def _objective(searched: Searched) -> str:
@@ -298,7 +290,7 @@ def importance(searched: Searched) -> Importance | str:
         shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return Importance(
         "fANOVA" if forest else f"PED-ANOVA of the best {_TOP:.0%}",
-        dict(sorted(shares.items(), key=lambda item: -item[1])),
+        {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])},
         len(known),
         sum(trial.state != TrialState.COMPLETE for trial, _ in known),
         tuple(name for name in counts if name not in names),

@@ -37,20 +37,28 @@ def labels_and_logits(
     return labels, logits, first["group"].to_numpy()
 
 
+def pools(predictions: pd.DataFrame, k: int) -> list[pd.DataFrame]:
+    """Out-of-fold predictions such that each image occurs once in each part: by repeat, of k folds
+    each, and seed.
+    """
+    return [part for _, part in predictions.groupby([predictions["fold"] // k, "seed"])]
+
+
 def summarise_candidate(
     cells: pd.DataFrame,
     tests: Sequence[dict[str, float]],
     predictions: pd.DataFrame,
     classes: tuple[str, ...],
+    k: int,
 ) -> dict[str, float]:
     """The columns of `models_summary` for a candidate whose cells are all done.
 
     `cells`: its rows of `folds_summary`. `tests`: the metrics of each of its models on the test
-    set. `predictions`: all of its own.
+    set. `predictions`: all of its own. `k`: folds of a repeat.
     """
     pooled = predictions[predictions["split"] == "fold"]
-    of_seeds = [score_images(part, classes) for _, part in pooled.groupby("seed")]
-    oof = pd.DataFrame(of_seeds).mean(skipna=False)
+    of_pools = [score_images(part, classes) for part in pools(pooled, k)]
+    oof = pd.DataFrame(of_pools).mean(skipna=False)
     on_test = ensemble_predictions(predictions[predictions["split"] == "test"])
     ensemble = score_images(on_test, classes)
     test = pd.DataFrame(tests)

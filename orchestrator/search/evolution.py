@@ -1,4 +1,6 @@
-"""CMA-ES (Hansen & Ostermeier, 2001) over a past that is told anew each time."""
+"""CMA-ES (Hansen & Ostermeier, 2001) over a past that is told anew each time; it begins where
+earlier runs found good candidates, as Nomura et al. (2021, arXiv 2012.06932) have it.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +12,10 @@ from numpy.typing import NDArray
 from orchestrator.experiment.search_space import Parameter, Space
 
 _SIGMA = 1 / 6  # of the first distribution, as a share of a range
+_GOOD = 10  # one in so many of an earlier run's candidates is good
+
+#: Values, and what they are worth, higher being better.
+Past = Sequence[tuple[dict[str, Any], float]]
 
 
 class Evolution:
@@ -25,11 +31,11 @@ class Evolution:
         self._first = self._place(space.defaults)
         self._seed = seed
 
-    def ask(self, seed: int, past: Sequence[tuple[dict[str, Any], float]]) -> dict[str, Any]:
-        """Values from the distribution after this past, of values and what they are worth, higher
-        being better.
+    def ask(self, seed: int, past: Past, earlier: Past = ()) -> dict[str, Any]:
+        """Values from the distribution after this past; the first one is that of the best of
+        `earlier`, where there are any.
         """
-        optimizer, told = self._optimizer(self._first), 0
+        optimizer, told = self._begun(earlier), 0
         size, starts = optimizer.population_size, 0
         while told + size <= len(past):
             generation = past[told : told + size]
@@ -42,6 +48,15 @@ class Evolution:
                 )
         optimizer.reseed_rng(seed)
         return {p.name: _at(p, x) for p, x in zip(self._parameters, optimizer.ask(), strict=True)}
+
+    def _begun(self, earlier: Past) -> cmaes.CMA:
+        if not earlier:
+            return self._optimizer(self._first)
+        places = [(self._place(values), -worth) for values, worth in earlier]
+        best = sorted(places, key=lambda each: each[1])[: max(1, len(places) // _GOOD)]
+        mean, sigma, covariance = cmaes.get_warm_start_mgd(best, gamma=1)
+        bounds = np.tile([0.0, 1.0], (len(mean), 1))
+        return cmaes.CMA(mean, sigma, bounds, seed=0, cov=covariance)
 
     def _optimizer(self, mean: NDArray[np.float64]) -> cmaes.CMA:
         bounds = np.tile([0.0, 1.0], (len(mean), 1))

@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from orchestrator.experiment.search_config import BUDGETS
+from orchestrator.experiment.search_config import CHANGEABLE
 from trainables.core.errors import RunFolderError
 from trainables.core.files import open_regular
 
-VERSION = 1
+VERSION = 2
 Row = dict[str, Any]
 
 #: What the header has digests of, in words.
@@ -28,6 +28,7 @@ _DIGESTS = {
     "data": "its images, labels or folds",
 }
 _MOST_BYTES = 512 * 2**20
+_MOST_REPEATS = 100  # of the folds that a header states
 _Number = Annotated[int, Field(ge=0, lt=2**40)]
 _Real = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -49,6 +50,22 @@ class _Begun(_Row):
     seeds: list[int]
 
 
+class _Earlier(_Row):
+    id: str
+    space: _Number
+    values: dict[str, Any]
+    value: _Real
+    estimated: bool  # it had finished some folds only
+
+
+class _Prior(_Row):
+    event: Literal["prior"]
+    run: str
+    same_data: bool  # and folds: its values are comparable with those of this search
+    candidates: list[_Earlier]
+    outside: _Number  # candidates that lie in no space of this search
+
+
 class _Suggested(_Row):
     event: Literal["suggested"]
     candidate: _Number
@@ -59,11 +76,23 @@ class _Suggested(_Row):
     same_as: _Number | None
 
 
+class _Rung(_Row):
+    epoch: _Number
+    threshold: _Real
+    known: _Number
+
+
+class _Curve(_Row):
+    bests: Annotated[list[_Real | None], Field(max_length=24)]  # of them 3**24 epochs
+    over: bool
+
+
 class _Released(_Row):
     event: Literal["released"]
     release: _Number
     candidate: _Number
     fold: _Number
+    rungs: list[list[_Rung]]  # by seed, which its cells are held to; none: trained in full
 
 
 class _Finished(_Row):
@@ -71,7 +100,20 @@ class _Finished(_Row):
     release: _Number
     score: _Real | None  # None: lost for good
     noise: _Real | None  # paired with another candidate's, None where there is none
+    curves: list[_Curve]  # by seed, none where epochs are not raced
     reason: str | None
+
+
+class _Halted(_Row):
+    event: Literal["halted"]
+    release: _Number
+    seed: _Number  # its place among all
+    epoch: _Number
+    score: _Real | None  # None: no epoch had any
+    threshold: _Real
+    known: _Number  # curves that the threshold comes from
+    curves: Annotated[list[_Curve], Field(min_length=1)]
+    reason: str
 
 
 class _Stopped(_Row):
@@ -96,6 +138,13 @@ class _Told(_Row):
     estimated: bool
 
 
+class _Finalists(_Row):
+    event: Literal["finalists"]
+    candidates: Annotated[list[_Number], Field(min_length=1)]
+    folds: _Number  # of each in all
+    reason: str
+
+
 class _Exhausted(_Row):
     event: Literal["exhausted"]
 
@@ -108,12 +157,15 @@ class _Ended(_Row):
 _ROW: TypeAdapter[Any] = TypeAdapter(
     Annotated[
         _Begun
+        | _Prior
         | _Suggested
         | _Released
         | _Finished
+        | _Halted
         | _Stopped
         | _Cancelled
         | _Told
+        | _Finalists
         | _Exhausted
         | _Ended,
         Field(discriminator="event"),
@@ -170,26 +222,47 @@ def _no_number(_: str) -> NoReturn:
 
 def _check_order(path: Path, rows: Sequence[Row]) -> None:
     """Raise where a row speaks of what is not there yet."""
-    candidates = releases = 0
+    candidates = releases = folds = seeds = 0
     for line, row in enumerate(rows, 1):
         event = row["event"]
         if (event == "begun") != (line == 1):
             _damaged(path, f"line {line} is {event!r}, where `begun` comes first and once")
         if event == "begun":
-            folds = row["folds"]
-        elif event == "suggested":
-            fits = row["candidate"] == candidates and (row["same_as"] or 0) <= candidates
-            candidates += 1
-        elif event == "released":
-            fits = row["release"] == releases and row["candidate"] < candidates
-            fits = fits and row["fold"] < folds
-            releases += 1
-        elif "release" in row:
-            fits = row["release"] < releases
-        elif "candidate" in row:
-            fits = row["candidate"] < candidates and (row.get("against") or 0) < candidates
-        if event not in ("begun", "exhausted", "ended") and not fits:
+            folds, seeds = row["folds"], len(row["seeds"])
+        elif not _fits(row, candidates, releases, folds, seeds):
             _damaged(path, f"line {line} speaks of what was not suggested or handed out before")
+        candidates += event == "suggested"
+        releases += event == "released"
+
+
+def _fits(row: Row, candidates: int, releases: int, folds: int, seeds: int) -> bool:
+    """Whether a row speaks of what is there, after so many candidates and releases."""
+    event = row["event"]
+    if event == "prior":
+        return candidates == 0  # what is known from the start
+    if event == "suggested":
+        return int(row["candidate"]) == candidates >= (row["same_as"] or 0)
+    if event == "finalists":
+        return candidates > int(max(row["candidates"]))
+    if row.get("candidate", -1) >= candidates or (row.get("against") or 0) >= max(candidates, 1):
+        return False
+    if event == "released":
+        fits = int(row["release"]) == releases and int(row["fold"]) < folds * _MOST_REPEATS
+        return fits and len(row["rungs"]) in (0, seeds)
+    fits = int(row.get("release", -1)) < releases and int(row.get("seed", 0)) < seeds
+    return fits and len(row.get("curves", ())) in (0, seeds)
+
+
+def check_folds(path: Path, rows: Sequence[Row], drawn: int) -> None:
+    """Raise RunFolderError where a journal is of more folds than are drawn (any more)."""
+    there = max((row["fold"] + 1 for row in rows if row["event"] == "released"), default=0)
+    asked = max((row["folds"] for row in rows if row["event"] == "finalists"), default=0)
+    if max(there, asked) > drawn:
+        raise RunFolderError(
+            f"a search goes on as it began, but has steps of {max(there, asked)} folds, and "
+            f"{drawn} are drawn (journal {str(path)!r}): raise folds.repeats or "
+            "search.finalists.repeats to what it was, or give --run another folder"
+        )
 
 
 def _damaged(path: Path, reason: str) -> NoReturn:
@@ -293,7 +366,7 @@ def _difference(began: Mapping[str, Any], asked: Mapping[str, Any]) -> str | Non
         **{
             f"search.{name}": (began["search"].get(name), asked["search"].get(name))
             for name in {**began["search"], **asked["search"]}
-            if name not in BUDGETS
+            if name not in CHANGEABLE
         },
     }
     for name, (before, now) in pairs.items():

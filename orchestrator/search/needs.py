@@ -6,7 +6,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.search.halving import Trained
 from orchestrator.search.standings import Row
+
+#: Samplers whose suggestions depend on what they are told.
+LEARNING = ("tpe", "gp", "cmaes")
 
 
 class Suggests(Protocol):
@@ -27,6 +31,11 @@ class Suggests(Protocol):
     ) -> None:
         """A candidate's present value, higher is better, None: it has none; the last counts."""
 
+    def knows(self, earlier: Sequence[tuple[int, dict[str, Any], float]], same_data: bool) -> None:
+        """Space, values and worth of an earlier run's candidates, before anything is suggested;
+        `same_data`: what they are worth can be compared with what is told of others.
+        """
+
 
 class Keeps(Protocol):
     """What the search needs of a journal."""
@@ -42,5 +51,7 @@ class Keeps(Protocol):
 #: Score, higher is better, and the same with patients resampled, float32 of shape (draws,), of a
 #: candidate's fold; the draws of a fold resample the same patients for every candidate.
 Scores = Callable[[int, int], tuple[float, NDArray[np.float32]]]
+#: How far the cells of a candidate's fold came, by seed.
+Trains = Callable[[int, int], Sequence[Trained]]
 #: Id of a suggestion and what is equal only for equal candidates; ExperimentError: refused.
 Complete = Callable[[int, int, Mapping[str, Any]], tuple[str, Hashable]]

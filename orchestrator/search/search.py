@@ -15,13 +15,16 @@ from itertools import zip_longest
 import numpy as np
 
 from orchestrator.experiment import search_config
-from orchestrator.search import published, racing
-from orchestrator.search.needs import Complete, Keeps, Scores, Suggests
+from orchestrator.search import halving, published, racing
+from orchestrator.search.finals import Finals
+from orchestrator.search.halving import Curve
+from orchestrator.search.needs import Complete, Keeps, Scores, Suggests, Trains
 from orchestrator.search.outlook import paired_noise
-from orchestrator.search.spending import Ahead, Spending
+from orchestrator.search.spending import Spending, ToCome
 from orchestrator.search.standings import Release, Row, Standing, Standings
 from orchestrator.search.telling import Telling
 from trainables.core.errors import ExperimentError
+from trainables.training.decisions import Rung
 
 _PER_PROMOTION = 4  # candidates that are new for one that is given its next fold
 
@@ -31,7 +34,9 @@ class Search:
 
     `stated`: id and key of each stated candidate, whose keys are comparable with those of
     `complete(number, space, values)`. `scores(candidate, fold)`: of a finished step, asked for it
-    and for the one that it is paired with. `seeds`: cells of a step.
+    and for the one that it is paired with. `seeds`: cells of a step. `final_folds`: of a finalist
+    in all. `trains(candidate, fold)`: how far its cells came, where steps may be halted within
+    their epochs.
     """
 
     def __init__(
@@ -44,16 +49,20 @@ class Search:
         scores: Scores,
         complete: Complete | None = None,
         seeds: int = 1,
+        final_folds: int = 0,
+        trains: Trains | None = None,
     ) -> None:
         self.config = config
         self._sampler, self._journal, self._scores = sampler, journal, scores
-        self._complete = complete
+        self._complete, self._seeds, self._trains = complete, seeds, trains
         self._arrived: dict[int, str | None] = {}  # release: reason of a loss
         self._keys: dict[Hashable, int] = {}
         self._rows: list[Row] = []  # applied, not yet in the journal
         self._undecided = True
         self.standings = Standings(k, bool(config.patience))
         self._spending = Spending(config, self.standings, seeds, sampler is not None)
+        self._final_folds = final_folds
+        self._finals = Finals(config.finalists, self.standings, final_folds)
         self._telling = None if sampler is None else Telling(sampler, self.standings)
         self._foreseen = 0 if sampler is None else sampler.foresees
         for row in journal.rows:
@@ -117,6 +126,8 @@ class Search:
         """The first step after an end that a journal holds: a larger budget may give one."""
         over, self._was_over, self.standings.ended = self._was_over, None, None
         release = self._choose()
+        if release is None and self._begin_finals():  # as more repeats do
+            release = self._choose()
         if release is None:
             self.standings.ended = over
         self._flush()
@@ -138,10 +149,11 @@ class Search:
         lacked = ([(n, fold) for fold in standings.lacks(n)] for n in numbers if n not in sure)
         for steps in zip_longest(*lacked):
             yield from (step for step in steps if step is not None)
+        yield from self._finals.steps()
 
-    def ahead(self) -> Ahead:
+    def to_come(self) -> ToCome:
         """The steps that may still be handed out."""
-        return self._spending.ahead()
+        return self._spending.to_come(self._final_folds)
 
     def finished(self, release: Release, reason: str | None = None) -> None:
         """All cells of a step are in the ledger; or it is lost for good, for a reason."""
@@ -192,6 +204,8 @@ class Search:
         """Nothing may be handed out: take in one more outcome; False: it is not there."""
         standings = self.standings
         if not standings.open:
+            if self._begin_finals():
+                return True
             self._note({"event": "ended", "reason": self._spending.why_it_ends()})
             return False
         if not self.config.repeatable or standings.seen not in self._arrived:
@@ -203,12 +217,21 @@ class Search:
         reason = self._arrived.pop(number)
         if self.standings.outcomes[number] is not None:
             return
+        release = self.standings.releases[number]
+        curves: list[Curve] = []
+        if reason is None and self._trains is not None:
+            step = self._trains(release.candidate, release.fold)
+            curves, halt = halving.judged(step, release.rungs)
+            if halt is not None:
+                self._note(halt.row(number, curves))
+                self._undecided = True
+                return
         score = noise = None
         if reason is None:
-            release = self.standings.releases[number]
             score, draws = self._scores(release.candidate, release.fold)
             rival = None
-            if self.config.racing == "paired":  # nobody else asks how noisy a step is
+            raced = release.fold < self.standings.k
+            if self.config.racing == "paired" and raced:  # nobody else asks how noisy a step is
                 rival = self.standings.table.rival(release.candidate, release.fold)
             if rival is not None:
                 noise = paired_noise(draws, self._scores(rival, release.fold)[1])
@@ -216,7 +239,7 @@ class Search:
                 score, noise, reason = None, None, "its fold has no score"
         self._note(
             {"event": "finished", "release": number, "score": score, "noise": noise}
-            | {"reason": reason}
+            | {"curves": [curve.row() for curve in curves], "reason": reason}
         )
         self._undecided = True
 
@@ -247,14 +270,28 @@ class Search:
             self._suggest()
         while (step := self._step()) is None:
             if not self._spending.may_begin():
-                return None
+                step = next(self._finals.steps(), None)
+                break
             if ready := self.standings.ready:
                 step = (ready[0], 0)
                 break
             self._suggest()
+        if step is None:
+            return None
         number = len(self.standings.releases)
-        self._note({"event": "released", "release": number, "candidate": step[0], "fold": step[1]})
-        return Release(number, *step)
+        rungs = [[rung.model_dump() for rung in each] for each in self._rungs(*step)]
+        self._note(
+            {"event": "released", "release": number, "candidate": step[0], "fold": step[1]}
+            | {"rungs": rungs}
+        )
+        return self.standings.releases[number]
+
+    def _begin_finals(self) -> bool:
+        """Write down who gets more repeats; False: nobody, or that is known."""
+        row = self._finals.begun()
+        if row is not None:
+            self._note(row)
+        return row is not None
 
     def _step(self) -> tuple[int, int] | None:
         """The most useful step of the candidates that there are; None: a new one goes ahead."""
@@ -272,6 +309,19 @@ class Search:
             if self._spending.affords(number):
                 return number, standings.lacks(number)[0]
         return None
+
+    def _rungs(self, candidate: int, fold: int) -> list[tuple[Rung, ...]]:
+        """What the cells of a step are held to, by seed; none where it is trained in full.
+
+        Later folds are had by few, that are good: of these the upper third is no fair demand, and
+        whole folds know more of a candidate than some epochs.
+        """
+        first = not self.candidates[candidate].releases
+        if self._trains is None or candidate == 0 or not first:
+            return []
+        known = self.standings.curves[fold].values()
+        found = [halving.thresholds(each[seed] for each in known) for seed in range(self._seeds)]
+        return found if any(found) else []
 
     def _promotion_due(self) -> bool:
         """Whether enough candidates are new since the last one that was given its next fold."""

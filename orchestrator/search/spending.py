@@ -9,7 +9,7 @@ _IN_VAIN = 100  # suggestions in a row that cost no cells: the space holds no mo
 
 
 @dataclass(frozen=True)
-class Ahead:
+class ToCome:
     """Steps that may still be handed out: about, as far as candidates did until now, and at most;
     None where no budget says.
     """
@@ -87,40 +87,60 @@ class Spending:
             return "every candidate is stopped or through"
         return "the cells are spent"
 
-    def ahead(self) -> "Ahead":
-        """What may still be handed out if everything goes on as it does."""
+    def to_come(self, final_folds: int = 0) -> "ToCome":
+        """What may still be handed out if everything goes on as it does; `final_folds`: of a
+        finalist in all.
+        """
         config, standings = self._config, self._standings
         if standings.ended is not None:
-            return Ahead(0.0, 0)
+            return ToCome(0.0, 0)
+        k, left, finals = standings.k, self._steps_left(), self._finals_to_come(final_folds)
+        if config.candidates is None and self.may_suggest():  # until another budget is spent
+            return ToCome(None, None) if left is None else ToCome(left + finals, left + finals)
+        new = (config.candidates or 0) - standings.count if self.may_suggest() else 0
         wanting = standings.wanting
         if self.closing is not None:
             wanting = [c for c in wanting if c.number in (0, standings.leader)]
         elif not self.may_begin():
             wanting = [c for c in wanting if c.releases or c.space is None]
-        k, left = standings.k, self._steps_left()
-        endless = config.candidates is None and self.may_suggest()
-        new = (config.candidates or 0) - standings.count if self.may_suggest() else 0
-        lengths = [
-            len(c.releases)
-            for c in standings.candidates
-            if c.runs and (c.out or len(c.releases) == k)
+        further = self._further()
+        about, most = new * further[0], new * k
+        for each in wanting:
+            lacks = len(standings.lacks(each.number))
+            most += lacks
+            about += lacks if each.number in (0, standings.leader) else further[k - lacks]
+        if left is not None:
+            about, most = min(about, left), min(most, left)
+        return ToCome(about + finals, most + finals)
+
+    def _further(self) -> list[float]:
+        """By the number of folds that a candidate was given: how many more those got, on average,
+        that had as many and are out or have all; all the others where there are none.
+        """
+        standings = self._standings
+        k = standings.k
+        given = [
+            min(len(each.releases), k)
+            for each in standings.candidates
+            if each.runs and (each.out or not standings.lacks(each.number))
         ]
+        further = []
+        for had in range(k + 1):
+            more = [number - had for number in given if number >= had]
+            further.append(sum(more) / len(more) if more else float(k - had))
+        return further
 
-        def further(had: int) -> float:
-            """Steps more that those had which had at least so many; all where none is known."""
-            those = [length - had for length in lengths if length >= had]
-            return sum(those) / len(those) if those else float(k - had)
-
-        expected = [further(had) for had in range(k + 1)]
-        about = max(new, 0) * expected[0]
-        for c in wanting:
-            to_the_end = c.number in (0, standings.leader)
-            had = len(c.releases)
-            about += k - had if to_the_end else expected[had]
-        most = sum(k - len(c.releases) for c in wanting) + max(new, 0) * k
-        if endless:
-            return Ahead(None if left is None else float(left), left)
-        return Ahead(about, most) if left is None else Ahead(min(about, left), min(most, left))
+    def _finals_to_come(self, final_folds: int) -> int:
+        standings, config = self._standings, self._config.finalists
+        if config is None:
+            return 0
+        if not standings.finals_hold:
+            return config.top * max(final_folds - standings.k, 0)
+        finalists = (standings.candidates[number] for number in standings.finalists)
+        folds = range(standings.k, standings.final_folds)
+        return sum(
+            fold not in each.releases for each in finalists if not each.out for fold in folds
+        )
 
     def _lost_patience(self) -> bool:
         patience, standings = self._config.patience, self._standings
@@ -129,4 +149,4 @@ class Spending:
     def _steps_left(self) -> int | None:
         if self._config.cells is None:
             return None
-        return self._config.cells // self._seeds - len(self._standings.releases)
+        return self._config.cells // self._seeds - self._standings.race_steps

@@ -6,8 +6,9 @@ Pure functions over tables. The result is a long table, one row per fold and ima
 (scored once, at the end) or test (the same in every fold, never seen by any choice).
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from trainables.core.values import digest
 
 ROLES = ("train", "validation", "fold", "test")
 _ATTEMPTS = 20  # orders that are tried greedily
+T = TypeVar("T")
 
 
 def make_folds(
@@ -27,61 +29,81 @@ def make_folds(
     test_set: float | Literal["given"],
     validation_fraction: float,
     seed: int,
+    repeats: int = 1,
 ) -> pd.DataFrame:
     """Draw the test set, then k folds of the rest, then a validation part out of each training
-    part.
+    part; the latter two `repeats` times.
 
     `images`: columns image, label, group and, for `test_set="given"`, split. `test_set` is a
     fraction of all images or "given": the rows whose split is test. `validation_fraction` is a
-    fraction of each fold's training part. Raises FoldError where no division gives every class to
-    every part.
+    fraction of each fold's training part. Repeat r has the folds r·k to r·k + k − 1, and is the
+    same however many follow. Raises FoldError where no division gives every class to every part.
     """
     images = images.sort_values("image", ignore_index=True)
     _check_sizes(images, k, test_set)
-    test = _given_test(images) if test_set == "given" else test_set
-    # A test set that was drawn greedily may leave nothing that can be divided.
-    for exactly in (
-        False,
-        True,
-    ):
-        try:
-            return _draw(images, k, test, validation_fraction, seed, exactly)
-        except NoDivisionError as error:
-            refusal = error
-    raise _refusal(images, k, test_set, refusal.proved)
+    given = _given_test(images) if test_set == "given" else None
+
+    def first(exactly: bool) -> tuple[NDArray[np.bool_], list[pd.DataFrame]]:
+        """A test set, and folds of what it leaves."""
+        in_test = given
+        if in_test is None:
+            fractions = [1 - float(test_set), float(test_set)]
+            in_test = _divide(images, fractions, [k * _pieces(k), 1], [seed, 0], exactly) == 1
+        rest = images[~in_test].reset_index(drop=True)
+        return in_test, _draw(rest, k, validation_fraction, seed, 0, exactly)
+
+    try:
+        in_test, parts = _in_either_way(first)
+        rest = images[~in_test].reset_index(drop=True)
+        for repeat in range(1, repeats):
+            draw = partial(_draw, rest, k, validation_fraction, seed, repeat)
+            parts += _in_either_way(draw)
+    except NoDivisionError as error:
+        raise _refusal(images, k, test_set, error.proved) from error
+    test = images[in_test].assign(role="test")
+    return _long([*parts, *(test.assign(fold=fold) for fold in range(k * repeats))])
+
+
+def _in_either_way(draw: Callable[[bool], T]) -> T:
+    """What is drawn greedily, or else exactly: a test set, or halves, that were drawn greedily may
+    leave nothing that can be divided.
+    """
+    try:
+        return draw(False)
+    except NoDivisionError:
+        return draw(True)
+
+
+def _pieces(k: int) -> int:
+    """Into how many parts with every class a fold must be divisible: of three folds or more, the
+    training part holds two that are complete; a half that trains must be divided itself.
+    """
+    return 2 if k == 2 else 1
 
 
 def _draw(
-    images: pd.DataFrame,
-    k: int,
-    test_set: float | NDArray[np.bool_],
-    validation_fraction: float,
-    seed: int,
-    exactly: bool,
-) -> pd.DataFrame:
-    """The long table of `make_folds`; raises NoDivisionError."""
-    # Of three folds or more, the training part holds two that are complete; a half that trains must
-    # be divided itself.
-    pieces = 2 if k == 2 else 1
-    if isinstance(test_set, float):
-        fractions = [1 - test_set, test_set]
-        in_test = _divide(images, fractions, [k * pieces, 1], [seed, 0], exactly) == 1
-    else:
-        in_test = test_set
-    test, rest = images[in_test], images[~in_test].reset_index(drop=True)
-    fold_of = _divide(rest, [1 / k] * k, [pieces] * k, [seed, 1], exactly)
+    rest: pd.DataFrame, k: int, validation_fraction: float, seed: int, repeat: int, exactly: bool
+) -> list[pd.DataFrame]:
+    """The folds of one repeat, in parts: all rows of `make_folds` but for the test set's; raises
+    NoDivisionError.
+    """
+    stream = 1 + repeat * (k + 1)  # of numbers: the folds' own, then one for each validation part
+    fold_of = _divide(rest, [1 / k] * k, [_pieces(k)] * k, [seed, stream], exactly)
+    fractions = [1 - validation_fraction, validation_fraction]
     parts = []
     for fold in range(k):
         training = rest[fold_of != fold].reset_index(drop=True)
-        fractions = [1 - validation_fraction, validation_fraction]
-        in_validation = _divide(training, fractions, [1, 1], [seed, 2 + fold]) == 1
+        in_validation = _divide(training, fractions, [1, 1], [seed, stream + 1 + fold]) == 1
         roles = [
             (training[~in_validation], "train"),
             (training[in_validation], "validation"),
             (rest[fold_of == fold], "fold"),
-            (test, "test"),
         ]
-        parts += [part.assign(fold=fold, role=role) for part, role in roles]
+        parts += [part.assign(fold=repeat * k + fold, role=role) for part, role in roles]
+    return parts
+
+
+def _long(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     table: pd.DataFrame = pd.concat(parts)[["fold", "image", "label", "group", "role"]]
     return table.sort_values(["fold", "image"], ignore_index=True)
 

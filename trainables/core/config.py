@@ -69,7 +69,7 @@ class CellSpec(Frozen):
     """Everything that decides the result of one cell."""
 
     candidate: Candidate
-    fold: Whole = Field(ge=0, lt=100)
+    fold: Whole = Field(ge=0, lt=10_000)
     seed: Seed
     classes: tuple[str, ...]
     channels: Literal[1, 3]

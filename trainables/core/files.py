@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -68,6 +69,21 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON as `write_text` writes text."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a regular file a second name, or copy it where it can have none, as on another disk.
+
+    Raises OSError for anything else, a symbolic link too, and where something is there already.
+    """
+    if source.is_symlink():
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(source))
+    with open_regular(source) as content:
+        try:
+            os.link(source, target)
+        except OSError:
+            with target.open("xb") as copy:
+                shutil.copyfileobj(content, copy)
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -5,7 +5,7 @@ One folder per cell, `ledger/<key>/`:
 
     spec.json            what the cell is (CellSpec)
     state.json           how it stands (CellState); a cell is done only by this file, written last
-    epochs.parquet       one row per finished epoch
+    epochs.parquet       one row per finished epoch, once the cell is done or halted
     predictions.parquet  one row per image of the fold and of the test set
     model.keras          best weights, a Keras model that returns probabilities
     resume.npz           where to go on after an interruption; gone once the cell is done
@@ -29,7 +29,14 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from trainables.core.config import CellSpec, class_index
 from trainables.core.errors import RayfoldError, RunFolderError
-from trainables.core.files import file_digest, parts_digest, write_json, write_text
+from trainables.core.files import (
+    file_digest,
+    link_or_copy,
+    parts_digest,
+    replacing,
+    write_json,
+    write_text,
+)
 from trainables.core.records import (
     DamagedRecord,
     check_regular,
@@ -40,8 +47,9 @@ from trainables.core.records import (
 from trainables.core.tables import write_parquet
 from trainables.core.values import Frozen
 
-#: `stopped`: a search decided that it is not needed; never found on disk.
-State = Literal["missing", "running", "failed", "done", "stopped"]
+#: `halted`: it ended within its epochs, since it was behind others; what asks for it in full goes
+#: on. `stopped`: a search decided that it is not needed; never found on disk.
+State = Literal["missing", "running", "failed", "done", "halted", "stopped"]
 _TABLES = ("epochs.parquet", "predictions.parquet")
 _MOST_BYTES = 2**31  # of a table: what is larger is not even hashed
 _EPOCHS = {"epoch": "whole"} | dict.fromkeys(
@@ -96,7 +104,7 @@ class CellState(Frozen):
     state: State = "missing"
     cell: str = Field("", description="The address of the cell that it is of.")
     reason: Annotated[str, _at_most(_MOST_REASON)] = Field(
-        "", description="Why it failed: one line."
+        "", description="Why it failed or was halted: one line."
     )
     traceback: Annotated[str, _at_most(_MOST_TRACEBACK)] = ""
     out_of_memory: bool = Field(
@@ -119,6 +127,9 @@ class CellState(Frozen):
         None, description="Threads that TensorFlow had for one operation."
     )
     versions: dict[str, str] = Field(default_factory=dict, description="Packages that computed it.")
+    taken_from: str = Field(
+        "", description="The run that trained it, where another one's result was taken over."
+    )
     updated: str = ""
     digests: dict[str, str] = Field(
         default_factory=dict, description="SHA-256 of the tables and of the model's checksums."
@@ -169,7 +180,7 @@ class Entry:
             return CellState(reason="state.json is of another cell; the cell is computed again")
         if state.state == "stopped":
             return CellState(reason="state.json tells of no cell; the cell is computed again")
-        if state.state == "done" and (damaged := self._damaged(state)):
+        if state.state in ("done", "halted") and (damaged := self._damaged(state)):
             how = "damaged" if os.path.lexists(self.folder / damaged) else "gone"
             return CellState(
                 reason=f"{damaged} is {how}; the cell is computed again", attempts=state.attempts
@@ -177,8 +188,11 @@ class Entry:
         return state
 
     def _damaged(self, state: CellState) -> str | None:
-        """The name of a file of a done cell that is not what it was when the cell finished."""
-        for name in (*_TABLES, self.model_path.name):
+        """The name of a file of a done or halted cell that is not what it was when the cell
+        ended.
+        """
+        there = (*_TABLES, self.model_path.name) if state.state == "done" else _TABLES[:1]
+        for name in there:
             path = self.folder / name
             try:
                 size = check_regular(path, _MOST_BYTES if name in _TABLES else None)
@@ -234,6 +248,29 @@ class Entry:
             )
         )
         self.resume_path.unlink(missing_ok=True)
+
+    def halt(self, state: CellState, epochs: pd.DataFrame, reason: str) -> None:
+        """Write the epochs that there are, then declare the cell halted; it may go on."""
+        (name, _) = _TABLES
+        write_parquet(self.folder / name, epochs)
+        digests = {name: self._digest(self.folder / name)}
+        facts = {"state": "halted", "reason": reason, "traceback": "", "digests": digests}
+        self.write_state(state.model_copy(update=facts))
+
+    def take_over(self, other: "Entry", run: str) -> CellState:
+        """Have what another run's ledger has of the same cell, which stays as it is; how this entry
+        stands then. `run`: what is written down of where it comes from.
+
+        The state comes last, as in `finish`, with the digests that the files have there: what is
+        not so here counts as damaged. Raises OSError for what cannot be read, or is no file.
+        """
+        state = other.state()
+        for name in (*_TABLES, self.model_path.name):
+            with replacing(self.folder / name) as temporary:
+                link_or_copy(other.folder / name, temporary)
+        self.write_state(state.model_copy(update={"taken_from": run}))
+        self.resume_path.unlink(missing_ok=True)
+        return self.state()
 
     def epochs(self) -> pd.DataFrame:
         """One row per epoch; raises DamagedRecord where the table is of another kind."""

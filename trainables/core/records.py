@@ -233,6 +233,7 @@ class Provenance(_Open):
     folds_hash: str = ""
     invocations: list[Invocation] = []
     seeds: dict[str, int | list[int]] = {}
+    taken: dict[str, int] = {}
 
 
 def read_provenance(path: Path) -> Provenance:

@@ -56,7 +56,7 @@ def read_folds(layout: RunLayout) -> pd.DataFrame:
         layout.folds,
         {"fold": "whole", **dict.fromkeys(("image", "label", "group", "role"), "text")},
     )
-    if not len(table) or not table["fold"].between(0, 99).all():
+    if not len(table) or not table["fold"].between(0, 9_999).all():
         raise DamagedRecord(layout.folds, "its folds are none")
     if strange := sorted(set(table["role"]) - {"train", "validation", "fold", "test"}):
         raise DamagedRecord(layout.folds, f"no role is called {strange[0][:80]!r}")

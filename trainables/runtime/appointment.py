@@ -8,17 +8,20 @@ leaves word of the cell that suits it best.
 from trainables.runtime.ray_internals import leave_word, word
 
 
-def appoint(trial: str, key: str) -> bool:
-    """Leave word that a trial is to take the cell of this key, none if it is empty; False where no
-    word can be left.
+def appoint(trial: str, key: str, ladder: str = "") -> bool:
+    """Leave word that a trial is to take the cell of this key, none if it is empty, and the
+    rungs that its cell is held to; False where no word can be left.
     """
-    return leave_word(_address(trial), key.encode())
+    return leave_word(_address(trial), f"{key}\n{ladder}".encode())
 
 
-def appointed(trial: str) -> str | None:
-    """The key that was left for a trial; None where there is no word."""
+def appointed(trial: str) -> tuple[str, str] | None:
+    """The key that was left for a trial, and its cell's rungs; None where there is no word."""
     found = word(_address(trial))
-    return None if found is None else found.decode()
+    if found is None:
+        return None
+    key, _, ladder = found.decode().partition("\n")
+    return key, ladder
 
 
 def _address(trial: str) -> bytes:

@@ -17,7 +17,7 @@ from trainables.data.cell_images import CellImages, softmax
 from trainables.training import decisions, schedules
 from trainables.training.cell_record import CellRecord
 from trainables.training.checkpoint import Arrays
-from trainables.training.decisions import CheckpointCadence
+from trainables.training.decisions import CheckpointCadence, Ladder
 from trainables.training.metrics import log_odds, metric_names, score
 from trainables.training.session import Session
 
@@ -32,7 +32,8 @@ class Cell:
     """One cell from its first step, or its last resume state, to its ledger entry.
 
     `open_session` gives the model, ready or new; `start_seconds`: what the process cost before this
-    cell. Call `advance` until `done`. Any error marks the entry as failed and is raised on.
+    cell; `ladder`: rungs to be reached, else it is halted, and may go on later. Call `advance`
+    until `done`. Any error marks the entry as failed and is raised on.
     """
 
     def __init__(
@@ -41,10 +42,12 @@ class Cell:
         entry: Entry,
         open_session: Callable[[], Session],
         start_seconds: float,
+        ladder: Ladder | None = None,
     ) -> None:
         self.entry = entry
         self.done = False
         self._failed = False
+        self._ladder = ladder
         self._layout = layout
         self._spec = entry.spec
         self._training = entry.spec.candidate.training
@@ -65,16 +68,29 @@ class Cell:
         )
 
     def advance(self) -> dict[str, Any]:
-        """Train one epoch, or score and finish; returns the newest row of the epochs table."""
+        """Train one epoch, or score and finish, or halt; returns the newest row of the epochs
+        table.
+        """
         with self._guarded():
             if self._is_over():
                 self._finish()
+            elif reason := self._falls_short():
+                self._halt(reason)
             else:
                 self._note_epoch(self._train_epoch(len(self._state.epochs) + 1))
         return self._state.epochs[-1]
 
     def _is_over(self) -> bool:
         return decisions.is_over(self._training, self._merits)
+
+    def _falls_short(self) -> str | None:
+        """Why training does not go on, though it is not over."""
+        if self._ladder is None:
+            return None
+        values = [row[f"validation_{self._ladder.metric}"] for row in self._state.epochs]
+        scores = decisions.best_scores(self._ladder.metric, values)
+        rung = decisions.missed(self._training, self._ladder.rungs, scores, over=False)
+        return None if rung is None else rung.why(scores[rung.epoch - 1])
 
     @property
     def _merits(self) -> list[float]:
@@ -163,6 +179,11 @@ class Cell:
         if not self.done and not self._failed and self._state.epochs:
             self._save_resume_state()
             self._record.write_state(self._state)
+
+    def _halt(self, reason: str) -> None:
+        self._save_resume_state()
+        self._record.halt(self._state, reason)
+        self.done = True
 
     def _finish(self) -> None:
         if self._state.best_epoch is None:

@@ -98,6 +98,12 @@ class CellRecord:
         )
         self._board.close()
 
+    def halt(self, training: TrainingState, reason: str) -> None:
+        """Save the epochs, then declare the cell halted."""
+        facts = self._current_facts(training)
+        self._entry.halt(facts, pd.DataFrame(training.epochs), reason)
+        self._board.close()
+
     def fail(self, error: Exception) -> None:
         """Mark the entry as failed; what training had reached stays for the next attempt."""
         with suppress(OSError):  # a full disk must not hide the error itself

@@ -1,4 +1,4 @@
-"""What is decided while a cell trains: the best epoch, when to stop, when to save.
+"""What is decided while a cell trains: the best epoch, when to stop or halt, when to save.
 
 Pure functions of the settings and of plain numbers: no files, no clock, no TensorFlow. Epochs count
 from 1.
@@ -6,8 +6,10 @@ from 1.
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 from trainables.core.training_config import Training
+from trainables.core.values import Frozen
 
 _CHECKPOINT_SHARE = 0.02  # of the training time may go into writing resume states
 
@@ -41,6 +43,54 @@ def is_over(training: Training, merits: Sequence[float]) -> bool:
     waited = finished - max(improved, training.frozen_epochs)
     stalled = training.early_stopping is not None and waited >= training.early_stopping
     return finished >= training.epochs or (finished > 0 and stalled)
+
+
+class Rung(Frozen):
+    """What the best score of a cell's first epochs, `epoch` of them, must reach for it to go on;
+    `known`: how many cells' curves say so.
+    """
+
+    epoch: int
+    threshold: float
+    known: int
+
+    def why(self, score: float) -> str:
+        """Why a cell with this score does not go on, in words."""
+        return (
+            f"its best validation score of {self.epoch} epochs is {score:.4g}, the upper third of "
+            f"{self.known} curves of this fold had {self.threshold:.4g} by then"
+        )
+
+
+class Ladder(Frozen):
+    """The rungs that a cell is held to, in order, and the validation metric that they are of."""
+
+    metric: str
+    rungs: tuple[Rung, ...]
+
+
+def best_scores(metric: str, values: Sequence[float]) -> list[float]:
+    """The best of a validation metric up to each epoch, more is better; -inf before a finite
+    one.
+    """
+    scores = (-value if metric == "loss" else value for value in values)
+    return list(accumulate((s if math.isfinite(s) else -math.inf for s in scores), max))
+
+
+def missed(
+    training: Training, rungs: Sequence[Rung], scores: Sequence[float], over: bool
+) -> Rung | None:
+    """The first rung that a cell fell short of; None while it may go on.
+
+    `scores`: the best up to each epoch. `over`: whether training ended with the last of them, which
+    then is no rung; nor are epochs of the head alone, after which nobody can be compared.
+    """
+    reached = len(scores) - over
+    for rung in rungs:
+        compared = training.frozen_epochs < rung.epoch <= reached
+        if compared and scores[rung.epoch - 1] < rung.threshold:
+            return rung
+    return None
 
 
 class CheckpointCadence:

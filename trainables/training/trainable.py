@@ -15,6 +15,7 @@ from trainables.runtime import leaving
 from trainables.runtime.appointment import appointed
 from trainables.runtime.gpu_check import blind_reason
 from trainables.runtime.startup import configure_tensorflow
+from trainables.training.decisions import Ladder
 
 _REPORT_SECONDS = 2.0  # short epochs are reported together, so that Tune's round trip costs little
 
@@ -23,7 +24,8 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
     """Trains one cell of the run folder `run` in the ledger entry `key`, or in the one that the
     driver appoints once it knows what this process holds.
 
-    Also in `config`: `trial`, by which it is appointed, `share` (CPUs and GPUs of the cell),
+    Also in `config`: `ladder` (rungs that the cell must reach to go on, as JSON, or empty),
+    `trial`, by which another one is appointed with its own, `share` (CPUs and GPUs of the cell),
     `deterministic`, `require_gpu` and `import_path` (where the user's own model builders lie, None
     without any). The process outlives its trial (`reuse_actors`): TensorFlow is imported once, and
     compiled models stay.
@@ -74,10 +76,12 @@ class CellTrainable(tune.Trainable):  # type: ignore[misc]
             self._asked = True
             return {"epoch": 0, "holds": self._worker.holds, "done": False}
         if self._cell is None:
-            key = key if (said := appointed(self.config["trial"])) is None else said
+            said = appointed(self.config["trial"])
+            key, rungs = said or (key, self.config["ladder"])
             if not key:  # others have taken all there was
                 return {"epoch": 0, "done": True}
-            self._cell = self._worker.open(run, key, self._start_seconds)
+            ladder = Ladder.model_validate_json(rungs) if rungs else None
+            self._cell = self._worker.open(run, key, self._start_seconds, ladder)
             self._start_seconds = 0.0
         row = self._cell.advance()
         while not self._cell.done and time.monotonic() - began < _REPORT_SECONDS:

@@ -14,6 +14,7 @@ from trainables.core.layout import RunLayout
 from trainables.core.ledger import read_entry
 from trainables.models.architecture import Architecture
 from trainables.training.cell import Cell
+from trainables.training.decisions import Ladder
 from trainables.training.session import Session
 
 _MEMORY_SHARE = (
@@ -35,9 +36,9 @@ class Worker:
         """The architectures of which it has a compiled model, the latest last."""
         return list(self._sessions)
 
-    def open(self, run: Path, key: str, start_seconds: float) -> Cell:
+    def open(self, run: Path, key: str, start_seconds: float, ladder: Ladder | None = None) -> Cell:
         """Begin or continue the cell at `ledger/<key>`; `start_seconds`: what the process cost
-        before this call.
+        before this call; `ladder`: what it must reach to go on.
         """
         layout = RunLayout(run)
         entry = read_entry(layout.ledger / key)
@@ -46,6 +47,7 @@ class Worker:
             entry,
             lambda: self.session(Architecture.of(entry.spec), entry.spec.seed),
             start_seconds,
+            ladder,
         )
 
     def session(self, architecture: Architecture, seed: int) -> Session:

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from orchestrator.execution import progress as module
+from orchestrator.execution.cell_source import Standing
 from orchestrator.execution.progress import RunProgress, duration, log_to, logger
 
 HOSTILE = "[red]TinyCNN[/red] [/] :smile: [link=x] \\[bold] it's ü"
@@ -191,6 +193,53 @@ def test_the_log_file_has_the_same_lines_with_their_time(tmp_path: Path) -> None
     assert line[20:] == HOSTILE
     logging.getLogger("rayfold").info("after the end")
     assert len((tmp_path / "new" / "run.log").read_text("utf-8").splitlines()) == 1
+
+
+# --- searches -------------------------------------------------------------------------------------
+
+
+def standing(leader: str = "s0012", stopped: int = 23, about: float | None = 2.0) -> Standing:
+    return Standing(
+        leader=leader,
+        score=0.9512,
+        living=8,
+        stopped=stopped,
+        finalists=0,
+        lost=0,
+        about=about,
+        most=6,
+        hours=None,
+    )
+
+
+def test_a_search_says_who_leads_and_when_it_may_end(clock: Clock) -> None:
+    console = plain()
+    with RunProgress(2, 0, console) as progress:
+        expect_two(progress)
+        progress.stands(standing(""))
+        progress.started("a", "s0012 fold 0", 10, "loss")
+        clock.now += 60
+        progress.finished("a", 7, 2)  # a minute each: one is left, two to six may come
+        progress.stands(standing())
+        progress.stands(standing(about=1.0))  # no news
+        progress.stands(standing(stopped=24, about=None))
+    assert said(console).splitlines() == [
+        "done    s0012 fold 0: 7 epochs, best 2, 1 min 00 s; 1 done, 0 running",
+        "search  s0012 leads (0.951); 8 living, 23 stopped; about 3 min, at most 7 min to go",
+        "search  s0012 leads (0.951); 8 living, 24 stopped; at most 7 min to go",
+    ]
+
+
+def test_lines_of_a_search_fit_in_100_columns(clock: Clock) -> None:
+    console = plain()
+    with RunProgress(2, 0, console) as progress:
+        expect_two(progress)
+        progress.started("a", "a", 10, "loss")
+        clock.now += 60
+        progress.finished("a", 7, 2)
+        long = standing("s" * 90)
+        progress.stands(replace(long, living=118, stopped=1230, lost=12, about=300.0, most=900))
+    assert max(map(len, said(console).splitlines())) <= 100
 
 
 # --- on a terminal --------------------------------------------------------------------------------

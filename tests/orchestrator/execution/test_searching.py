@@ -4,13 +4,16 @@ Cells are not trained here but written as a model of their candidate would predi
 searches can be had; the last tests train, on real Ray.
 """
 
+import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +28,28 @@ from orchestrator.results.predict import finished_cells
 from orchestrator.results.run import load_run
 from orchestrator.splits.folds import make_folds
 from tests.conftest import ROOT, rayfold
-from tests.orchestrator.results.test_run import ILL, finish, manifest_by_hand, predicted
+from tests.orchestrator.results.test_run import (
+    ILL,
+    epochs_by_hand,
+    finish,
+    manifest_by_hand,
+    predicted,
+)
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
-from trainables.core.ledger import Entry
+from trainables.core.ledger import CellState, Entry
+from trainables.training import decisions
+from trainables.training.decisions import Ladder
 
 EXPERIMENT = """
 name: by-hand
 data: {{source: folder, path: images, classes: ["it's ill", well]}}
 folds: {{k: 4}}
-training: {{epochs: 4, learning_rate: 1.0e-5}}
-search: {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}}}
+training: {{epochs: 12, learning_rate: 1.0e-5}}
+search:
+  {{candidates: {candidates}, sampler: {sampler}, lag: {lag}, repeatable: {repeatable}, epoch_stopping: {epochs}, from: {earlier}, objective: {objective}}}
 candidates:
-- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, 1.0]}}}}
+- {{name: written, model: TinyCNN, learning_rate: {{loguniform: [1.0e-6, {high}]}}}}
 seeds: {seeds}
 """
 
@@ -50,6 +62,10 @@ def prepared(
     repeatable: bool = True,
     seeds: str = "[0]",
     images: int = 200,
+    epochs: str = "off",
+    earlier: Sequence[Path] = (),
+    objective: str = "auc",
+    high: str = "1.0",
 ) -> Prepared:
     text = EXPERIMENT.format(
         candidates=candidates,
@@ -57,6 +73,10 @@ def prepared(
         lag=lag,
         repeatable=str(repeatable).lower(),
         seeds=seeds,
+        epochs=epochs,
+        objective=objective,
+        high=high,
+        earlier=json.dumps([str(run) for run in earlier]),
     )
     experiment = parse_experiment(text, "by-hand.yaml", folder)
     layout, manifest = RunLayout(folder / "run"), manifest_by_hand(images)
@@ -67,19 +87,32 @@ def prepared(
     return made
 
 
-def train(entry: Entry, folds: pd.DataFrame) -> None:
-    """As if: the nearer its learning rate is to 1e-3, the better a candidate tells the classes."""
+def train(entry: Entry, folds: pd.DataFrame, ladder: Ladder | None = None) -> None:
+    """As if: the nearer its learning rate is to 1e-3, the better a candidate tells the classes, and
+    the sooner.
+    """
     spec = entry.spec
     skill = 2.5 - abs(math.log10(spec.candidate.training.learning_rate) + 3)
     rng = np.random.default_rng([spec.fold, spec.seed, int(skill * 1e6) % 2**32])
-    parts = []
+    parts, epochs = [], pd.concat([epochs_by_hand()] * 6, ignore_index=True)
+    epochs["epoch"] = epochs.index + 1
+    noise = np.random.default_rng([spec.fold, spec.seed]).normal(0, 0.01, 12)
+    auc = 0.6 + 0.3 * (1 - np.exp(-epochs["epoch"] * (skill + 2) / 9)) + noise
+    epochs["validation_auc"], epochs["validation_loss"] = auc, 1 / epochs["epoch"]
+    if ladder is not None:
+        scores = decisions.best_scores(ladder.metric, auc.tolist())
+        rung = decisions.missed(spec.candidate.training, ladder.rungs, scores, over=True)
+        if rung is not None:
+            state = CellState(attempts=1, epochs=rung.epoch, best_epoch=rung.epoch)
+            entry.halt(state, epochs[: rung.epoch], rung.why(scores[rung.epoch - 1]))
+            return
     for split in ("fold", "test"):
         part = folds[(folds["fold"] == spec.fold) & (folds["role"] == split)].sort_values("image")
         ill = (part["label"] == ILL).to_numpy()
         odds = np.where(ill, skill, 0.0) / 2 + rng.normal(size=len(part))
         probability = 1 / (1 + np.exp(-odds))
         parts.append(predicted(part, split, probability))
-    finish(entry, folds, pd.concat(parts, ignore_index=True))
+    finish(entry, folds, pd.concat(parts, ignore_index=True), epochs)
 
 
 def work(
@@ -112,7 +145,7 @@ def work(
             entry.fail(RuntimeError("it broke"), attempts=1)
             source.through(entry, "it broke", 0.0)
         else:
-            train(entry, folds)
+            train(entry, folds, source.ladder(entry))
             trained += 1
             source.through(entry, None, 0.0)
         if trained == most:
@@ -256,17 +289,87 @@ def test_a_journal_of_another_search_is_refused(tmp_path: Path) -> None:
         SearchedCells(prepared(tmp_path, images=180))
 
 
+# --- halted within epochs -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sampler", "seeds"), [("random", "[0]"), ("tpe", "[0, 7]")])
+def test_what_is_halted_is_the_same_however_it_is_worked(
+    tmp_path: Path, sampler: str, seeds: str
+) -> None:
+    """With more workers some first folds of the random ones are trained in full before anybody asks
+    for them.
+    """
+    undisturbed = prepared(tmp_path / "one", 16, sampler, seeds=seeds, epochs="asha")
+    work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
+    journal, frames = tables(undisturbed)
+    assert frames[-1]["decision"].eq("halted").sum() > 2
+    for number in range(2):
+        rng = random.Random(number)
+        folder = tmp_path / f"interrupted {number}"
+        made = prepared(folder, 16, sampler, seeds=seeds, epochs="asha")
+        while not (source := SearchedCells(made)).ended:
+            work(source, made.folds, rng.randrange(1, 17), rng, most=rng.randrange(1, 9))
+        again, others = tables(made)
+        assert again == journal
+        for one, other in zip(frames, others, strict=True):
+            pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_tables_say_what_was_halted_and_what_it_took(tmp_path: Path) -> None:
+    made = prepared(tmp_path, 16, epochs="asha")
+    source = SearchedCells(made)
+    work(source, made.folds, workers=1)
+    run = load_run(made.layout.root)
+    halted = run.decisions[run.decisions["decision"] == "halted"].set_index("candidate")
+    assert set(halted["epoch"]) <= {3, 9}
+    assert (halted["score"] < halted["threshold"]).all()
+    assert (halted["curves"] >= 3).all()
+    first = run.cells[run.cells["fold"] == 0].set_index("candidate").loc[halted.index]
+    assert (first["state"] == "stopped").all()
+    assert (first["epochs"] == halted["epoch"]).all()
+    assert (first["reason"] == halted["reason"]).all()
+    search = run.search.set_index("candidate")
+    (leads,) = search.loc[search["state"] == "leads", "estimate"]
+    assert (search.loc[halted.index, "state"] == "stopped").all()
+    assert (search.loc[halted.index, "estimate"] <= leads).all()
+    assert "written" not in halted.index
+    assert set(halted.index).isdisjoint(run.predictions["candidate"])
+    assert run.models_summary.set_index("candidate").loc[halted.index, "auc_mean"].isna().all()
+    write_reports(made.layout)
+    assert "curves of this fold" in made.layout.report_text.read_text()
+
+
+def test_a_cell_that_was_halted_by_other_curves_goes_on_where_it_stood(tmp_path: Path) -> None:
+    made = prepared(tmp_path, 16, epochs="asha")
+    work(SearchedCells(made), made.folds, workers=1)
+    victim = next(entry for entry in SearchedCells(made).entries if entry.state().state == "halted")
+    made.layout.journal.unlink()
+    asked = prepared(tmp_path, 16, epochs="off")
+    source = SearchedCells(asked)
+    given, ladders = [], []
+    while not source.ended:
+        for entry in source.more():
+            given.append(entry.spec.key)
+            ladders.append(source.ladder(entry))
+            train(entry, asked.folds)
+            source.through(entry, None, 0.0)
+    assert victim.spec.key in given
+    assert ladders == [None] * len(given)
+    assert load_run(asked.layout.root).cells["state"].isin(["done", "stopped"]).all()
+
+
 # --- on Ray ---------------------------------------------------------------------------------------
 
 ON_RAY = """
 name: searched
 data: {{source: folder, path: {path!r}}}
 folds: {{k: 3}}
-training: {{epochs: 3, learning_rate: 1.0e-6}}
-search: {{candidates: 6, lag: 3}}
+training: {{epochs: 5, learning_rate: 1.0e-6}}
+search: {{candidates: 12, lag: 3, objective: log_loss, epoch_stopping: asha}}
 candidates:
 - {{name: written, model: TinyCNN, image_size: 32, learning_rate: {{loguniform: [1.0e-6, 1.0e-2]}}}}
 """
+OUTCOME = re.compile('"(?:finished|halted)"')
 
 
 @pytest.mark.slow
@@ -278,11 +381,11 @@ def test_a_search_that_is_killed_and_goes_on_is_the_undisturbed_one(
     done = rayfold("run", file, "--run", tmp_path / "one")
     assert done.returncode == 0, done.stderr
     one = RunLayout(tmp_path / "one")
-    for finished in (2, 6):
+    for finished in (2, 6, 9):
         command = [sys.executable, "-m", "orchestrator", "run", file, "--run", tmp_path / "two"]
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         journal = RunLayout(tmp_path / "two").journal
-        while not journal.exists() or journal.read_text().count('"finished"') < finished:
+        while not journal.exists() or len(OUTCOME.findall(journal.read_text())) < finished:
             assert process.poll() is None
             time.sleep(0.2)
         os.killpg(process.pid, signal.SIGKILL)
@@ -295,4 +398,4 @@ def test_a_search_that_is_killed_and_goes_on_is_the_undisturbed_one(
     for name in ("predictions", "folds_summary", "models_summary", "search", "decisions"):
         tables = [pd.read_parquet(layout.results / f"{name}.parquet") for layout in (one, two)]
         pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert load_run(one.root).search["state"].eq("stopped").any()
+    assert {"stopped", "halted"} <= set(load_run(one.root).decisions["decision"])

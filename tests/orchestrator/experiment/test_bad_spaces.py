@@ -185,6 +185,63 @@ FILES = {
     "unknown sampler": ("search: {sampler: tpee}", RATE, "search.sampler must be", "got 'tpee'"),
     "half a bound": ("search: {candidates: 9, bound: 0.5}", RATE, "bound must be below 0.5"),
     "no lag": ("search: {candidates: 9, lag: 0}", RATE, "search.lag must be at least 1"),
+    "unknown stopping": (
+        "search: {candidates: 9, epoch_stopping: hyperband}",
+        RATE,
+        "must be",
+        "got 'hyperband'",
+    ),
+    "nothing to halt": (
+        "search: {candidates: 9, epoch_stopping: asha}",
+        f"{RATE}, epochs: 3",
+        "looks after 3 epochs",
+        "got training.epochs 3",
+    ),
+    "misspelt from": (
+        "search: {candidates: 9, form: [a]}",
+        RATE,
+        "search.form, did you mean 'from'?",
+    ),
+    "from one": ("search: {candidates: 9, from: a}", RATE, "search.from must be a list, got 'a'"),
+    "from nothing": ("search: {candidates: 9, from: ['']}", RATE, "name run folders, got ''"),
+    "from a number": ("search: {candidates: 9, from: [1]}", RATE, "search.from[0] must be text"),
+    "from one twice": (
+        "search: {candidates: 9, from: [runs/a, runs/b/../a]}",
+        RATE,
+        "search.from must name every run once, got",
+        "runs/a' twice",
+    ),
+    "no repeat": ("folds: {repeats: 0}", RATE, "folds.repeats must be at least 1, got 0"),
+    "no finalist": (
+        "search: {candidates: 9, finalists: {top: 0, repeats: 3}}",
+        RATE,
+        "search.finalists.top must be at least 1, got 0",
+    ),
+    "more finalists than candidates": (
+        "search: {candidates: 9, finalists: {top: 10, repeats: 3}}",
+        RATE,
+        "search.finalists.top must be at most 9, the candidates that there are, got 10",
+    ),
+    "more finalists than are stated": (
+        "search: {finalists: {top: 3, repeats: 3}}",
+        "epochs: [1, 2]",
+        "search.finalists.top must be at most 2",
+    ),
+    "finalists without more repeats": (
+        "search: {candidates: 9, finalists: {top: 3, repeats: 1}}",
+        RATE,
+        "search.finalists.repeats must be at least 2, got 1",
+    ),
+    "finalists with no more repeats than others": (
+        "search: {candidates: 9, finalists: {top: 3, repeats: 2}}\nfolds: {repeats: 2}",
+        RATE,
+        "search.finalists.repeats must be above folds.repeats, 2, since it counts them, got 2",
+    ),
+    "endless finalists": (
+        "search: {candidates: 1000, finalists: {top: 1000, repeats: 100}}",
+        RATE,
+        "search.finalists may come to 20,000 cells",
+    ),
     "a list": ("search: [tpe]", RATE, "search must be a mapping, got ['tpe']"),
     "grid of a range": (
         "search: {sampler: grid}",

@@ -576,7 +576,7 @@ def test_an_unknown_key_names_the_nearest(text: str, said: str) -> None:
 
 def test_an_unknown_key_like_no_other_lists_them_all() -> None:
     message = refusal(START + "folds: {zzzzzz: 3}\ncandidates: [{model: TinyCNN}]")
-    assert "there are 'k', 'test_set', 'validation_fraction', 'seed'" in message
+    assert "there are 'k', 'repeats', 'test_set', 'validation_fraction', 'seed'" in message
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from orchestrator.experiment import templates, yaml_text
 from orchestrator.experiment.editor_schema import json_schema
 from orchestrator.experiment.experiment_file import Experiment, parse_experiment
 from orchestrator.experiment.search_config import Search
+from orchestrator.experiment.suggestions import located
 from trainables.core.errors import ExperimentError
 from trainables.core.input_format import InputFormat
 from trainables.training.metrics import HEADLINE
@@ -301,3 +302,60 @@ def test_the_template_shows_a_search_that_works() -> None:
 
 def test_objectives_are_metrics_of_the_tables() -> None:
     assert set(get_args(Search.model_fields["objective"].annotation)) < set(HEADLINE)
+
+
+def test_earlier_runs_lie_where_the_file_says_and_stay_there() -> None:
+    experiment = parse(
+        f"[{{model: TinyCNN, {RATE}}}]", "search: {candidates: 9, from: [../a, b$$c]}"
+    )
+    assert experiment.search is not None
+    assert experiment.search.from_ == ("/studies/a", "/studies/first/b$c")
+    again = parse_experiment(experiment.to_yaml(), "again.yaml", Path("/elsewhere"))
+    assert again.search == experiment.search
+
+
+# --- candidates of other experiments --------------------------------------------------------------
+
+
+def found(stated: str, *searched: str) -> tuple[int, dict[str, Any]] | None:
+    """Where the first candidate lies in the spaces of another experiment."""
+
+    def experiment(*candidates: str) -> Experiment:
+        listed = "".join(f"  - {{{each}}}\n" for each in candidates)
+        text = (
+            f"name: a\ndata: {{source: phantom}}\nsearch: {{candidates: 99}}\ncandidates:\n{listed}"
+        )
+        return parse_experiment(text, "study.yaml", Path("/"))
+
+    other = experiment(stated, "model: ResNet50").candidates[0]
+    return located(experiment(*searched).spaces, other)
+
+
+def test_a_candidate_of_another_experiment_lies_where_its_settings_say() -> None:
+    rate = "learning_rate: {loguniform: [1.0e-5, 1.0e-2]}"
+    small, large = f"model: TinyCNN, {rate}", f"model: ResNet50, {rate}"
+    assert found("model: TinyCNN, learning_rate: 2.0e-5", small, large) == (
+        0,
+        {"learning_rate": 2e-5},
+    )
+    assert found("model: ResNet50, learning_rate: 2.0e-5, epochs: 7", small, large) == (
+        1,
+        {"learning_rate": 2e-5},
+    )
+    assert found("model: TinyCNN, learning_rate: 2.0e-2", small, large) is None
+    # What counts there is set, and may be; what does not is not looked at.
+    sgd = "optimizer: {choice: [adam, sgd]}, momentum: {uniform: [0.5, 0.8], default: 0.6, when: {optimizer: sgd}}"
+    both = f"model: TinyCNN, {sgd}"
+    assert found("model: TinyCNN, optimizer: adam", both) == (0, {"optimizer": "adam"})
+    assert found("model: TinyCNN, optimizer: sgd, momentum: 0.7", both) == (
+        0,
+        {"optimizer": "sgd", "momentum": 0.7},
+    )
+    assert found("model: TinyCNN, optimizer: sgd, momentum: 0.9", both) is None
+    assert found("model: TinyCNN, optimizer: lion", both) is None
+    # A number by its value, whole or not; a flag is none.
+    zero = "model: TinyCNN, dropout: {choice: [0, 0.5]}"
+    assert found("model: TinyCNN, dropout: 0.0", zero) == (0, {"dropout": 0})
+    build = "model: 'm:build', image_size: 32, arguments: {wide: {choice: [1, 2]}}"
+    assert found("model: 'm:build', image_size: 32, arguments: {wide: true}", build) is None
+    assert found("model: TinyCNN", build) is None

@@ -437,7 +437,7 @@ def test_the_curves_state_the_areas_of_the_tables(tmp_path: Path, seeds: tuple[i
     pooled = np.mean([_score(part, run.classes)["auc"] for _, part in folds.groupby("seed")])
     legend = [
         text.get_text()
-        for text in _ranking(folds, run.classes, "c0", roc=True).legends[0].get_texts()
+        for text in _ranking(folds, run.classes, "c0", 3, roc=True).legends[0].get_texts()
     ]
     assert legend[0] == f"{pooled:.3f}  pooled out-of-fold"
     stated = [float(text.split()[0]) for text in legend[1:]]

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from orchestrator.results.study import LEAST, Importance, importance, trials, write_study
-from tests.orchestrator.results.searches import near, search_by_hand
+from tests.orchestrator.results.searches import CONDITIONAL, near, search_by_hand
 from trainables.core.config import Candidate
 from trainables.core.errors import RunFolderError
 
@@ -120,8 +120,15 @@ def test_what_the_score_follows_from_is_important(tmp_path: Path) -> None:
     assert sum(found.shares.values()) == pytest.approx(1)
 
 
-def test_conditions_are_taken_into_account(tmp_path: Path) -> None:
+def test_what_counts_in_few_candidates_is_left_out(tmp_path: Path) -> None:
     found = importance(search_by_hand(tmp_path))
+    assert isinstance(found, Importance)
+    assert (found.method, found.left_out) == ("fANOVA", ("momentum",))
+
+
+def test_conditions_are_taken_into_account(tmp_path: Path) -> None:
+    text = CONDITIONAL.replace("candidates: 40", "candidates: 90, racing: aggressive")
+    found = importance(search_by_hand(tmp_path, text))
     assert isinstance(found, Importance)
     assert found.method.startswith("PED-ANOVA")
     assert set(found.shares) == {"learning_rate", "optimizer", "momentum", "arguments.filters"}

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchestrator.experiment.search_config import Finalists
+from orchestrator.search.halving import Trained
 from orchestrator.search.search import Search
+from trainables.core.training_config import Training
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Settings:
     bound: float = 0.05
     repeatable: bool = True
     lag: int = 16
+    finalists: Finalists | None = None
+    epochs: int = 0  # of a cell where steps may be halted within their epochs
 
 
 @dataclass
@@ -84,6 +89,7 @@ class Bench:
         self.scores, self.draws, self.settings = scores, draws_of(scores, noise), settings
         self.lost: dict[tuple[int, int], str] = {}
         self.most, self.foresees = len(scores), 0
+        self.k = scores.shape[1]  # of the race; there may be more for finalists
 
     def open(self, journal: Rows, repeats: bool = False) -> Search:
         """`repeats`: suggestions may be alike; else every one is a candidate of its own."""
@@ -98,14 +104,24 @@ class Bench:
 
         search = Search(
             self.settings,
-            self.scores.shape[1],
+            self.k,
             [("stated", "stated")],
             self.sampler,
             journal,
             lambda c, f: (float(self.scores[row(c), f]), self.draws[row(c), f]),
             complete,
+            final_folds=self.scores.shape[1],
+            trains=(lambda c, f: [self.trained(row(c), f)]) if self.settings.epochs else None,
         )
         return search
+
+    def trained(self, row: int, fold: int) -> Trained:
+        """A curve that comes near its score, the later the slower it learns."""
+        rng = np.random.default_rng([row, fold])
+        epochs = np.arange(1, self.settings.epochs + 1)
+        slow = np.exp(-epochs / rng.uniform(1, 4))
+        values = self.scores[row, fold] - 0.3 * slow + rng.normal(0, 0.01, len(epochs))
+        return Trained(Training(), [*np.maximum.accumulate(values)], over=True)
 
     def run(
         self,

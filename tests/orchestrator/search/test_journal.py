@@ -9,7 +9,7 @@ from trainables.core.errors import RunFolderError
 
 HEADER = {
     "event": "begun",
-    "version": 1,
+    "version": journal.VERSION,
     "search": {"sampler": "tpe", "seed": 0, "candidates": 40},
     "spaces": "0123",
     "stated": "4567",
@@ -20,15 +20,18 @@ HEADER = {
 ROWS = [
     {"event": "suggested", "candidate": 0, "space": None, "id": "TinyCNN", "values": {}, "refused": None, "same_as": None},
     {"event": "suggested", "candidate": 1, "space": 0, "id": "s0001", "values": {"learning_rate": 0.1 + 0.2, "loss.kind": "focal"}, "refused": None, "same_as": None},
-    {"event": "released", "release": 0, "candidate": 0, "fold": 0},
-    {"event": "released", "release": 1, "candidate": 1, "fold": 4},
-    {"event": "finished", "release": 0, "score": 0.75, "noise": None, "reason": None},
-    {"event": "finished", "release": 1, "score": None, "noise": None, "reason": "out of memory"},
+    {"event": "released", "release": 0, "candidate": 0, "fold": 0, "rungs": []},
+    {"event": "released", "release": 1, "candidate": 1, "fold": 4, "rungs": [[{"epoch": 3, "threshold": 0.7, "known": 5}]]},
+    {"event": "finished", "release": 0, "score": 0.75, "noise": None, "curves": [{"bests": [None, 0.7], "over": True}], "reason": None},
+    {"event": "finished", "release": 1, "score": None, "noise": None, "curves": [], "reason": "out of memory"},
+    {"event": "halted", "release": 1, "seed": 0, "epoch": 3, "score": 0.6, "threshold": 0.7, "known": 5, "curves": [{"bests": [0.6], "over": False}], "reason": "behind"},
     {"event": "told", "candidate": 1, "value": None, "estimated": False},
     {"event": "stopped", "candidate": 1, "folds": [4], "against": 0, "probability": 0.01, "reason": "worse", "rule": "paired"},
     {"event": "cancelled", "release": 1},
     {"event": "ended", "reason": "the cells are spent"},
 ]  # fmt: skip
+
+ROWS_HALTED = json.dumps(next(row for row in ROWS if row["event"] == "halted"))
 
 
 @pytest.fixture
@@ -104,7 +107,7 @@ def test_another_search_is_refused_by_what_differs_and_more_budget_is_not(path):
 @pytest.mark.parametrize(
     ("line", "content", "said"),
     [
-        (0, '{"event": "begun", "version": 2, "new": 1}', "of version 2"),
+        (0, '{"event": "begun", "version": 99, "new": 1}', "of version 99"),
         (0, None, "`begun` comes first"),
         (3, json.dumps(HEADER), "`begun` comes first"),
         (3, "", "line 4 is no row"),
@@ -112,9 +115,14 @@ def test_another_search_is_refused_by_what_differs_and_more_budget_is_not(path):
         (3, "[" * 100_000, "line 4 is no row"),
         (3, '{"event": "danced"}', "line 4"),
         (3, '{"event": "cancelled", "release": 0}', "line 4 speaks of what was not"),
-        (3, '{"event": "released", "release": 0, "candidate": 2, "fold": 0}', "line 4 speaks"),
-        (3, '{"event": "released", "release": 0, "candidate": 0, "fold": 5}', "line 4 speaks"),
-        (3, '{"event": "released", "release": 1, "candidate": 0, "fold": 0}', "line 4 speaks"),
+        (3, '{"event": "released", "release": 0, "candidate": 0, "fold": 500, "rungs": []}', "line 4 speaks"),
+        (3, '{"event": "finalists", "candidates": [2], "folds": 10, "reason": "best"}', "line 4 speaks"),
+        (3, '{"event": "finalists", "candidates": [], "folds": 10, "reason": "best"}', "line 4"),
+        (3, '{"event": "released", "release": 0, "candidate": 2, "fold": 0, "rungs": []}', "line 4 speaks"),
+        (3, '{"event": "released", "release": 1, "candidate": 0, "fold": 0, "rungs": []}', "line 4 speaks"),
+        (3, '{"event": "released", "release": 0, "candidate": 0, "fold": 0, "rungs": [[], []]}', "line 4 speaks"),
+        (7, ROWS_HALTED.replace('"seed": 0', '"seed": 1'), "line 8 speaks"),
+        (7, ROWS_HALTED.replace('{"bests": [0.6], "over": false}', ""), "line 8, curves"),
         (3, '{"event": "told", "candidate": 0, "value": NaN, "estimated": true}', "line 4 is no row"),
         (3, '{"event": "told", "candidate": 0, "value": "1", "estimated": true}', "line 4, value"),
         (3, '{"event": "told", "candidate": 0, "value": 1, "estimated": true, "x": 1}', "line 4, x"),

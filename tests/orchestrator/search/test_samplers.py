@@ -206,3 +206,49 @@ def test_thousands_of_candidates_do_not_slow_a_suggestion_down():
     for n in range(5):
         sampler.suggest(5000 + n)
     assert time.process_time() - began < 5 * 0.25  # a fifth of it on an idle machine
+
+
+# --- earlier runs ---------------------------------------------------------------------------------
+
+
+def earlier(number, value):
+    """Points all over the space, as a random search has them, and what they are worth."""
+    drawn = (Sampler(spaces(NUMBERS), "random", 11).suggest(n)[1] for n in range(1, 1 + number))
+    return [(0, values, value(values)) for values in drawn]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("same_data", [True, False])
+def test_what_earlier_runs_found_good_is_where_a_sampler_that_learns_begins(kind, same_data):
+    def away(known, seed):
+        sampler = Sampler(spaces(NUMBERS), kind, seed)
+        sampler.knows(known, same_data)
+        if known and kind != "random":  # what was best before comes first, and once
+            best = max(known, key=lambda each: each[2])
+            assert sampler.suggest(1) == best[:2]
+            sampler.recall(1, *best[:2])
+        return -np.median([worth(sampler.suggest(n)[1]) for n in range(2, 20)])
+
+    known = earlier(40, worth)
+    told, untold = (np.mean([away(k, seed) for seed in range(3)]) for k in (known, []))
+    assert (told == untold) if kind == "random" else (told < untold / 4)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "random"])
+def test_of_other_data_the_order_counts_and_nothing_else(kind):
+    def suggested(value, same_data):
+        sampler = Sampler(spaces(NUMBERS), kind, 0)
+        sampler.knows(earlier(15, value), same_data)
+        run(sampler, 30)
+        return [sampler.suggest(n) for n in range(30, 40)]
+
+    def elsewhere(values):
+        return 100 + np.exp(9 * worth(values))
+
+    assert suggested(worth, False) == suggested(elsewhere, False)
+    if kind != "cmaes":  # which looks at orders in any case, of each run by itself
+        assert suggested(worth, True) != suggested(elsewhere, True)
+
+
+def test_places_are_shares_of_those_below_equals_by_half():
+    assert samplers._places([5.0, 1.0, 5.0, 9.0]) == [0.5, 0.125, 0.5, 0.875]

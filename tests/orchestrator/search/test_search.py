@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.search.journal import Journal
+from orchestrator.search.journal import VERSION, Journal
 from tests.orchestrator.search.machine import Bench, Rows, Settings, scores_of
 from trainables.core.errors import ExperimentError
 
@@ -262,7 +262,7 @@ def test_a_search_that_is_over_stays_over_and_goes_on_with_a_larger_budget() -> 
 
 
 def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
-    header = {"event": "begun", "version": 1, "search": {}, "folds": 5, "seeds": [0]}
+    header = {"event": "begun", "version": VERSION, "search": {}, "folds": 5, "seeds": [0]}
     header |= {"spaces": "", "stated": "", "data": ""}
     setting = bench(60)
     setting.lost = {(3, 0): "out of memory"}
@@ -274,3 +274,35 @@ def test_the_real_journal_keeps_every_row(tmp_path: Path) -> None:
         "ended",
     }
     assert setting.open(opened).ended
+
+
+# --- what may still come --------------------------------------------------------------------------
+
+
+def test_without_racing_what_comes_is_all_that_is_left() -> None:
+    setting = bench(racing="off", candidates=10)
+    for steps in (0, 1, 17, 49):
+        search = setting.run(Rows(), 4, 0, lambda n, m=steps: n >= m)
+        left = 50 - len(search.standings.releases)
+        assert (search.to_come().about, search.to_come().most) == (left, left)
+    search = setting.run(Rows(), 4, 0)
+    assert (search.to_come().about, search.to_come().most) == (0, 0)
+
+
+@pytest.mark.parametrize("budgets", [{"candidates": 30}, {"cells": 60}])
+def test_no_more_comes_than_was_said_and_about_as_much(budgets: dict[str, int]) -> None:
+    setting = bench(**budgets)
+    whole = len(setting.run(Rows(), 4, 0).standings.releases)
+    for steps in range(5, whole, 10):
+        search = setting.run(Rows(), 4, 0, lambda n, m=steps: n >= m)
+        rest, told = whole - len(search.standings.releases), search.to_come()
+        assert told.about is not None
+        assert told.most is not None
+        assert rest <= told.most <= 30 * 5
+        if steps > whole / 3:  # some are stopped by then
+            assert rest / 2 - 5 <= told.about <= 2 * rest + 5
+
+
+def test_without_a_budget_of_candidates_or_cells_nothing_is_said() -> None:
+    told = bench(patience=10).open(Rows()).to_come()
+    assert (told.about, told.most) == (None, None)

@@ -142,6 +142,31 @@ def test_divisions_stay_what_they_were() -> None:
         assert roles_digest(make_folds(*random_case(number), number), 1) == digest
 
 
+@pytest.mark.parametrize("number", range(2, 60, 7))
+def test_repeats_divide_the_same_images_anew(number: int) -> None:
+    images, k, test_set, validation = random_case(number)
+    once = make_folds(images, k, test_set, validation, number)
+    thrice = make_folds(images, k, test_set, validation, number, 3)
+    assert set(thrice["fold"]) == set(range(3 * k))
+    # The first is the single draw, to the bit.
+    pd.testing.assert_frame_equal(thrice[thrice["fold"] < k], once, check_exact=True)
+    divisions = []
+    for repeat in range(3):
+        own = thrice[thrice["fold"] // k == repeat]
+        for part in folds_of(own):
+            assert sorted(part["image"]) == sorted(images["image"])
+            assert (part.groupby("group")["role"].nunique() == 1).all()
+            assert (part.groupby(["role", "label"]).size().unstack(fill_value=0) > 0).all(axis=None)
+        tests = own[own["role"] == "test"].groupby("fold")["image"].agg(frozenset)
+        assert set(tests) == set(
+            once[once["role"] == "test"].groupby("fold")["image"].agg(frozenset)
+        )
+        scored = own[own["role"] == "fold"]
+        assert scored["image"].is_unique
+        divisions.append(frozenset(scored.groupby("fold")["image"].agg(frozenset)))
+    assert len(set(divisions)) == 3
+
+
 def test_the_digest_knows_images_labels_and_roles() -> None:
     divided = make_folds(singles(a=20, b=20), 3, 0.1, 0.1, 0)
     digest = roles_digest(divided, 1)

@@ -17,19 +17,22 @@ from tests.conftest import ROOT
 from trainables.core.layout import RunLayout
 from trainables.core.ledger import Entry
 from trainables.training import checkpoint
+from trainables.training.decisions import Ladder, Rung
 
-# One worker process: trains `cells`, each a run folder and a key, in order; `stop` kills it after
-# that many epochs of the last one.
+# One worker process: trains `cells`, each a run folder and a key, in order, held to `ladder`; `stop`
+# kills it after that many epochs of the last one.
 WORKER = """
 import json, os, sys
 from pathlib import Path
-cells, stop, budget, suspend = json.loads(sys.argv[1])
+cells, stop, budget, suspend, ladder = json.loads(sys.argv[1])
 from trainables.runtime.startup import configure_tensorflow
 configure_tensorflow(1)
+from trainables.training.decisions import Ladder
 from trainables.training.worker import Worker
 worker = Worker(budget)
+ladder = Ladder(**ladder) if ladder else None
 for number, (run, key) in enumerate(cells, 1):
-    cell = worker.open(Path(run), key, 0.0)
+    cell = worker.open(Path(run), key, 0.0, ladder)
     while not cell.done:
         row = cell.advance()
         if number == len(cells) and row["epoch"] == stop:
@@ -90,6 +93,7 @@ def work(
     expected: int = 0,
     budget: float = 1e9,
     suspend: bool = False,
+    ladder: Ladder | None = None,
 ) -> list[int]:
     """Train cells, of any runs, one after another in one new process; how many compiled models it
     kept after each.
@@ -97,7 +101,7 @@ def work(
     `suspend`: let the stopped cell save its state first, as a worker does that is told to stop.
     """
     cells = [(str(run_of(entry)), entry.spec.key) for entry in entries]
-    arguments = json.dumps([cells, stop, budget, suspend])
+    arguments = json.dumps([cells, stop, budget, suspend, ladder and ladder.model_dump()])
     done = subprocess.run(
         [sys.executable, "-c", WORKER, arguments],
         cwd=ROOT,
@@ -140,6 +144,30 @@ def test_a_warm_worker_gives_the_bits_of_a_fresh_one(
     plain = undisturbed["plain", 0].epochs()["train_loss"]
     for entry in (warm["plain", 1], warm["slower", 0]):
         assert not np.array_equal(plain, entry.epochs()["train_loss"])
+
+
+def test_a_halted_cell_is_not_done_and_goes_on_when_it_is_asked_for_in_full(
+    undisturbed: Cells, spots: Path, tmp_path: Path
+) -> None:
+    whole = undisturbed["plain", 1].epochs()
+    best = whole["validation_auc"][:3].max()
+    high, low = (Rung(epoch=3, threshold=best + more, known=4) for more in (1e-6, 0.0))
+    beyond = Rung(epoch=len(whole), threshold=2.0, known=3)  # the last epoch is no rung
+    entries = prepared_run(tmp_path, spots)
+    work([entries["plain", 1], entries["plain", 0]], ladder=Ladder(metric="auc", rungs=(high,)))
+    halted = entries["plain", 1]
+    state = halted.state()
+    assert (state.state, state.epochs, halted.model_path.exists()) == ("halted", 3, False)
+    assert state.reason == high.why(best)
+    pd.testing.assert_frame_equal(
+        halted.epochs().drop(columns="seconds"), whole[:3].drop(columns="seconds")
+    )
+    # Held to the same, it stays where it is; to less, it goes on, as if nothing had been.
+    work([halted], ladder=Ladder(metric="auc", rungs=(high,)))
+    assert (halted.state().state, halted.state().epochs) == ("halted", 3)
+    work([halted], ladder=Ladder(metric="auc", rungs=(low, beyond)))
+    same_result(undisturbed["plain", 1], halted)
+    assert not halted.resume_path.exists()
 
 
 def test_a_worker_without_a_budget_keeps_one_session_and_builds_the_same_again(
