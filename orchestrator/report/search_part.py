@@ -134,7 +134,7 @@ def _how(search: SearchFacts) -> Iterator[str]:
                 + ("." if row["same_data"] else ", by their order, since data or folds are others.")
             )
     if settings.racing != "off":
-        stopped = int((search.table["state"] == "stopped").sum())
+        stopped = int((search.decisions["decision"] == "stopped").sum())
         bound = (
             f": those less than {settings.bound:g} times as likely to end up best as the leader"
             if settings.racing == "paired"
@@ -170,7 +170,7 @@ def _cost(facts: Facts, search: SearchFacts) -> Iterator[str]:
     every = len(search.table) * facts.n_folds * len(facts.seeds)
     further = int((done["fold"] >= facts.n_folds).sum())
     saved = 1 - (len(work) - further) / every if every else 0.0
-    of_halted = f" and {len(halted):,} that were halted within their epochs" if len(halted) else ""
+    of_halted = f", the first epochs of {len(halted):,} more" if len(halted) else ""
     trained = work[work["taken_from"] == ""]
     yield (
         f"It took {len(done):,} cells{of_halted}, {int(trained['epochs'].sum()):,} epochs and "
