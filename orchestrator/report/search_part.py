@@ -137,7 +137,7 @@ def _how(search: SearchFacts) -> Iterator[str]:
                 + ("." if row["same_data"] else ", by their order, since data or folds are others.")
             )
     if settings.racing != "off":
-        stopped = int((search.table["state"] == "stopped").sum())
+        stopped = int((search.decisions["decision"] == "stopped").sum())
         bound = (
             f": those less than {settings.bound:g} times as likely to end up best as the leader"
             if settings.racing == "paired"
@@ -185,7 +185,7 @@ def _cost(search: SearchFacts) -> Iterator[str]:
     effort = search.effort
     done = search.cells[search.cells["state"] == "done"]
     halted = int(((search.cells["state"] == "stopped") & (search.cells["epochs"] > 0)).sum())
-    of_halted = f" and {halted:,} that were halted within their epochs" if halted else ""
+    of_halted = f", the first epochs of {halted:,} more" if halted else ""
     trained = [effort.run, effort.further, effort.broken_off]
     every, further = effort.full.cells, effort.further.cells
     saved = (effort.saved.cells - halted) / every if every else 0.0
