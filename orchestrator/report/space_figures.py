@@ -68,7 +68,7 @@ def draw_parallel(search: SearchFacts) -> Figure | None:
     )
     gaps = bool(np.isnan(heights).any())
     axes.set(xlim=(-0.45, last + 0.6), ylim=(-0.2 if gaps else -0.05, 1.05), aspect="auto")
-    axes.set_xticks(range(last + 1), [wrapped(axis.name, 16, 3) for axis in axes_of])
+    axes.set_xticks(range(last + 1), [wrapped(axis.name, 20, 3) for axis in axes_of])
     axes.set_yticks([])
     axes.tick_params(length=0)
     axes.grid(visible=False)
