@@ -1,5 +1,5 @@
 """Optuna's samplers, asked through a study in memory that is made for one suggestion; the one file
-that knows Optuna.
+of this street that knows Optuna.
 """
 
 import json
