@@ -57,8 +57,10 @@ def draw_parallel(search: SearchFacts) -> Figure | None:
     axes = figure.subplots()
     heights = np.column_stack([axis.places for axis in axes_of])
     whole = (table["folds"] == search.searched.standings.k).to_numpy()
+    thin = min(1.0, max(60 / len(table), 0.25))  # of many, single ones cannot be told apart
     for line, value, complete in zip(heights, values, whole, strict=True):
-        _draw_line(axes, line, colormaps["viridis"](norm(value)), bool(complete))
+        colour = colormaps["viridis"](norm(value), alpha=1.0 if complete else thin)
+        _draw_line(axes, line, colour, 1.8 if complete else 0.7)
     for x, axis in enumerate(axes_of):
         _draw_axis(axes, x, axis)
     last = len(axes_of) - 1
@@ -104,11 +106,10 @@ def _source(found: "Importance") -> str:
     return f"Share by {found.method}, {found.candidates} candidates, {found.estimated} estimated"
 
 
-def _draw_line(axes: Any, heights: Floats, colour: Any, complete: bool) -> None:
+def _draw_line(axes: Any, heights: Floats, colour: Any, width: float) -> None:
     """Solid between values, dotted to and from where there is none."""
     missing = np.isnan(heights)
     at = np.where(missing, _NO_EFFECT, heights)
-    style: dict[str, Any] = {"linewidth": 1.8, "alpha": 0.95} if complete else {"linewidth": 0.7}
     for x in range(len(at) - 1):
         dotted = missing[x] or missing[x + 1]
         axes.plot(
@@ -116,8 +117,8 @@ def _draw_line(axes: Any, heights: Floats, colour: Any, complete: bool) -> None:
             at[x : x + 2],
             color=colour,
             linestyle=":" if dotted else "-",
+            linewidth=width,
             solid_capstyle="round",
-            **style,
         )
 
 
