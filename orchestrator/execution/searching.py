@@ -53,6 +53,7 @@ class SearchedCells:
         self._left: dict[int, set[str]] = {}  # keys of a release that are not through
         self._early: dict[str, int] = {}  # candidates of cells that are trained, but not released
         self._ready: set[str] = set()  # those of them that are done
+        self._in_vain: set[str] = set()  # cells that were lost before they were released
         self._spent, self._since, self._noted = self._read_spent(), time.monotonic(), 0.0
         folds, path = experiment.folds, prepared.layout.journal
         journal = Journal.open(path, journal_header(prepared))
@@ -136,7 +137,7 @@ class SearchedCells:
         for number, fold in self._search.likely():
             for entry in self._entries_of(number, fold):
                 key = entry.spec.key
-                if key in self._early or not suits(entry):
+                if key in self._early or key in self._in_vain or not suits(entry):
                     continue
                 if entry.state().state != "done" and not self._earlier.has(entry):
                     self._early[key] = number
@@ -157,7 +158,8 @@ class SearchedCells:
             if lost is None:
                 self._ready.add(key)
             else:
-                del self._early[key]  # tried again once it is asked for
+                del self._early[key]
+                self._in_vain.add(key)  # tried again once it is asked for
             return
         release = self._steps[key]
         left = self._left[release.number]

@@ -2,10 +2,8 @@
 of, and those of others are not missed.
 """
 
-import random
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from orchestrator.execution.cells import Prepared, cell_entries
@@ -16,7 +14,7 @@ from orchestrator.report.write_up import write_reports
 from orchestrator.results.run import load_run
 from orchestrator.results.tuning_gain import tuning_gain
 from orchestrator.splits.folds import make_folds
-from tests.orchestrator.execution.test_searching import tables, train, work
+from tests.orchestrator.execution.test_searching import train, work, worked_in_any_way
 from tests.orchestrator.results.test_run import manifest_by_hand
 from trainables.core.errors import RunFolderError
 from trainables.core.layout import RunLayout
@@ -87,18 +85,7 @@ def test_finalists_have_more_folds_and_others_miss_none(tmp_path: Path) -> None:
 
 
 def test_a_search_with_finalists_is_the_same_however_it_is_worked(tmp_path: Path) -> None:
-    undisturbed = prepared(tmp_path / "one")
-    work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
-    journal, frames = tables(undisturbed)
-    for number in range(2):
-        rng = random.Random(number)
-        made = prepared(tmp_path / f"interrupted {number}")
-        while not (source := SearchedCells(made)).ended:
-            work(source, made.folds, rng.randrange(1, 9), rng, most=rng.randrange(1, 7))
-        again, others = tables(made)
-        assert again == journal
-        for one, other in zip(frames, others, strict=True):
-            pd.testing.assert_frame_equal(one, other, check_exact=True)
+    worked_in_any_way(prepared, tmp_path)
 
 
 def test_what_is_raised_trains_what_is_missing_and_what_is_lowered_is_refused(

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +217,25 @@ def test_a_candidate_with_a_lost_cell_is_out_and_says_why(tmp_path: Path) -> Non
     assert "it broke" in made.layout.report_text.read_text()
 
 
+def test_a_cell_that_is_lost_on_an_idle_slot_waits_until_it_is_asked_for(tmp_path: Path) -> None:
+    made = prepared(tmp_path, sampler="random")
+    source = SearchedCells(made)
+    asked = source.more()
+    lost = source.early(lambda _: True)
+    assert lost is not None
+    lost.fail(RuntimeError("it broke"), attempts=1)
+    source.through(lost, "it broke", 0.0)
+    other = source.early(lambda _: True)
+    assert other is not None
+    assert other.spec.key != lost.spec.key
+    given = list[str]()
+    while lost.spec.key not in given:
+        train(entry := asked.pop(0), made.folds)
+        source.through(entry, None, 0.0)
+        asked += (more := source.more())
+        given += [each.spec.key for each in more]
+
+
 def test_a_step_has_all_seeds(tmp_path: Path) -> None:
     made = prepared(tmp_path, candidates=4, seeds="[0, 7]")
     work(SearchedCells(made), made.folds, workers=3)
@@ -235,20 +254,31 @@ def tables(made: Prepared) -> tuple[bytes, list[pd.DataFrame]]:
     return made.layout.journal.read_bytes(), frames
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path, sampler: str) -> None:
-    undisturbed = prepared(tmp_path / "one", sampler=sampler)
+def worked_in_any_way(
+    prepare: Callable[[Path], Prepared], folder: Path, workers: int = 8, most: int = 6
+) -> list[pd.DataFrame]:
+    """The tables of a search that one worker did undisturbed, after holding its journal and them
+    against those of up to so many workers, interrupted after at most so many cells.
+    """
+    undisturbed = prepare(folder / "one")
     work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
     journal, frames = tables(undisturbed)
     for number in range(2):
         rng = random.Random(number)
-        made = prepared(tmp_path / f"interrupted {number}", sampler=sampler)
+        made = prepare(folder / f"interrupted {number}")
         while not (source := SearchedCells(made)).ended:
-            work(source, made.folds, rng.randrange(1, 9), rng, most=rng.randrange(1, 7))
+            at_once, until = rng.randrange(1, workers + 1), rng.randrange(1, most + 1)
+            work(source, made.folds, at_once, rng, most=until)
         again, others = tables(made)
         assert again == journal
         for one, other in zip(frames, others, strict=True):
             pd.testing.assert_frame_equal(one, other, check_exact=True)
+    return frames
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_repeatable_search_is_the_same_however_it_is_worked(tmp_path: Path, sampler: str) -> None:
+    worked_in_any_way(lambda folder: prepared(folder, sampler=sampler), tmp_path)
 
 
 def test_interrupted_otherwise_nothing_is_suggested_twice(tmp_path: Path) -> None:
@@ -299,20 +329,12 @@ def test_what_is_halted_is_the_same_however_it_is_worked(
     """With more workers some first folds of the random ones are trained in full before anybody asks
     for them.
     """
-    undisturbed = prepared(tmp_path / "one", 16, sampler, seeds=seeds, epochs="asha")
-    work(SearchedCells(undisturbed), undisturbed.folds, workers=1)
-    journal, frames = tables(undisturbed)
+
+    def prepare(folder: Path) -> Prepared:
+        return prepared(folder, 16, sampler, seeds=seeds, epochs="asha")
+
+    frames = worked_in_any_way(prepare, tmp_path, workers=16, most=8)
     assert frames[-1]["decision"].eq("halted").sum() > 2
-    for number in range(2):
-        rng = random.Random(number)
-        folder = tmp_path / f"interrupted {number}"
-        made = prepared(folder, 16, sampler, seeds=seeds, epochs="asha")
-        while not (source := SearchedCells(made)).ended:
-            work(source, made.folds, rng.randrange(1, 17), rng, most=rng.randrange(1, 9))
-        again, others = tables(made)
-        assert again == journal
-        for one, other in zip(frames, others, strict=True):
-            pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_tables_say_what_was_halted_and_what_it_took(tmp_path: Path) -> None:
