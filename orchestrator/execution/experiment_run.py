@@ -102,7 +102,10 @@ def _source(prepared: Prepared) -> CellSource:
 
 def _taken(prepared: Prepared, source: CellSource) -> Iterator[str]:
     """Which runs trained cells that this one did not, which becomes part of where it comes from."""
-    runs = Counter(state.taken_from for entry in source.entries if (state := entry.state()))
+    search = prepared.experiment.search
+    if search is None or not search.from_:
+        return
+    runs = Counter(entry.state().taken_from for entry in source.entries)
     del runs[""]
     note_taken(prepared, runs)
     for run, number in runs.items():

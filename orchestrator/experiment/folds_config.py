@@ -6,6 +6,8 @@ from pydantic import Field
 
 from trainables.core.values import Frozen, Real, Seed, Whole
 
+MOST_REPEATS = 100
+
 
 class Folds(Frozen):
     """How the images are divided."""
@@ -14,7 +16,7 @@ class Folds(Frozen):
     repeats: Whole = Field(
         1,
         ge=1,
-        le=100,
+        le=MOST_REPEATS,
         description="How often the folds are drawn, of the same images and beside one test set.",
     )
     test_set: Real | Literal["given"] = Field(

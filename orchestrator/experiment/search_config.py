@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from orchestrator.experiment.folds_config import Folds
+from orchestrator.experiment.folds_config import MOST_REPEATS, Folds
 from orchestrator.experiment.search_space import Space
 from trainables.core.values import Frozen, Real, Seed, Whole
 
@@ -21,7 +21,7 @@ class Finalists(Frozen):
 
     top: Whole = Field(ge=1, le=1_000, description="How many: the best that have all folds.")
     repeats: Whole = Field(
-        ge=2, le=100, description="Repeats of theirs in all, more than folds.repeats."
+        ge=2, le=MOST_REPEATS, description="Repeats of theirs in all, more than folds.repeats."
     )
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from orchestrator.experiment.folds_config import MOST_REPEATS
 from orchestrator.experiment.search_config import CHANGEABLE
 from trainables.core.errors import RunFolderError
 from trainables.core.files import open_regular
@@ -28,7 +29,6 @@ _DIGESTS = {
     "data": "its images, labels or folds",
 }
 _MOST_BYTES = 512 * 2**20
-_MOST_REPEATS = 100  # of the folds that a header states
 _Number = Annotated[int, Field(ge=0, lt=2**40)]
 _Real = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -247,7 +247,7 @@ def _fits(row: Row, candidates: int, releases: int, folds: int, seeds: int) -> b
     if row.get("candidate", -1) >= candidates or (row.get("against") or 0) >= max(candidates, 1):
         return False
     if event == "released":
-        fits = int(row["release"]) == releases and int(row["fold"]) < folds * _MOST_REPEATS
+        fits = int(row["release"]) == releases and int(row["fold"]) < folds * MOST_REPEATS
         return fits and len(row["rungs"]) in (0, seeds)
     fits = int(row.get("release", -1)) < releases and int(row.get("seed", 0)) < seeds
     return fits and len(row.get("curves", ())) in (0, seeds)
