@@ -163,7 +163,8 @@ class RunProgress:
     def _counts(self) -> str:
         if self._standing is not None:  # which has the rest
             failed = f", {self.failed} failed" if self.failed else ""
-            return f"{self.done} done{failed}, {len(self._running)} running"
+            of = f" of {self.total}" if self._standing.most == 0 else ""  # no more will come
+            return f"{self.done}{of} done{failed}, {len(self._running)} running"
         eta = self.eta_seconds()
         text = (
             f"{self.done} of {self.total} done, {self.failed} failed, {len(self._running)} running"
